@@ -1,0 +1,63 @@
+# Every target does its own set-up: it needs Python 3.11 or newer with venv, and make.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+NAME ?=
+
+.PHONY: help demo test check format bench requirements clean
+.DEFAULT_GOAL := help
+
+help: ## Show what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+demo: $(VENV)/demo.stamp ## The whole path on this machine (ARGS=--check: unattended, one JSON line)
+	@$(BIN)/skerry demo $(ARGS)
+
+test: $(VENV)/dev.stamp ## All tests (ARGS="tests/unit -k outbox" for some)
+	@$(BIN)/python scripts/debian_packages.py
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/dev.stamp ## Lint, format, types, table of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy .
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp ## Format the code and apply the safe fixes
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(VENV)/dev.stamp ## Measurements (NAME=local_call for one), written to benchmarks/results/
+	@$(BIN)/python -m benchmarks $(NAME)
+
+requirements: $(VENV)/uv.stamp ## Pin the requirements anew from pyproject.toml
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make requirements" \
+		--extra onnx --extra server --group build -o requirements/demo.txt pyproject.toml $(UPGRADE)
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make requirements" \
+		--extra onnx --extra server --group dev -c requirements/demo.txt -o requirements/dev.txt pyproject.toml $(UPGRADE)
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make requirements" \
+		--group build -c requirements/demo.txt -o requirements/agent.txt pyproject.toml $(UPGRADE)
+
+clean: ## Remove what the other targets made
+	@if [ -x $(BIN)/skerry ]; then $(BIN)/skerry demo --clean; fi
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(VENV)/uv.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Skerry needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python's venv is missing: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
+
+# The project itself is installed in place, so that an edit takes effect at once.
+$(VENV)/demo.stamp: requirements/demo.txt pyproject.toml | $(VENV)/uv.stamp
+	@echo "Installing the pinned requirements into $(VENV)"
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/demo.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/demo.stamp
+	@echo "Installing the tools of the tests into $(VENV)"
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""The runtime process: loads models, answers calls, counts them, and does nothing else."""

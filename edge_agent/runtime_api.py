@@ -1,0 +1,74 @@
+"""What crosses the seam between the control process and the runtime process.
+
+`ActiveSet` is the content of ``active.json``, from which the runtime boots alone. The other structs
+are bodies of the admin socket. Neither process imports the other's code beyond this module,
+`edge_agent.counters` and `edge_agent.state_dir`.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from fleet_protocol.manifest import Format, TensorSpec
+from fleet_protocol.names import Family, Sha256, Version
+
+MAX_ACTIVE_SET_BYTES = 1024 * 1024
+
+
+class ActiveRelease(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the runtime needs to serve one release of one family.
+
+    Attributes:
+        sha256: names the file below ``blobs/``; control has verified it before it says so.
+        accelerator: where to run it, ``cpu`` for the plain backend.
+    """
+
+    family: Family
+    version: Version
+    variant: str
+    format: Format
+    accelerator: str
+    sha256: Sha256
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+
+
+class ActiveSet(msgspec.Struct, frozen=True, kw_only=True):
+    """The committed releases of the device, at most one for each family."""
+
+    schema: Literal[1] = 1
+    releases: Annotated[list[ActiveRelease], msgspec.Meta(max_length=256)] = []
+
+
+class Activation(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of ``POST /admin/families/<family>/activate``."""
+
+    version: Version
+
+
+class LoadedRelease(msgspec.Struct, frozen=True, kw_only=True):
+    """A release that is in the runtime's memory; at most one of a family is active."""
+
+    family: Family
+    version: Version
+    variant: str
+    backend: str
+    accelerator: str
+    active: bool
+
+
+class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``GET /admin/status``.
+
+    Attributes:
+        epoch: unique to one life of the runtime process.
+        backends: name of each usable backend to its library's version.
+        failed: families of ``active.json`` that could not be loaded, with the reason.
+    """
+
+    epoch: str
+    pid: int
+    releases: list[LoadedRelease]
+    resident_bytes: int
+    backends: dict[str, str]
+    failed: dict[str, str] = {}

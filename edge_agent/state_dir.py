@@ -1,0 +1,90 @@
+"""Where everything of the agent lies below its one state directory."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.errors import AgentError
+
+_SOCKET_PATH_BYTES = 107
+"""What Linux allows in ``sun_path``, without the final zero (unix(7))."""
+
+
+class StateDirError(AgentError):
+    """The state directory cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateDir:
+    """The paths of docs/architecture.md, "State and its owners"."""
+
+    root: Path
+
+    @property
+    def identity(self) -> Path:
+        """Key, certificate request, certificate, claim, enrolment."""
+        return self.root / "identity"
+
+    @property
+    def trust(self) -> Path:
+        """TUF metadata caches of the release repository and the director."""
+        return self.root / "trust"
+
+    @property
+    def blobs(self) -> Path:
+        """Verified files by SHA-256."""
+        return self.root / "blobs"
+
+    @property
+    def database(self) -> Path:
+        """SQLite: journal, floors, outbox."""
+        return self.root / "state.db"
+
+    @property
+    def active_set(self) -> Path:
+        """What the runtime boots from."""
+        return self.root / "active.json"
+
+    @property
+    def run(self) -> Path:
+        """Sockets, pid files, counters: of this boot."""
+        return self.root / "run"
+
+    @property
+    def runtime_socket(self) -> Path:
+        """The V2 protocol, for applications."""
+        return self.run / "runtime.sock"
+
+    @property
+    def admin_socket(self) -> Path:
+        """The runtime's admin routes, for control only."""
+        return self.run / "admin.sock"
+
+    def blob(self, sha256: str) -> Path:
+        """The verified file with that hash."""
+        return self.blobs / sha256
+
+    def pid_file(self, process: str) -> Path:
+        """The locked pid file of ``runtime``, ``control`` or ``supervisor``."""
+        return self.run / f"{process}.pid"
+
+    def create(self) -> None:
+        """Make the folders, readable by their owner only; ``run/`` lets applications through.
+
+        Raises:
+            StateDirError: a folder cannot be made, or socket paths below it would be too long.
+        """
+        longest = os.fsencode(self.runtime_socket.absolute())
+        if len(longest) > _SOCKET_PATH_BYTES:
+            raise StateDirError(
+                f"the state directory {self.root} is too deep: {self.runtime_socket.absolute()} has "
+                f"{len(longest)} bytes and a socket path may have {_SOCKET_PATH_BYTES}; "
+                "choose a shorter directory"
+            )
+        try:
+            self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            for private in (self.identity, self.trust, self.blobs):
+                private.mkdir(mode=0o700, exist_ok=True)
+            self.run.mkdir(mode=0o711, exist_ok=True)
+        except OSError as error:
+            raise StateDirError(f"cannot make the state directory {self.root}: {error}") from error

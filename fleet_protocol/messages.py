@@ -1,0 +1,215 @@
+"""The messages between a device and its fleet server, as JSON over MQTT or HTTPS.
+
+Each message carries ``schema``; a reader accepts the schemas it knows and ignores fields it does
+not know, so that either side may be upgraded first. Telemetry and events also carry (stream,
+sequence): the outbox numbers them without gaps, the server stores each number once.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.histogram import Count, Histogram
+from fleet_protocol.names import DeviceId, Family, Version
+from fleet_protocol.update_states import UpdateState
+
+MAX_MESSAGE_BYTES = 256 * 1024
+"""No message is larger; the broker and both ends refuse one that is."""
+
+StreamId = Annotated[str, msgspec.Meta(pattern=r"\A[a-z]{1,16}-[0-9a-f]{16}\Z")]
+"""``<kind>-<random>``: a wiped device starts a new stream instead of reusing sequence numbers."""
+
+Sequence = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+UnixMs = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+ShortText = Annotated[str, msgspec.Meta(max_length=200)]
+LongText = Annotated[str, msgspec.Meta(max_length=4000)]
+
+
+class ErrorKind(StrEnum):
+    """Why an inference call failed, as counted on the device."""
+
+    BAD_REQUEST = "bad_request"
+    """The caller's fault: malformed body, wrong shape or datatype."""
+    BACKEND = "backend"
+    """The runtime failed on a well-formed call; this one counts against a release."""
+
+
+class ModelWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """What one release of one family did on the device in the window."""
+
+    family: Family
+    version: Version
+    variant: ShortText
+    requests: Count
+    """Calls answered, with or without success."""
+    errors: dict[ErrorKind, Count] = {}
+    latency_us: Histogram = Histogram()
+    """In microseconds, from the last byte of the request to the answer handed to the socket."""
+    classes: Annotated[dict[ShortText, Count], msgspec.Meta(max_length=1024)] = {}
+    """How often each label won; empty for models without labels."""
+
+
+class SystemWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """How the machine was in the window."""
+
+    cpu_percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+    """Mean over all cores; None where it could not be measured."""
+    memory_used_bytes: Count | None = None
+    memory_total_bytes: Count | None = None
+    runtime_resident_bytes: Count | None = None
+    temperature_celsius: float | None = None
+    """The hottest thermal zone; None on a machine without one."""
+
+
+class TelemetryWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """One closed time window. Windows of a stream follow each other without overlap."""
+
+    schema: Literal[1] = 1
+    stream: StreamId
+    sequence: Sequence
+    covers_from: Sequence
+    """First sequence number that this window stands for: lower than ``sequence`` when a full
+    outbox merged several windows into this coarser one."""
+    start_ms: UnixMs
+    end_ms: UnixMs
+    models: Annotated[list[ModelWindow], msgspec.Meta(max_length=256)] = []
+    system: SystemWindow = SystemWindow()
+
+
+class EventKind(StrEnum):
+    """What happened on a device, once."""
+
+    ENROLLED = "enrolled"
+    ASSIGNMENT_ACCEPTED = "assignment_accepted"
+    ASSIGNMENT_REFUSED = "assignment_refused"
+    UPDATE_STATE = "update_state"
+    RUNTIME_RESTARTED = "runtime_restarted"
+    OUTBOX_DROPPED = "outbox_dropped"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened on the device; ``detail`` is a sentence for the operator."""
+
+    schema: Literal[1] = 1
+    stream: StreamId
+    sequence: Sequence
+    covers_from: Sequence
+    at_ms: UnixMs
+    kind: EventKind
+    detail: LongText
+    family: Family | None = None
+    version: Version | None = None
+    state: UpdateState | None = None
+
+
+class Ack(msgspec.Struct, frozen=True, kw_only=True):
+    """The server has committed everything of the stream up to and with ``sequence``."""
+
+    schema: Literal[1] = 1
+    stream: StreamId
+    sequence: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """Online while connected; the broker publishes the will with ``online=False``."""
+
+    schema: Literal[1] = 1
+    online: bool
+
+
+class RunningModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A release that answers calls on the device now."""
+
+    family: Family
+    version: Version
+    variant: ShortText
+    backend: ShortText
+    accelerator: ShortText
+    committed: bool
+    """False during probation."""
+
+
+class UpdateStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the newest update of a family stands."""
+
+    family: Family
+    version: Version
+    state: UpdateState
+    detail: LongText = ""
+    """The reason of a failure or of a roll-back."""
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What the device is and can run."""
+
+    machine: ShortText
+    """As ``uname -m`` has it."""
+    cpu_count: Count
+    memory_total_bytes: Count | None = None
+    backends: dict[ShortText, ShortText] = {}
+    """Backend name to its library's version."""
+    accelerators: list[ShortText] = []
+
+
+class Reported(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of the device, retained: the whole of it, each time."""
+
+    schema: Literal[1] = 1
+    at_ms: UnixMs
+    agent_version: ShortText
+    assignment_version: Annotated[int, msgspec.Meta(ge=0)]
+    runtime_up: bool
+    running: Annotated[list[RunningModel], msgspec.Meta(max_length=256)] = []
+    updates: Annotated[list[UpdateStatus], msgspec.Meta(max_length=256)] = []
+    capabilities: Capabilities
+
+
+class EnrollRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of ``POST /device/v1/enroll``."""
+
+    token: Annotated[str, msgspec.Meta(max_length=8192)]
+    csr_pem: Annotated[str, msgspec.Meta(max_length=16384)]
+
+
+class EnrollResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """The certificate and where the broker listens."""
+
+    device_id: DeviceId
+    certificate_pem: Annotated[str, msgspec.Meta(max_length=65536)]
+    mqtt_host: ShortText
+    mqtt_port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+Message = TypeVar("Message", bound=msgspec.Struct)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return the JSON of a message.
+
+    Raises:
+        ProtocolError: it is larger than `MAX_MESSAGE_BYTES`.
+    """
+    payload = msgspec.json.encode(message)
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise ProtocolError(
+            f"{type(message).__name__} has {len(payload)} bytes, at most {MAX_MESSAGE_BYTES} travel"
+        )
+    return payload
+
+
+def decode(payload: bytes, message_type: type[Message]) -> Message:
+    """Read a message of a known type.
+
+    Raises:
+        ProtocolError: it is too large, not JSON, or not of that type; the text names the field.
+    """
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise ProtocolError(
+            f"{message_type.__name__} has {len(payload)} bytes, at most {MAX_MESSAGE_BYTES} travel"
+        )
+    try:
+        return msgspec.json.decode(payload, type=message_type)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"not a {message_type.__name__}: {error}") from error
