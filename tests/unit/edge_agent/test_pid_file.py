@@ -1,0 +1,39 @@
+"""Pid files: believed only while their process lives."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_agent.pid_file import PidFile, PidFileError, holder
+
+HOLD = (
+    "import sys, pathlib\n"
+    "from edge_agent.pid_file import PidFile\n"
+    "held = PidFile(pathlib.Path(sys.argv[1]))\n"
+    "print('held', flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+def test_a_second_holder_is_refused_and_told_the_pid(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "runtime.pid"
+    path.parent.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        assert holder(path) == process.pid
+        with pytest.raises(PidFileError, match=f"runtime process \\(pid {process.pid}\\)"):
+            PidFile(path)
+        os.kill(process.pid, signal.SIGKILL)
+    assert holder(path) is None
+    PidFile(path).release()
+
+
+def test_nobody_holds_a_file_that_is_not_there(tmp_path: Path) -> None:
+    assert holder(tmp_path / "control.pid") is None

@@ -1,0 +1,49 @@
+"""Settings: file, environment over it, and a clear refusal of what nobody reads."""
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.settings import AgentSettings, SettingsError, load
+
+
+def test_defaults_need_no_file(tmp_path: Path) -> None:
+    assert load(tmp_path, {}) == AgentSettings()
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text("[runtime]\nport = 9000\nthreads = 2\n")
+    settings = load(tmp_path, {"SKERRY_AGENT_RUNTIME__PORT": "9100", "OTHER": "x"})
+    assert settings.runtime.port == 9100
+    assert settings.runtime.threads == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[runtime]\nprot = 1", "prot"),
+        ("[runtimes]\nport = 1", "runtimes"),
+        ("[runtime]\nport = 70000", "port"),
+        ("[runtime]\nport = '80'", "port"),
+        ("[control]\nprobation_s = -1", "probation_s"),
+        ("[runtime", "cannot read"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_key(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "agent.toml").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        load(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SKERRY_AGENT_RUNTIME__PROT", "1"),
+        ("SKERRY_AGENT_RUNTIME__PORT", "many"),
+        ("SKERRY_AGENT_PORT", "1"),
+        ("SKERRY_AGENT_RUNTIMES__PORT", "1"),
+    ],
+)
+def test_a_wrong_variable_is_refused(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(SettingsError):
+        load(tmp_path, {name: value})
