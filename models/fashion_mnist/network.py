@@ -7,11 +7,11 @@ images took no part in them.
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import onnx
@@ -21,6 +21,9 @@ from torch.nn import functional
 
 from dataset import LABELS, Floats, LabelledImages
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 logger = logging.getLogger(__name__)
 
 OPSET = 18
@@ -28,6 +31,8 @@ OPSET = 18
 # graph, so that no application can get them wrong.
 PIXEL_MEAN = 0.2860
 PIXEL_STD = 0.3530
+
+_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class TrainingPlan:
     peak_learning_rate: float = 4e-3
     weight_decay: float = 1e-2
     label_smoothing: float = 0.05
+    mirrored: float = 0.5
 
 
 class FashionNet(nn.Module):
@@ -91,7 +97,8 @@ def train(data: LabelledImages, plan: TrainingPlan) -> FashionNet:
     No image decides when to stop, so none has to be held out.
     """
     make_deterministic(plan.seed)
-    network = FashionNet().to(memory_format=torch.channels_last)
+    network = FashionNet()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=plan.peak_learning_rate, weight_decay=plan.weight_decay
     )
@@ -109,8 +116,9 @@ def train(data: LabelledImages, plan: TrainingPlan) -> FashionNet:
     started = time.perf_counter()
     for epoch in range(1, plan.epochs + 1):
         loss_sum = 0.0
-        for batch in torch.randperm(len(data)).split(plan.batch_size):
-            image = _mirror_half(images[batch].float() / 255)
+        order = torch.randperm(len(data))
+        for batch in order.split(plan.batch_size):  # type: ignore[no-untyped-call]
+            image = _mirror_some(images[batch].float() / 255, plan.mirrored)
             logits = network(image.contiguous(memory_format=torch.channels_last))
             loss = functional.cross_entropy(
                 logits, labels[batch], label_smoothing=plan.label_smoothing
@@ -127,14 +135,18 @@ def train(data: LabelledImages, plan: TrainingPlan) -> FashionNet:
             loss_sum / len(data),
             time.perf_counter() - started,
         )
-    return network.eval()
+    network.eval()
+    return network
 
 
-def predict(network: FashionNet, image: Floats, batch_size: int = 1000) -> Floats:
-    """Run the trained network itself: input [N, 1, 28, 28], logits [N, 10]."""
+def predict(network: FashionNet, image: Floats, dtype: torch.dtype = torch.float32) -> Floats:
+    """Run the network itself, computing in `dtype`: input [N, 1, 28, 28], logits [N, 10]."""
+    converted = copy.deepcopy(network).to(dtype)
+    images = torch.from_numpy(image).to(dtype)
+    starts = range(0, len(images), _BATCH)
     with torch.no_grad():
-        batches = [network(batch) for batch in torch.from_numpy(image).split(batch_size)]
-    return cast("Floats", torch.cat(batches).numpy())
+        batches = [converted(images[start : start + _BATCH]) for start in starts]
+    return cast("Floats", torch.cat(batches).float().numpy())
 
 
 def export_onnx(network: FashionNet, path: Path) -> None:
@@ -154,8 +166,7 @@ def export_onnx(network: FashionNet, path: Path) -> None:
         opset_version=OPSET,
         verbose=False,
     )
-    assert program is not None  # only None when a path is given
-    model = program.model_proto
+    model = cast("torch.onnx.ONNXProgram", program).model_proto
     graph = model.graph
     for part in (
         model,
@@ -181,7 +192,7 @@ def _convolution(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
     )
 
 
-def _mirror_half(image: Tensor) -> Tensor:
-    """Mirror a random half of the batch left to right: a shoe may point either way."""
-    mirrored = torch.rand(len(image), 1, 1, 1) < 0.5
+def _mirror_some(image: Tensor, share: float) -> Tensor:
+    """Mirror a random share of the batch left to right: a shoe may point either way."""
+    mirrored = torch.rand(len(image), 1, 1, 1) < share
     return torch.where(mirrored, image.flip(-1), image)

@@ -242,9 +242,9 @@ def card_accuracy(world: World) -> dict[str, float]:
     """
     card = msgspec.json.decode((world.model / "card.json").read_bytes())
     try:
-        accuracy = card["accuracy"]
+        variants = card["variants"]
         return {
-            version: float(accuracy[variant]["test"]["value"])
+            version: float(variants[variant]["accuracy"]["test"]["fraction"])
             for version, variant in ((FP32, "fp32"), (INT8, "int8"))
         }
     except (KeyError, TypeError, ValueError) as error:

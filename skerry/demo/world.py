@@ -224,9 +224,9 @@ class World:
         database = self.directory.device(name) / "state.db"
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             row = connection.execute(
-                "SELECT next_sequence - 1 FROM stream WHERE kind = 'telemetry'"
+                "SELECT next_sequence - 1 FROM streams WHERE kind = 'telemetry'"
             ).fetchone()
-        return int(row[0])
+        return int(row[0]) if row else 0
 
     def restarts(self) -> dict[str, int]:
         """How often each process had to be started again unasked."""
