@@ -53,6 +53,10 @@ class FleetApi:
             raise DemoError(f"{method} {path} was answered {response.status}: {response.data!r}")
         return json.loads(response.data)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.clear()
+
     def ready(self) -> bool:
         """Say whether the server answers and is ready."""
         try:
@@ -63,7 +67,7 @@ class FleetApi:
 
     def devices(self) -> dict[str, dict[str, Any]]:
         """Return the devices by id."""
-        return {item["device_id"]: item for item in self.call("GET", "/api/v1/devices")["items"]}
+        return {item["id"]: item for item in self.call("GET", "/api/v1/devices")["devices"]}
 
     def assign(self, version: str, family: str, devices: list[str] | None) -> None:
         """Assign a release to some devices, or to all."""
@@ -84,8 +88,8 @@ class FleetApi:
                     item["end_ms"],
                     sum(model["requests"] for model in item["models"]),
                 )
-                for item in page["items"]
+                for item in page["windows"]
             )
-            if page["next"] is None:
+            if page["next_after"] is None:
                 return sorted(windows, key=lambda window: window.sequence)
-            cursor = f"&after={page['next']}"
+            cursor = f"&after={page['next_after']}"

@@ -26,6 +26,7 @@ RATE_PER_S = 20.0
 Role = Literal["viewer", "operator", "publisher"]
 
 _SERVER_SETTINGS = """\
+[server]
 host = "{host}"
 https_port = {https}
 mqtt_port = {mqtt}
@@ -55,6 +56,7 @@ class World:
     tallies: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in DEVICES})
     _keeper: Keeper = field(init=False)
     _traffic: list[Traffic] = field(default_factory=list)
+    _apis: dict[Role, FleetApi] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._keeper = Keeper(
@@ -171,6 +173,8 @@ class World:
     def stop(self) -> None:
         """End everything."""
         self.stop_traffic()
+        for api in self._apis.values():
+            api.close()
         self._keeper.stop()
         processes.stop_leftovers(self.directory.root)
 
@@ -178,8 +182,10 @@ class World:
 
     def api(self, role: Role) -> FleetApi:
         """The operator API with the token of a role."""
-        token = self.directory.token_file(role).read_text().strip()
-        return FleetApi(url=self.url, ca_file=self.ca_file, token=token)
+        if role not in self._apis:
+            token = self.directory.token_file(role).read_text().strip()
+            self._apis[role] = FleetApi(url=self.url, ca_file=self.ca_file, token=token)
+        return self._apis[role]
 
     def application(self, name: str) -> Application:
         """A client on a device."""
