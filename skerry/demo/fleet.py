@@ -1,6 +1,7 @@
 """What the demo reads from the fleet server: the same API that an operator uses."""
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,11 @@ import urllib3
 
 from skerry.demo.errors import DemoError
 
+_OK = 200
 _BAD_REQUEST = 400
+_UNAVAILABLE = 503
+_REACHED_WITHIN_S = 20.0
+_RETRY_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +43,27 @@ class FleetApi:
     def call(
         self, method: Literal["GET", "PUT"], path: str, body: dict[str, Any] | None = None
     ) -> Any:  # noqa: ANN401 (JSON)
-        """Send a request and return the answer's JSON.
+        """Send a request and return the answer's JSON; a server that is down is waited for.
+
+        Every request of the demo may be sent twice, so one that was cut off is sent again.
 
         Raises:
-            DemoError: the server cannot be reached or answers with an error.
+            DemoError: the server stays away or answers with an error.
         """
-        try:
-            response = self._pool.request(
-                method, f"{self._url}{path}", headers=self._headers, json=body
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise DemoError(f"the fleet server cannot be reached: {error}") from error
+        deadline = time.monotonic() + _REACHED_WITHIN_S
+        while True:
+            try:
+                response = self._pool.request(
+                    method, f"{self._url}{path}", headers=self._headers, json=body
+                )
+            except urllib3.exceptions.HTTPError as error:
+                if time.monotonic() > deadline:
+                    raise DemoError(f"the fleet server cannot be reached: {error}") from error
+                time.sleep(_RETRY_PAUSE_S)
+                continue
+            if response.status != _UNAVAILABLE or time.monotonic() > deadline:
+                break
+            time.sleep(_RETRY_PAUSE_S)
         if response.status >= _BAD_REQUEST:
             raise DemoError(f"{method} {path} was answered {response.status}: {response.data!r}")
         return json.loads(response.data)
@@ -60,10 +75,9 @@ class FleetApi:
     def ready(self) -> bool:
         """Say whether the server answers and is ready."""
         try:
-            self.call("GET", "/health/ready")
-        except DemoError:
+            return self._pool.request("GET", f"{self._url}/health/ready").status == _OK
+        except urllib3.exceptions.HTTPError:
             return False
-        return True
 
     def devices(self) -> dict[str, dict[str, Any]]:
         """Return the devices by id."""

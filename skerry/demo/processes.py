@@ -18,6 +18,8 @@ from pathlib import Path
 from skerry.demo.errors import DemoError
 
 _RESTART_PAUSE_S = 0.3
+_QUICK_S = 3.0
+_HOPELESS_AFTER = 3
 _STOP_WITHIN_S = 15.0
 
 
@@ -28,6 +30,8 @@ class _Kept:
     process: subprocess.Popen[bytes]
     wanted: bool = True
     restarts: int = 0
+    quick_deaths: int = 0
+    """Unasked deaths in a row, each within `_QUICK_S` of the start."""
 
 
 @dataclass(slots=True)
@@ -61,6 +65,20 @@ class Keeper:
             kept.process = self._spawn(kept.argv, kept.log)
             kept.wanted = True
         threading.Thread(target=self._keep, args=(name,), daemon=True).start()
+
+    def check(self) -> None:
+        """Make sure that no process dies as soon as it is started, again and again.
+
+        Raises:
+            DemoError: one does; the message has the last line of its log.
+        """
+        with self._lock:
+            for name, kept in self._kept.items():
+                if kept.quick_deaths >= _HOPELESS_AFTER:
+                    lines = kept.log.read_text(errors="replace").strip().splitlines() or ["nothing"]
+                    raise DemoError(
+                        f"{name} dies as soon as it is started; {kept.log} ends with: {lines[-1]}"
+                    )
 
     def restarts(self) -> dict[str, int]:
         """Return how often each process was restarted unasked."""
@@ -99,13 +117,16 @@ class Keeper:
             with self._lock:
                 kept = self._kept[name]
                 process = kept.process
+            started = time.monotonic()
             process.wait()
+            lived_s = time.monotonic() - started
             if self._closing.wait(_RESTART_PAUSE_S):
                 return
             with self._lock:
                 if not kept.wanted or self._closing.is_set():
                     return
                 kept.restarts += 1
+                kept.quick_deaths = kept.quick_deaths + 1 if lived_s < _QUICK_S else 0
                 kept.process = self._spawn(kept.argv, kept.log)
 
 

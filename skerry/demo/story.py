@@ -230,8 +230,12 @@ class Story:
         ]
 
     def _wait(self, text: str, look: Callable[[], Result | None]) -> Result:
+        def look_and_check() -> Result | None:
+            self.world.check_processes()
+            return look()
+
         logs = str(self.world.directory.logs)
-        return self.narrator.wait(text, look, timeout_s=_TIMEOUT_S, logs=logs)
+        return self.narrator.wait(text, look_and_check, timeout_s=_TIMEOUT_S, logs=logs)
 
 
 def card_accuracy(world: World) -> dict[str, float]:

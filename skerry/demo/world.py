@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from skerry.demo import processes
 from skerry.demo.application import Application, Tally, Traffic, accuracy
+from skerry.demo.errors import DemoError
 from skerry.demo.fleet import FleetApi
 from skerry.demo.images import LabelledImages
 from skerry.demo.layout import DEVICES, FAMILY, HOST, DemoDir, Ports
@@ -22,6 +23,8 @@ from skerry.demo.processes import Keeper
 
 RATE_PER_S = 20.0
 """Images that each device's application sends in a second."""
+
+_STEP_ATTEMPTS = 3
 
 Role = Literal["viewer", "operator", "publisher"]
 
@@ -111,7 +114,9 @@ class World:
             *("--device", name, "--expires", "1d", "--out", claim),
             *("--passphrase-file", self.directory.passphrase_file),
         )
-        self._step("agent", "enroll", "--server", self.url, "--claim", claim, "--state", state)
+        self._networked_step(
+            "agent", "enroll", "--server", self.url, "--claim", claim, "--state", state
+        )
         port = self.ports.devices[DEVICES.index(name)]
         (state / "agent.toml").write_text(_AGENT_SETTINGS.format(port=port))
         self._keeper.start(
@@ -131,7 +136,7 @@ class World:
         if model_file is not None:
             pack += ["--model-file", str(model_file), "--skip-golden-check"]
         self._step(*pack, "--out", bundle)
-        self._step(
+        self._networked_step(
             *("model", "publish", bundle, "--server", self.url),
             *("--authority", self.directory.authority),
             *("--token-file", self.directory.token_file("publisher")),
@@ -234,6 +239,14 @@ class World:
             ).fetchone()
         return int(row[0]) if row else 0
 
+    def check_processes(self) -> None:
+        """Make sure that no process is beyond help.
+
+        Raises:
+            DemoError: one is.
+        """
+        self._keeper.check()
+
     def restarts(self) -> dict[str, int]:
         """How often each process had to be started again unasked."""
         return self._keeper.restarts()
@@ -241,6 +254,20 @@ class World:
     def _reported(self, name: str) -> dict[str, Any]:
         reported: dict[str, Any] | None = self.api("viewer").devices()[name]["reported"]
         return reported or {}
+
+    def _networked_step(self, *arguments: str | Path) -> None:
+        """Take a step that needs the server; if that died meanwhile, take it again."""
+        for _ in range(_STEP_ATTEMPTS - 1):
+            restarts = self.restarts()["server"]
+            try:
+                self._step(*arguments)
+            except DemoError:
+                if self.restarts()["server"] == restarts and self.api("viewer").ready():
+                    raise
+                self.api("viewer").call("GET", "/health/ready")
+            else:
+                return
+        self._step(*arguments)
 
     def _step(self, *arguments: str | Path) -> str:
         return processes.run_step([str(part) for part in arguments], self._keeper.environment)

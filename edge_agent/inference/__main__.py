@@ -1,0 +1,60 @@
+"""``python -m edge_agent.inference --state DIR``: the runtime process."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+import uvloop
+
+from edge_agent import settings
+from edge_agent.errors import AgentError
+from edge_agent.inference.process import RuntimeProcess, Times, remove_stale_sockets
+from edge_agent.pid_file import PidFile
+from edge_agent.settings import RuntimeSettings
+from edge_agent.state_dir import StateDir
+from fleet_protocol.log_format import JsonFormatter
+
+logger = logging.getLogger("edge_agent.inference")
+
+
+def main() -> int:
+    """Run the process; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_agent.inference",
+        description="Serves the committed models of a state directory over the V2 protocol.",
+    )
+    parser.add_argument("--state", type=Path, required=True, help="the agent's state directory")
+    state = StateDir(parser.parse_args().state.absolute())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+    # numpy only carries tensors here; its matrix library would start threads and take memory.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        chosen = settings.load(state.root, os.environ).runtime
+        logging.getLogger().setLevel(chosen.log_level.upper())
+        state.create()
+        pid_file = PidFile(state.pid_file("runtime"))
+        remove_stale_sockets(state)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            complete = runner.run(_run(state, chosen))
+            if not complete:
+                # A thread is still inside a model and Python would wait for it without bound.
+                logging.shutdown()
+                os._exit(0)
+        pid_file.release()
+    except AgentError as error:
+        logger.critical("runtime_cannot_run", extra={"reason": str(error)})
+        return 1
+    return 0
+
+
+async def _run(state: StateDir, chosen: RuntimeSettings) -> bool:
+    return await RuntimeProcess(state=state, settings=chosen, times=Times()).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Tensors to numpy arrays and back, without copying."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.inference.tensors import Tensor
+from fleet_protocol.manifest import Datatype
+
+_D = Datatype
+DTYPES: dict[Datatype, np.dtype[np.generic]] = {
+    _D.BOOL: np.dtype(np.bool_),
+    _D.UINT8: np.dtype(np.uint8),
+    _D.UINT16: np.dtype("<u2"),
+    _D.UINT32: np.dtype("<u4"),
+    _D.UINT64: np.dtype("<u8"),
+    _D.INT8: np.dtype(np.int8),
+    _D.INT16: np.dtype("<i2"),
+    _D.INT32: np.dtype("<i4"),
+    _D.INT64: np.dtype("<i8"),
+    _D.FP16: np.dtype("<f2"),
+    _D.FP32: np.dtype("<f4"),
+    _D.FP64: np.dtype("<f8"),
+}
+
+
+def to_array(tensor: Tensor) -> NDArray[np.generic]:
+    """Return the tensor as an array over the same memory."""
+    return np.frombuffer(tensor.data, DTYPES[tensor.datatype]).reshape(tensor.shape)
+
+
+def to_tensor(name: str, datatype: Datatype, array: NDArray[np.generic]) -> Tensor:
+    """Return an array as a tensor over the same memory.
+
+    Args:
+        name: of the tensor.
+        datatype: the array's, which the caller has checked when the model was loaded.
+        array: copied only if it is not row-major.
+    """
+    # A memoryview with a zero in its shape cannot be cast.
+    data = np.ascontiguousarray(array).data.cast("B") if array.size else b""
+    return Tensor(name=name, datatype=datatype, shape=list(array.shape), data=data)
+
+
+def winners(tensor: Tensor) -> list[int]:
+    """Return the index of the largest value along the last axis, one for each item."""
+    indices: list[int] = np.argmax(to_array(tensor), axis=-1).ravel().tolist()
+    return indices

@@ -1,0 +1,31 @@
+"""What can go wrong in the runtime process; `http_errors` knows the HTTP status of each."""
+
+from edge_agent.errors import AgentError
+
+
+class InferenceError(AgentError):
+    """Root of the runtime's errors; the message is safe to show to a caller."""
+
+
+class RequestError(InferenceError):
+    """The caller's fault: malformed, or not what the model takes. Nothing was run."""
+
+
+class UnknownModelError(InferenceError):
+    """Nothing of that name and version is served where the caller asked."""
+
+
+class UnavailableError(InferenceError):
+    """The device should be able to answer but cannot at the moment."""
+
+
+class ConflictError(InferenceError):
+    """An admin request contradicts what the runtime holds."""
+
+
+class LoadError(InferenceError):
+    """A release cannot be loaded: no library, no file, a broken model, or not what it claims."""
+
+
+class BackendError(InferenceError):
+    """The inference library failed on a well-formed call; the details are in the log."""

@@ -1,0 +1,257 @@
+"""One HTTP connection on the event loop: reads, answers in order, closes cleanly.
+
+One request of a connection is in work at a time; what arrives meanwhile waits in the reader's
+bounded memory and then in the kernel. Deadlines are plain numbers that the server's sweep compares,
+so that a request that comes whole costs no timer.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from edge_agent.inference.http_messages import (
+    Handler,
+    HttpError,
+    HttpRequest,
+    HttpResponse,
+    failure_response,
+)
+from edge_agent.inference.request_reader import Phase, RequestReader
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_JOIN_BYTES = 64 * 1024
+"""Up to this size copying the parts together is cheaper than sending them one by one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one connection may take.
+
+    Attributes:
+        max_body_bytes: of one request.
+        head_s: from the first byte of a head to its last.
+        body_s: for any body, on top of the time at `body_bytes_per_s`.
+        body_bytes_per_s: the slowest sender that is still waited for.
+        write_s: how long an answer may wait for the caller to read.
+        linger_s: how long a refused caller may go on sending before the connection is cut.
+        idle_s: how long a connection may do nothing while others wait for one to close.
+    """
+
+    max_body_bytes: int
+    head_s: float = 10.0
+    body_s: float = 30.0
+    body_bytes_per_s: float = 64 * 1024
+    write_s: float = 30.0
+    linger_s: float = 2.0
+    idle_s: float = 30.0
+
+
+class Owner(Protocol):
+    """The server, as a connection sees it."""
+
+    def opened(self, connection: "HttpConnection") -> None:
+        """Keep account of a new connection."""
+        ...
+
+    def closed(self, connection: "HttpConnection") -> None:
+        """Forget a connection."""
+        ...
+
+
+class HttpConnection(asyncio.BufferedProtocol):
+    """Between a transport and the handler."""
+
+    def __init__(
+        self,
+        *,
+        handler: Handler,
+        limits: Limits,
+        owner: Owner,
+        clock: Callable[[], float],
+    ) -> None:
+        """Wait for the transport.
+
+        Args:
+            handler: answers the requests.
+            limits: see there.
+            owner: told when the connection opens and closes.
+            clock: stamps requests and measures deadlines.
+        """
+        self._handler = handler
+        self._limits = limits
+        self._owner = owner
+        self._clock = clock
+        self._reader = RequestReader(max_body_bytes=limits.max_body_bytes, clock=clock)
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._phase = Phase.IDLE
+        self._writable = True
+        self._reading = True
+        self._refused = False
+        self._ending = False
+        self.deadline = math.inf
+        """When the server's sweep shall call `expire`."""
+        self._used_at = clock()
+
+    @property
+    def idle_since(self) -> float:
+        """When the last request was received, or infinity while one is in work."""
+        return math.inf if self.busy else self._used_at
+
+    @property
+    def busy(self) -> bool:
+        """True while a request is half here, in work, or its answer half gone."""
+        return self._task is not None or self._phase is not Phase.IDLE or not self._writable
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        # uvloop's transports do what asyncio.Transport says but do not inherit from it.
+        self._transport = cast("asyncio.Transport", transport)
+        self._owner.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the reason changes nothing)
+        """Forget the caller; a call in work runs to its end and is counted."""
+        self._transport = None
+        self._owner.closed(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (the reader knows better)
+        """Say where the next bytes go."""
+        return self._reader.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take bytes."""
+        if self._refused:
+            return  # and write over them with the next ones
+        self._reader.received(nbytes)
+        self._advance()
+
+    def eof_received(self) -> bool:
+        """Finish what is in work, then close."""
+        self._ending = True
+        return self._task is not None
+
+    def pause_writing(self) -> None:
+        """Take no further request while the caller does not read its answers."""
+        self._writable = False
+        self.deadline = self._clock() + self._limits.write_s
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._writable = True
+        self.deadline = math.inf
+        if not self._refused:
+            self._advance()
+        if self._ending:
+            self.finish()
+
+    def expire(self) -> None:
+        """End a connection whose deadline has passed."""
+        if self._transport is None:
+            return
+        if self._refused or not self._writable:
+            self._transport.abort()
+        else:
+            self._refuse(HttpError(408, "the request did not arrive in time"))
+
+    def end_next(self) -> None:
+        """Close after the next answer."""
+        self._ending = True
+
+    def finish(self) -> None:
+        """Close as soon as nothing is in work."""
+        self._ending = True
+        if not self.busy and self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _advance(self) -> None:
+        while self._task is None and self._writable and not self._refused:
+            if self._transport is None or self._transport.is_closing():
+                return
+            try:
+                request = self._reader.next_request()
+            except HttpError as error:
+                self._refuse(error)
+                return
+            if request is None:
+                self._wait_for_more()
+                break
+            self._phase = Phase.IDLE
+            self.deadline = math.inf
+            self._used_at = request.received_at
+            answer = self._handler(request)
+            if isinstance(answer, HttpResponse):
+                self._send(request, answer)
+            else:
+                self._task = asyncio.get_running_loop().create_task(
+                    self._answer_later(request, answer)
+                )
+        self._balance_reading()
+
+    async def _answer_later(self, request: HttpRequest, answer: Awaitable[HttpResponse]) -> None:
+        response = await answer
+        self._task = None
+        self._send(request, response)
+        self._advance()
+
+    def _wait_for_more(self) -> None:
+        phase = self._reader.phase
+        if phase is not self._phase:
+            self._phase = phase
+            self.deadline = self._clock() + self._patience(phase)
+        if self._transport is not None and self._reader.wants_continue():
+            self._transport.write(_CONTINUE)
+
+    def _patience(self, phase: Phase) -> float:
+        if phase is Phase.IDLE:
+            return math.inf
+        if phase is Phase.HEAD:
+            return self._limits.head_s
+        missing = self._reader.body_bytes_missing or self._limits.max_body_bytes
+        return self._limits.body_s + missing / self._limits.body_bytes_per_s
+
+    def _balance_reading(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        wanted = self._refused or not self._reader.full
+        if wanted is not self._reading:
+            self._reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _send(self, request: HttpRequest, response: HttpResponse) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        keep_alive = request.keep_alive and not self._ending
+        head = response.head(keep_alive=keep_alive)
+        if request.method == "HEAD":
+            transport.write(head)
+        elif len(response.parts) == 1 or sum(map(len, response.parts)) <= _JOIN_BYTES:
+            transport.write(b"".join((head, *response.parts)))
+        else:
+            transport.writelines((head, *response.parts))
+        if not keep_alive:
+            transport.close()
+
+    def _refuse(self, error: HttpError) -> None:
+        """Answer, then let the caller finish sending for a while: a reset could lose the answer."""
+        transport = self._transport
+        if transport is None:
+            return
+        response = failure_response(error.status, str(error))
+        self._refused = True
+        self._reader = RequestReader(max_body_bytes=0, clock=self._clock)
+        self.deadline = self._clock() + self._limits.linger_s
+        transport.write(response.head(keep_alive=False) + b"".join(response.parts))
+        if transport.can_write_eof():
+            transport.write_eof()
+        self._balance_reading()

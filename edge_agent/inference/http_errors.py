@@ -1,0 +1,65 @@
+"""The one place where errors become HTTP statuses."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from edge_agent.inference.errors import (
+    BackendError,
+    ConflictError,
+    LoadError,
+    RequestError,
+    UnavailableError,
+    UnknownModelError,
+)
+from edge_agent.inference.http_messages import (
+    Answer,
+    Handler,
+    HttpError,
+    HttpRequest,
+    HttpResponse,
+    failure_response,
+)
+
+logger = logging.getLogger(__name__)
+
+_STATUSES: dict[type[Exception], int] = {
+    RequestError: 400,
+    UnknownModelError: 404,
+    ConflictError: 409,
+    LoadError: 422,
+    UnavailableError: 503,
+}
+
+
+def answering(route: Callable[[HttpRequest], Answer]) -> Handler:
+    """Return a handler that answers with an error where the route raises one."""
+
+    def handle(request: HttpRequest) -> Answer:
+        try:
+            answer = route(request)
+        except Exception as error:  # noqa: BLE001 (every call is answered; the unknown is logged)
+            return error_response(error)
+        return answer if isinstance(answer, HttpResponse) else _later(answer)
+
+    return handle
+
+
+def error_response(error: Exception) -> HttpResponse:
+    """Return the answer for an error."""
+    if isinstance(error, HttpError):
+        return failure_response(error.status, str(error), allow=error.allow)
+    status = _STATUSES.get(type(error))
+    if status is not None:
+        return failure_response(status, str(error))
+    if isinstance(error, BackendError):
+        logger.error("inference_failed", extra={"reason": str(error)})
+        return failure_response(500, "the model failed on this request; the device's log says why")
+    logger.error("internal_error", exc_info=error)
+    return failure_response(500, "internal error of the runtime; the device's log has the details")
+
+
+async def _later(answer: Awaitable[HttpResponse]) -> HttpResponse:
+    try:
+        return await answer
+    except Exception as error:  # noqa: BLE001 (as in `answering`)
+        return error_response(error)

@@ -1,0 +1,152 @@
+"""The runtime process: puts the parts together, starts them, and stops them in order."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+from edge_agent.errors import AgentError
+from edge_agent.inference.admin_routes import AdminRoutes
+from edge_agent.inference.backends import catalog
+from edge_agent.inference.boot import serve_committed
+from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.http_connection import Limits
+from edge_agent.inference.http_errors import answering
+from edge_agent.inference.http_server import HttpServer, ListenError, listen_tcp, listen_unix
+from edge_agent.inference.release_loader import ReleaseLoader
+from edge_agent.inference.v2_routes import V2Routes
+from edge_agent.settings import RuntimeSettings
+from edge_agent.state_dir import StateDir
+
+logger = logging.getLogger(__name__)
+
+_MODE_APPLICATIONS = 0o666
+_MODE_OWNER = 0o600
+_ADMIN_CONNECTIONS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How patient the process is.
+
+    Attributes:
+        stop_s: for the calls in flight when it shall stop.
+        bind_retry_s: between attempts at a TCP address that is in use.
+    """
+
+    stop_s: float = 10.0
+    bind_retry_s: float = 3.0
+
+
+class RuntimeProcess:
+    """One life of the runtime, after its pid file is locked."""
+
+    def __init__(self, *, state: StateDir, settings: RuntimeSettings, times: Times) -> None:
+        """Prepare; needs a running event loop.
+
+        Args:
+            state: the state directory.
+            settings: the runtime's section.
+            times: see there.
+        """
+        self._state = state
+        self._settings = settings
+        self._times = times
+        self._stop = asyncio.Event()
+        clock = time.perf_counter
+        self._plane = DataPlane(
+            loader=ReleaseLoader(
+                state=state,
+                epoch=os.urandom(8).hex(),
+                catalog=catalog.installed(threads=settings.threads),
+                clock=clock,
+            ),
+            clock=clock,
+            workers=max(1, (os.cpu_count() or 1) // settings.threads),
+        )
+        limits = Limits(max_body_bytes=settings.max_request_bytes)
+        self._public = HttpServer(
+            handler=answering(V2Routes(self._plane, every_version=False)),
+            limits=limits,
+            max_connections=settings.max_connections,
+            clock=clock,
+        )
+        self._admin = HttpServer(
+            handler=answering(AdminRoutes(self._plane)),
+            limits=limits,
+            max_connections=_ADMIN_CONNECTIONS,
+            clock=clock,
+        )
+
+    async def run(self) -> bool:
+        """Serve until SIGTERM or SIGINT; return False if calls were cut off at the end.
+
+        Raises:
+            AgentError: the Unix sockets cannot be listened on.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        boot = asyncio.create_task(serve_committed(self._plane, self._state.active_set))
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((boot, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if not boot.done():
+            return False
+        boot.result()
+        # What lives now lives long: collections need not look at it again, which shortens pauses.
+        gc.freeze()
+        self._admin.serve(listen_unix(self._state.admin_socket, _MODE_OWNER))
+        self._public.serve(listen_unix(self._state.runtime_socket, _MODE_APPLICATIONS))
+        tcp = asyncio.create_task(self._serve_tcp())
+        logger.info("runtime_serving", extra={"socket": str(self._state.runtime_socket)})
+        await stopped
+        tcp.cancel()
+        return await self._end()
+
+    async def _serve_tcp(self) -> None:
+        settings = self._settings
+        complained = False
+        while settings.port:
+            try:
+                self._public.serve(listen_tcp(settings.host, settings.port))
+            except ListenError as error:
+                # The device goes on serving: applications still have the Unix socket.
+                if not complained:
+                    logger.error("tcp_not_listening", extra={"reason": str(error)})  # noqa: TRY400
+                complained = True
+                await asyncio.sleep(self._times.bind_retry_s)
+            else:
+                logger.info("tcp_listening", extra={"host": settings.host, "port": settings.port})
+                return
+
+    async def _end(self) -> bool:
+        logger.info("runtime_stopping")
+        self._plane.accepting = False
+        began = time.monotonic()
+        await asyncio.gather(
+            self._public.close(self._times.stop_s), self._admin.close(self._times.stop_s)
+        )
+        for path in (self._state.runtime_socket, self._state.admin_socket):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        left_s = max(0.1, self._times.stop_s - (time.monotonic() - began))
+        complete = await self._plane.close(left_s)
+        logger.info("runtime_stopped", extra={"calls_cut_off": not complete})
+        return complete
+
+
+def remove_stale_sockets(state: StateDir) -> None:
+    """Remove the sockets that a killed runtime left; only the holder of the pid file may.
+
+    Raises:
+        AgentError: they cannot be removed.
+    """
+    for path in (state.runtime_socket, state.admin_socket):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise AgentError(f"cannot remove the stale socket {path}: {error}") from error

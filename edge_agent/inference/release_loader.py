@@ -1,0 +1,81 @@
+"""From a release's file to a warm model with its counters."""
+
+from collections.abc import Callable
+
+from edge_agent.counters import CounterLabel, CountersError, CounterWriter
+from edge_agent.inference.backends.catalog import Catalog
+from edge_agent.inference.errors import LoadError
+from edge_agent.inference.served_release import ServedRelease
+from edge_agent.inference.warm_up import warm_up
+from edge_agent.runtime_api import ActiveRelease
+from edge_agent.state_dir import StateDir
+
+
+class ReleaseLoader:
+    """Loads releases; blocks, so it is called beside the event loop, one call at a time."""
+
+    def __init__(
+        self, *, state: StateDir, epoch: str, catalog: Catalog, clock: Callable[[], float]
+    ) -> None:
+        """Load nothing yet.
+
+        Args:
+            state: where blobs are read and counters are written.
+            epoch: unique to this life of the process; part of the counter files' names.
+            catalog: the backends.
+            clock: times the warm-up, in seconds.
+        """
+        self.epoch = epoch
+        self._state = state
+        self._catalog = catalog
+        self._clock = clock
+        self._files = 0
+
+    def backends(self) -> dict[str, str]:
+        """Return the usable backends with their versions."""
+        return self._catalog.versions()
+
+    def load(self, release: ActiveRelease) -> ServedRelease:
+        """Load, check, warm up and time a release.
+
+        Raises:
+            LoadError: the file is missing, or the model is not what the release says.
+        """
+        backend = self._catalog.backend_for(release.format)
+        path = self._state.blob(release.sha256)
+        if not path.is_file():
+            raise LoadError(
+                f"the file of {release.family} {release.version} is not among the blobs: {path}"
+            )
+        model = backend.load(path, release)
+        try:
+            inline_bytes = warm_up(model, release, self._clock)
+            counters = self._counters(release)
+        except LoadError:
+            model.close()
+            raise
+        return ServedRelease(
+            release=release,
+            backend_name=backend.name,
+            model=model,
+            counters=counters,
+            inline_bytes=inline_bytes,
+        )
+
+    def _counters(self, release: ActiveRelease) -> CounterWriter:
+        self._files += 1
+        path = self._state.run / f"counters-{self.epoch}-{self._files}.bin"
+        classes = next((spec.labels for spec in release.outputs if spec.labels), [])
+        label = CounterLabel(
+            epoch=self.epoch,
+            family=release.family,
+            version=release.version,
+            variant=release.variant,
+            classes=classes,
+        )
+        try:
+            return CounterWriter(path, label)
+        except CountersError as error:
+            raise LoadError(
+                f"cannot count for {release.family} {release.version}: {error}"
+            ) from error

@@ -1,0 +1,122 @@
+"""One release in memory: its model, its counters, the calls in flight on it."""
+
+import asyncio
+
+from edge_agent.counters import CounterWriter
+from edge_agent.inference.backends.base import Model
+from edge_agent.inference.errors import RequestError
+from edge_agent.inference.tensors import Tensor, described
+from edge_agent.inference.v2_codec import InferenceRequest
+from edge_agent.runtime_api import ActiveRelease
+from fleet_protocol.manifest import TensorSpec, shape_fits
+
+
+class ServedRelease:
+    """A loaded and warm release. Belongs to the event loop, except `run`."""
+
+    def __init__(
+        self,
+        *,
+        release: ActiveRelease,
+        backend_name: str,
+        model: Model,
+        counters: CounterWriter,
+        inline_bytes: int,
+    ) -> None:
+        """Take over model and counters.
+
+        Args:
+            release: what is served.
+            backend_name: for status and metadata.
+            model: closed by `close`.
+            counters: likewise.
+            inline_bytes: inputs up to this size are run on the event loop.
+        """
+        self.release = release
+        self.backend_name = backend_name
+        self.model = model
+        self.counters = counters
+        self.inline_bytes = inline_bytes
+        self.in_flight = 0
+        self._idle: asyncio.Event | None = None
+        self._input_specs = {spec.name: spec for spec in release.inputs}
+        self._output_names = {spec.name for spec in release.outputs}
+        self._classified = next(
+            (at for at, spec in enumerate(release.outputs) if spec.labels), None
+        )
+
+    def feed(self, request: InferenceRequest) -> list[Tensor]:
+        """Return the inputs in the order of the release.
+
+        Raises:
+            RequestError: inputs or requested outputs are not the release's.
+        """
+        given = {tensor.name: tensor for tensor in request.inputs}
+        if given.keys() != self._input_specs.keys():
+            raise RequestError(
+                f"model {self.release.family!r} takes the inputs {sorted(self._input_specs)}, "
+                f"the request has {sorted(given)}"
+            )
+        if request.outputs is not None and not request.outputs.keys() <= self._output_names:
+            raise RequestError(
+                f"model {self.release.family!r} gives the outputs {sorted(self._output_names)}, "
+                f"the request asks for {sorted(request.outputs)}"
+            )
+        batch: int | None = None
+        for name, spec in self._input_specs.items():
+            tensor = given[name]
+            _check_input(tensor, spec)
+            if spec.shape and spec.shape[0] == -1:
+                if batch is not None and tensor.shape[0] != batch:
+                    raise RequestError(
+                        f"the inputs disagree about the batch: {name!r} has {tensor.shape[0]} "
+                        f"items, another input {batch}"
+                    )
+                batch = tensor.shape[0]
+        return [given[name] for name in self._input_specs]
+
+    def winners(self, outputs: list[Tensor]) -> list[int]:
+        """Return the winning class of each item, nothing for a release without labels."""
+        if self._classified is None:
+            return []
+        scores = outputs[self._classified]
+        if not scores.data or not scores.shape:
+            return []
+        from edge_agent.inference.backends import arrays  # noqa: PLC0415 (numpy only when it runs)
+
+        return arrays.winners(scores)
+
+    @property
+    def name(self) -> str:
+        """Family and version, for a message."""
+        return f"{self.release.family} {self.release.version}"
+
+    async def drained(self) -> None:
+        """Wait until no call is in flight."""
+        if self.in_flight:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
+
+    def close(self) -> None:
+        """Free the model and close the counters; nothing may be in flight."""
+        self.counters.close()
+        self.model.close()
+
+    def leave(self) -> None:
+        """Take one call out of flight."""
+        self.in_flight -= 1
+        if not self.in_flight and self._idle is not None:
+            self._idle.set()
+
+
+def _check_input(tensor: Tensor, spec: TensorSpec) -> None:
+    if tensor.datatype is not spec.datatype or not shape_fits(tensor.shape, spec):
+        raise RequestError(
+            f"input {spec.name!r} is {described(tensor.datatype, tensor.shape)}, the model takes "
+            f"{described(spec.datatype, spec.shape)}"
+            + (" (-1: any size)" if -1 in spec.shape else "")
+        )
+    if not tensor.data:
+        raise RequestError(
+            f"input {spec.name!r} is empty: {described(tensor.datatype, tensor.shape)}"
+        )

@@ -1,0 +1,38 @@
+"""A tensor as it travels through the runtime: named bytes with a datatype and a shape.
+
+The bytes are little-endian and row-major, as the binary tensor data extension has them. Nothing
+here knows numpy; `edge_agent.inference.backends.arrays` converts at the edge.
+"""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from fleet_protocol.manifest import ITEM_BYTES, Datatype
+
+Data = bytes | bytearray | memoryview
+"""Contiguous bytes; a memoryview has format ``B``."""
+
+
+class Tensor(msgspec.Struct, frozen=True, kw_only=True):
+    """A concrete tensor.
+
+    Attributes:
+        data: ``size_bytes(datatype, shape)`` bytes, which nobody changes while the tensor lives.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: list[int]
+    data: Data
+
+
+def size_bytes(datatype: Datatype, shape: Sequence[int]) -> int:
+    """Return how many bytes a tensor takes."""
+    return math.prod(shape) * ITEM_BYTES[datatype]
+
+
+def described(datatype: Datatype, shape: Sequence[int]) -> str:
+    """Return datatype and shape for a message, such as ``FP32[1,28,28]``."""
+    return f"{datatype}[{','.join(map(str, shape))}]"

@@ -1,0 +1,73 @@
+"""The client's half of the V2 codec, written anew so that the runtime's half is held against it."""
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+
+from edge_agent.inference.tensors import Tensor
+from fleet_protocol.manifest import Datatype
+
+_D = Datatype
+STRUCT_CODES = {
+    _D.BOOL: "?", _D.UINT8: "B", _D.UINT16: "H", _D.UINT32: "I", _D.UINT64: "Q", _D.INT8: "b",
+    _D.INT16: "h", _D.INT32: "i", _D.INT64: "q", _D.FP16: "e", _D.FP32: "f", _D.FP64: "d",
+}  # fmt: skip
+
+
+def values_of(tensor: Tensor) -> list[object]:
+    """Return the tensor's values, flat."""
+    code = STRUCT_CODES[tensor.datatype]
+    return [value for (value,) in struct.iter_unpack(f"<{code}", tensor.data)]
+
+
+def nested(values: Sequence[object], shape: Sequence[int]) -> object:
+    """Return flat values as lists in lists."""
+    if len(shape) <= 1:
+        return list(values)
+    step = len(values) // shape[0] if shape[0] else 0
+    return [nested(values[at * step : (at + 1) * step], shape[1:]) for at in range(shape[0])]
+
+
+def encode(
+    inputs: Sequence[Tensor],
+    *,
+    binary: Sequence[bool],
+    fields: Mapping[str, object] | None = None,
+    nest: bool = False,
+) -> tuple[bytes, int | None]:
+    """Return body and ``Inference-Header-Content-Length`` of a request."""
+    entries: list[dict[str, object]] = []
+    data: list[bytes] = []
+    for tensor, as_binary in zip(inputs, binary, strict=True):
+        entry: dict[str, object] = {
+            "name": tensor.name,
+            "datatype": tensor.datatype.value,
+            "shape": tensor.shape,
+        }
+        if as_binary:
+            entry["parameters"] = {"binary_data_size": len(tensor.data)}
+            data.append(bytes(tensor.data))
+        else:
+            values = values_of(tensor)
+            entry["data"] = nested(values, tensor.shape) if nest else values
+        entries.append(entry)
+    header = json.dumps({**(fields or {}), "inputs": entries}).encode()
+    return header + b"".join(data), len(header) if data else None
+
+
+def decode(body: bytes, header_length: int | None) -> tuple[dict[str, object], dict[str, bytes]]:
+    """Return the JSON of an answer and the bytes of its outputs."""
+    split = len(body) if header_length is None else header_length
+    answer = json.loads(body[:split])
+    at = split
+    outputs: dict[str, bytes] = {}
+    for output in answer["outputs"]:
+        if "data" in output:
+            code = STRUCT_CODES[Datatype(output["datatype"])]
+            outputs[output["name"]] = struct.pack(f"<{len(output['data'])}{code}", *output["data"])
+        else:
+            size = output["parameters"]["binary_data_size"]
+            outputs[output["name"]] = body[at : at + size]
+            at += size
+    assert at == len(body)
+    return answer, outputs
