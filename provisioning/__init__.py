@@ -1,0 +1,1 @@
+"""Roots of trust and first boot: keys, certificates, first metadata, claims."""

@@ -1,0 +1,166 @@
+"""`skerry agent`: enrol this device, run its agent, look at it, stop it."""
+
+import importlib.util
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge_agent import enroll as enrolment
+from edge_agent import identity, pid_file, settings, status, stopping
+from edge_agent.errors import AgentError
+from edge_agent.pid_file import PidFileError
+from edge_agent.state_dir import StateDir
+
+DEFAULT_STATE = Path("/var/lib/skerry")
+_RUNTIME_LIBRARIES = ("httptools", "numpy", "onnxruntime", "uvloop")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Enrol this device in its fleet and run the agent that serves models on it.",
+)
+
+State = Annotated[
+    Path,
+    typer.Option(
+        envvar="SKERRY_STATE",
+        help="State directory of the device: identity, models, telemetry, sockets.",
+    ),
+]
+
+
+@app.command()
+def enroll(
+    server: Annotated[
+        str, typer.Option(help="Address of the fleet server, such as https://fleet.example:8443.")
+    ],
+    claim: Annotated[
+        Path, typer.Option(help="Claim file of this device, from `skerry provision claim`.")
+    ],
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Make this device a member of a fleet.
+
+    The device makes its own key, which never leaves it, and gets a certificate for it in exchange
+    for the claim's one-time token. The server is trusted only if it shows a certificate of the
+    claim's fleet. Enrolment that was cut short is finished by running the same command again.
+
+    Example: `skerry agent enroll --server https://fleet.example:8443 --claim camera-7.claim
+    --state /var/lib/skerry`
+    """
+    done = enrolment.enroll(
+        state=_state(state),
+        server_url=server,
+        claim=enrolment.read_claim(claim),
+        post=enrolment.https_post,
+    )
+    typer.echo(f"{done.device_id} is enrolled at {done.server_url}.")
+    typer.echo(f"Start its agent: skerry agent run --state {state}")
+
+
+@app.command()
+def run(state: State = DEFAULT_STATE) -> None:
+    """Run the agent in the foreground until SIGTERM or Ctrl-C.
+
+    It supervises two processes. The *runtime* answers inference calls (V2 protocol) on
+    `STATE/run/runtime.sock` and on loopback TCP, from the committed models alone. *Control* keeps
+    the models as assigned and sends telemetry. Either is started again if it dies, and if this
+    process is killed they go on without it; `run` then takes them over.
+
+    Settings: `STATE/agent.toml`, or the environment, such as `SKERRY_AGENT_RUNTIME__PORT=8500`.
+
+    Example: `skerry agent run --state /var/lib/skerry`
+    """
+    where = _state(state)
+    settings.load(where.root, os.environ)
+    identity.load(where)
+    missing = [name for name in _RUNTIME_LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise AgentError(
+            f"the runtime process needs {', '.join(missing)}: pip install 'skerry[onnx]'"
+        )
+    where.create()
+    holder = pid_file.holder(where.pid_file("supervisor"))
+    if holder is not None:
+        raise PidFileError(
+            f"an agent (pid {holder}) already runs on {where.root}; `skerry agent stop` ends it"
+        )
+    sys.stdout.flush()
+    arguments = [sys.executable, "-m", "edge_agent.supervisor", "--state", str(where.root)]
+    os.execv(sys.executable, arguments)  # noqa: S606 (a module of ours; the memory is why)
+
+
+@app.command("status")
+def show_status(
+    state: State = DEFAULT_STATE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,  # noqa: FBT002
+) -> None:
+    """Show what this device serves, where its updates stand and what waits to be sent.
+
+    It needs no network and changes nothing. Exit status 0 says that it could be read, not that the
+    agent runs; `--json` has the pids.
+
+    Example: `skerry agent status --json`
+    """
+    where = _state(state)
+    if not where.root.is_dir():
+        raise AgentError(f"there is no state directory {where.root}; enrol this device first")
+    found = status.read(where)
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        _print(found)
+
+
+@app.command()
+def stop(
+    state: State = DEFAULT_STATE,
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for the end.")] = 30.0,
+) -> None:
+    """Stop the agent: supervisor, control and runtime. Calls in progress are answered first.
+
+    Example: `skerry agent stop --state /var/lib/skerry`
+    """
+    stopped = stopping.stop(_state(state), timeout_s=timeout)
+    typer.echo(f"Stopped: {', '.join(stopped)}." if stopped else f"No agent runs on {state}.")
+
+
+def _state(path: Path) -> StateDir:
+    return StateDir(path.absolute())
+
+
+def _print(found: status.AgentStatus) -> None:
+    console = Console()
+    if found.device_id is None:
+        console.print("Not enrolled: skerry agent enroll --help")
+    else:
+        console.print(f"[bold]{found.device_id}[/bold] at {found.server_url}")
+        if status.certificate_has_expired(found, datetime.now(UTC)):
+            console.print(f"[red]Its certificate expired at {found.certificate_expires}.[/red]")
+    living = [f"{name} {pid or '[red]down[/red]'}" for name, pid in found.processes.items()]
+    console.print(f"Processes: {', '.join(living)}")
+    console.print(f"Assignment: {found.assignment_version or 'none yet'}")
+    waiting = [f"{count} {kind}" for kind, count in found.outbox.items()]
+    console.print(f"Waiting for acknowledgement: {', '.join(waiting) or 'nothing'}")
+    if found.families:
+        table = Table("family", "serving", "committed", "assigned", "update", "detail")
+        for family in found.families:
+            update = f"{family.update} {family.update_version}" if family.update else "-"
+            table.add_row(
+                family.family,
+                family.serving or "[red]nothing[/red]",
+                family.committed or "-",
+                family.assigned or "-",
+                update,
+                family.detail,
+            )
+        console.print(table)
+    for name, reason in (found.runtime.failed if found.runtime is not None else {}).items():
+        console.print(f"[red]{name} cannot be served: {reason}[/red]")

@@ -1,0 +1,54 @@
+"""``python -m edge_agent.control --state DIR``: the control process."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+from edge_agent import identity, settings
+from edge_agent.control.priority import yield_to_inference
+from edge_agent.control.process import ControlProcess
+from edge_agent.pid_file import PidFile
+from edge_agent.state_dir import StateDir
+from fleet_protocol.errors import SkerryError
+from fleet_protocol.log_format import JsonFormatter
+
+
+def main() -> int:
+    """Run the control process until it is told to stop; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_agent.control",
+        description="The control process of a Skerry agent; `skerry agent run` starts it.",
+    )
+    parser.add_argument("--state", type=Path, required=True, help="state directory of the device")
+    state = StateDir(parser.parse_args().state.absolute())
+    yield_to_inference()
+    try:
+        loaded = settings.load(state.root, os.environ)
+        _log_to_stderr(loaded.control.log_level)
+        who = identity.load(state)
+        state.create()
+        lock = PidFile(state.pid_file("control"))
+        asyncio.run(ControlProcess(state=state, who=who, settings=loaded.control).run())
+        lock.release()
+    except SkerryError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except BaseExceptionGroup:
+        logging.getLogger(__name__).exception("control_broken")
+        return 1
+    return 0
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("tuf").setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The accepted assignment: what this device shall run, after verification."""
+
+import sqlite3
+from typing import Annotated
+
+import msgspec
+
+from fleet_protocol.manifest import MAX_MANIFEST_BYTES
+from fleet_protocol.names import DeviceId, Family, Sha256, Version
+
+
+class ManifestRef(msgspec.Struct, frozen=True, kw_only=True):
+    """One release, named by its manifest."""
+
+    path: str
+    length: Annotated[int, msgspec.Meta(ge=1, le=MAX_MANIFEST_BYTES)]
+    sha256: Sha256
+
+
+class AssignedRelease(msgspec.Struct, frozen=True, kw_only=True):
+    """What one family shall run."""
+
+    family: Family
+    version: Version
+    manifest: ManifestRef
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """The complete list for one device.
+
+    Attributes:
+        expires_ms: after it nothing new is installed; what runs goes on running.
+    """
+
+    device_id: DeviceId
+    version: int
+    expires_ms: int
+    releases: dict[Family, AssignedRelease]
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest assignment that was accepted, with the hash of the document as received."""
+
+    assignment: Assignment
+    document_sha256: Sha256
+
+
+def load(connection: sqlite3.Connection) -> Accepted | None:
+    """Return the accepted assignment, or None before the first."""
+    row = connection.execute("SELECT content, document_sha256 FROM assignment").fetchone()
+    if row is None:
+        return None
+    return Accepted(assignment=msgspec.json.decode(row[0], type=Assignment), document_sha256=row[1])
+
+
+def store(connection: sqlite3.Connection, accepted: Accepted) -> None:
+    """Replace the accepted assignment (in the caller's transaction)."""
+    connection.execute(
+        "INSERT INTO assignment VALUES (1, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "version = excluded.version, document_sha256 = excluded.document_sha256, "
+        "content = excluded.content",
+        (
+            accepted.assignment.version,
+            accepted.document_sha256,
+            msgspec.json.encode(accepted.assignment),
+        ),
+    )

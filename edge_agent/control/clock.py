@@ -1,0 +1,56 @@
+"""Time on the device: the machine's clocks, and a wall clock that cannot be turned back.
+
+Expiry of signed metadata is judged by `TrustedClock`. Its floor is the greatest time at which
+fresh signed metadata was found valid, kept in ``state.db``: turning the machine's clock back does
+not revive expired metadata, and a clock that once jumped far ahead does not lock the device out,
+because nothing verifies at such a time and so it never becomes the floor.
+"""
+
+import sqlite3
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+from edge_agent.control import facts
+
+_FACT = "trusted_time_ms"
+
+
+class Clock(Protocol):
+    """The machine's clocks."""
+
+    def now_ms(self) -> int:
+        """Return the wall clock in milliseconds since 1970."""
+
+    def monotonic_s(self) -> float:
+        """Return seconds since an arbitrary moment of this boot, the same for all processes."""
+
+
+class SystemClock:
+    """The clocks of the operating system."""
+
+    def now_ms(self) -> int:
+        """Return the wall clock in milliseconds since 1970."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        """Return ``CLOCK_MONOTONIC``, which all processes of a boot share."""
+        return time.monotonic()
+
+
+class TrustedClock:
+    """Wall clock with a durable floor."""
+
+    def __init__(self, *, clock: Clock) -> None:
+        self._clock = clock
+
+    def now(self, connection: sqlite3.Connection) -> datetime:
+        """Return the later of the machine's clock and the greatest time ever trusted."""
+        floor_ms = int(facts.get(connection, _FACT) or 0)
+        return datetime.fromtimestamp(max(self._clock.now_ms(), floor_ms) / 1000, UTC)
+
+    def trust(self, connection: sqlite3.Connection, moment: datetime) -> None:
+        """Raise the floor to a moment at which signed metadata was valid (in a transaction)."""
+        moment_ms = int(moment.timestamp() * 1000)
+        if moment_ms > int(facts.get(connection, _FACT) or 0):
+            facts.put(connection, _FACT, str(moment_ms))

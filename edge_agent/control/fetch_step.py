@@ -1,0 +1,132 @@
+"""The downloading step: fetches a release and says in the journal how that ended.
+
+Three kinds of failure. The world is not ready (no server, metadata not fresh): the step is repeated
+for as long as it takes. The attempt is spoilt (wrong bytes, no disk, the repository does not agree
+yet): it counts, three of them and the update has failed. The release may not run here: it has
+failed at once.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+
+from edge_agent.control.clock import TrustedClock
+from edge_agent.control.database import Database
+from edge_agent.control.download import CancelledDownloadError, DownloadError
+from edge_agent.control.install import Installer, Order
+from edge_agent.control.install_rule import DisagreementError, InstallRefusedError
+from edge_agent.control.journal import MAX_ATTEMPTS, Candidate, Journal, UpdateRecord
+from edge_agent.control.ledger import Ledger, StaleRecordError
+from edge_agent.control.observation import Observation, backends_of
+from edge_agent.control.pauses import Pauses
+from edge_agent.control.server_client import ServerRefusedError, ServerUnreachableError
+from edge_agent.control.trust import TrustError
+from edge_agent.store import StoreError
+from fleet_protocol.update_states import UpdateState
+
+logger = logging.getLogger(__name__)
+
+_NOT_READY = (ServerUnreachableError, ServerRefusedError, TrustError, StoreError)
+
+
+class FetchStep:
+    """Runs the installer for a record in `DOWNLOADING`."""
+
+    def __init__(  # noqa: PLR0913 (its parts, by keyword)
+        self,
+        *,
+        installer: Installer,
+        ledger: Ledger,
+        database: Database,
+        journal: Journal,
+        trusted_clock: TrustedClock,
+        observation: Observation,
+        pauses: Pauses,
+    ) -> None:
+        self._installer = installer
+        self._ledger = ledger
+        self._database = database
+        self._journal = journal
+        self._trusted_clock = trusted_clock
+        self._observation = observation
+        self._pauses = pauses
+
+    async def run(self, record: UpdateRecord, cancelled: threading.Event) -> None:
+        """Fetch a record's release; every outcome but a withdrawn order is in the journal."""
+        try:
+            await self._attempt(record, cancelled)
+        except (CancelledDownloadError, StaleRecordError):
+            logger.info("download_withdrawn", extra=_fields(record))
+        except StoreError as error:
+            self._pauses.failed(record.family)
+            logger.error("journal_not_written", extra={**_fields(record), "reason": str(error)})  # noqa: TRY400 (a full disk needs no traceback)
+
+    async def _attempt(self, record: UpdateRecord, cancelled: threading.Event) -> None:
+        backends = frozenset(backends_of(self._observation.situation))
+        if not backends:
+            await self._not_ready(record, "waiting for the runtime, which knows the backends")
+            return
+        try:
+            order = await self._order(record, backends, cancelled)
+            candidate = await asyncio.to_thread(self._installer.fetch, order)
+        except DisagreementError as error:
+            await self._spoilt(record, str(error))
+        except InstallRefusedError as error:
+            await self._failed(record, str(error))
+        except DownloadError as error:
+            await self._spoilt(record, str(error))
+        except _NOT_READY as error:
+            await self._not_ready(record, str(error))
+        else:
+            await self._verified(record, candidate, order)
+
+    async def _order(
+        self, record: UpdateRecord, backends: frozenset[str], cancelled: threading.Event
+    ) -> Order:
+        def read(connection: sqlite3.Connection) -> Order:
+            committed = self._journal.committed(connection).get(record.family)
+            same = committed is not None and committed.release.version == record.version
+            return Order(
+                family=record.family,
+                version=record.version,
+                manifest=record.manifest,
+                floor=self._journal.floor(connection, record.family),
+                held=committed.manifest if committed is not None and same else None,
+                backends=backends,
+                now=self._trusted_clock.now(connection),
+                cancelled=cancelled.is_set,
+            )
+
+        return await self._database.transact(read)
+
+    async def _verified(self, record: UpdateRecord, candidate: Candidate, order: Order) -> None:
+        await self._ledger.move(record, UpdateState.VERIFIED, candidate=candidate)
+        # The repository's metadata was fresh at that time: time may not fall behind it any more.
+        await self._database.transact(
+            lambda connection: self._trusted_clock.trust(connection, order.now)
+        )
+        self._pauses.succeeded(record.family)
+        logger.info("release_verified", extra=_fields(record))
+
+    async def _not_ready(self, record: UpdateRecord, reason: str) -> None:
+        self._pauses.failed(record.family)
+        logger.info("download_waits", extra={**_fields(record), "reason": reason})
+        await self._ledger.amend(record, detail=reason[:1000])
+
+    async def _spoilt(self, record: UpdateRecord, reason: str) -> None:
+        attempts = record.attempts + 1
+        if attempts >= MAX_ATTEMPTS:
+            await self._failed(record, f"{reason} ({attempts} attempts)")
+            return
+        self._pauses.failed(record.family)
+        logger.warning("download_spoilt", extra={**_fields(record), "reason": reason})
+        await self._ledger.amend(record, attempts=attempts, detail=reason[:1000])
+
+    async def _failed(self, record: UpdateRecord, reason: str) -> None:
+        logger.warning("release_refused", extra={**_fields(record), "reason": reason})
+        await self._ledger.move(record, UpdateState.FAILED, detail=reason[:4000], retry=False)
+
+
+def _fields(record: UpdateRecord) -> dict[str, str]:
+    return {"family": record.family, "version": record.version}

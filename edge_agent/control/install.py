@@ -1,0 +1,146 @@
+"""From an assigned release to verified files: the install rule with its I/O.
+
+Everything here may be repeated: metadata is refreshed, files that are there already are found by
+their hash.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from edge_agent.control import install_rule
+from edge_agent.control.assignment import ManifestRef
+from edge_agent.control.download import BlobStore
+from edge_agent.control.journal import Candidate
+from edge_agent.control.release_repository import Releases, Snapshot
+from edge_agent.control.trust import manifest_ref, sha256_of
+from edge_agent.runtime_api import ActiveRelease
+from fleet_protocol import manifest as manifests
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.manifest import MAX_MANIFEST_BYTES, Manifest, Variant
+from fleet_protocol.names import target_path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One release to fetch, with what the install rule needs to know.
+
+    Attributes:
+        floor: lowest security counter that the family accepts.
+        held: manifest of the committed release, if that has the same version.
+        backends: what the runtime reports.
+        now: the trusted time.
+        cancelled: asked between pieces of a download.
+    """
+
+    family: str
+    version: str
+    manifest: ManifestRef
+    floor: int
+    held: ManifestRef | None
+    backends: frozenset[str]
+    now: datetime
+    cancelled: Callable[[], bool]
+
+
+class Installer:
+    """Fetches releases; its methods block their thread."""
+
+    def __init__(self, *, releases: Releases, blobs: BlobStore) -> None:
+        self._releases = releases
+        self._blobs = blobs
+
+    def fetch(self, order: Order) -> Candidate:
+        """Return a release whose files are verified and lie in ``blobs/``.
+
+        Raises:
+            DisagreementError: assignment and release repository differ.
+            InstallRefusedError: the release may not run here.
+            TrustError: the repository's metadata does not verify now.
+            DownloadError: a file is not the signed one, or the disk is too full.
+            CancelledDownloadError: the order was withdrawn.
+            ServerUnreachableError, ServerRefusedError, StoreError: try again later.
+        """
+        install_rule.check_not_replaced(order.manifest, order.held)
+        snapshot = self._releases.refresh(order.now)
+        path = order.manifest.path
+        target = snapshot.target(path)
+        install_rule.check_agreement(
+            order.manifest, None if target is None else manifest_ref(path, target)
+        )
+        manifest = self._manifest(order)
+        variant, accelerator = install_rule.choose_variant(manifest, backends=order.backends)
+        self._fetch_variant(snapshot, manifest, variant, order)
+        return Candidate(
+            release=ActiveRelease(
+                family=manifest.family,
+                version=manifest.version,
+                variant=variant.name,
+                format=variant.format,
+                accelerator=accelerator,
+                sha256=variant.sha256,
+                inputs=manifest.inputs,
+                outputs=manifest.outputs,
+            ),
+            manifest_sha256=order.manifest.sha256,
+            security_counter=manifest.security_counter,
+            max_error_rate=manifest.acceptance.max_error_rate,
+            memory_bytes=variant.memory_bytes,
+        )
+
+    def _manifest(self, order: Order) -> Manifest:
+        ref = order.manifest
+        blob = self._blobs.fetch(
+            ref.path, length=ref.length, sha256=ref.sha256, cancelled=order.cancelled
+        )
+        manifest = read_manifest(blob)
+        install_rule.check_manifest(
+            manifest,
+            family=order.family,
+            version=order.version,
+            path=ref.path,
+            floor=order.floor,
+        )
+        return manifest
+
+    def _fetch_variant(
+        self, snapshot: Snapshot, manifest: Manifest, variant: Variant, order: Order
+    ) -> None:
+        path = target_path(manifest.family, manifest.version, variant.file)
+        target = snapshot.target(path)
+        if target is None:
+            raise install_rule.DisagreementError(f"the release repository has no {path}")
+        install_rule.check_variant(
+            variant, path=path, length=target.length, sha256=sha256_of(path, target)
+        )
+        self._blobs.fetch(
+            path, length=variant.length, sha256=variant.sha256, cancelled=order.cancelled
+        )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest blob.
+
+    Raises:
+        InstallRefusedError: it is gone or not a manifest.
+    """
+    try:
+        with path.open("rb") as file:
+            return manifests.decode(file.read(MAX_MANIFEST_BYTES + 1))
+    except (OSError, ProtocolError) as error:
+        raise install_rule.InstallRefusedError(f"the manifest cannot be used: {error}") from error
+
+
+def variant_of(manifest: Manifest, release: ActiveRelease) -> Variant:
+    """Return the variant that a release was made from.
+
+    Raises:
+        InstallRefusedError: the manifest has none of that name and hash.
+    """
+    for variant in manifest.variants:
+        if (variant.name, variant.sha256) == (release.variant, release.sha256):
+            return variant
+    raise install_rule.InstallRefusedError(
+        f"the manifest of {release.family} {release.version} has no variant {release.variant}"
+    )

@@ -1,0 +1,129 @@
+"""Looks at the device: what the reconciler decides on, gathered in one place.
+
+It also notices when the runtime has restarted, which is an event, and when it hangs with a
+candidate, which only its end can cure: the supervisor then starts it with the committed releases.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+
+from edge_agent.control import assignment, facts
+from edge_agent.control.active_set import ActiveSetFile, DamagedActiveSetError
+from edge_agent.control.clock import Clock, TrustedClock
+from edge_agent.control.database import Database
+from edge_agent.control.journal import Journal
+from edge_agent.control.outbox import EventDraft, Outbox
+from edge_agent.control.reconcile import Situation
+from edge_agent.control.runtime_client import (
+    Runtime,
+    RuntimeRefusedError,
+    RuntimeUnavailableError,
+)
+from edge_agent.runtime_api import ActiveRelease, RuntimeStatus
+from fleet_protocol.messages import EventKind
+from fleet_protocol.update_states import UpdateState
+
+logger = logging.getLogger(__name__)
+
+_EPOCH = "runtime_epoch"
+_HANGS_AFTER_S = 30.0
+_HOLDS_CANDIDATE = frozenset({UpdateState.TRIAL, UpdateState.PROBATION})
+
+
+class Lookout:
+    """Gathers situations."""
+
+    def __init__(  # noqa: PLR0913 (its parts, by keyword)
+        self,
+        *,
+        database: Database,
+        journal: Journal,
+        outbox: Outbox,
+        active_set: ActiveSetFile,
+        runtime: Runtime,
+        clock: Clock,
+        trusted_clock: TrustedClock,
+        end_runtime: Callable[[], None],
+    ) -> None:
+        """Take the sources, and what kills the runtime process if there is one."""
+        self._database = database
+        self._journal = journal
+        self._outbox = outbox
+        self._active_set = active_set
+        self._runtime = runtime
+        self._clock = clock
+        self._trusted_clock = trusted_clock
+        self._end_runtime = end_runtime
+        self._answered_s = clock.monotonic_s()
+
+    async def look(self) -> Situation:
+        """Return the situation of this moment.
+
+        Raises:
+            StoreError: the database refused.
+        """
+        status = await asyncio.to_thread(self._status)
+        active = await self._active()
+
+        def read(connection: sqlite3.Connection) -> Situation:
+            if status is not None:
+                self._note_epoch(connection, status)
+            accepted = assignment.load(connection)
+            now_ms = self._trusted_clock.now(connection).timestamp() * 1000
+            return Situation(
+                assignment=None if accepted is None else accepted.assignment,
+                may_install=accepted is not None and now_ms < accepted.assignment.expires_ms,
+                records=self._journal.records(connection),
+                active=active,
+                committed=self._journal.committed(connection),
+                runtime=status,
+            )
+
+        situation = await self._database.transact(read)
+        await self._end_hanging(situation)
+        return situation
+
+    async def _active(self) -> dict[str, ActiveRelease]:
+        """Return ``active.json``; a damaged one is written anew from the journal."""
+        try:
+            return await asyncio.to_thread(self._active_set.read)
+        except DamagedActiveSetError as error:
+            logger.error("active_set_damaged", extra={"reason": str(error)})  # noqa: TRY400 (no defect of ours)
+        committed = await self._database.transact(self._journal.committed)
+        releases = [entry.release for entry in committed.values()]
+        await asyncio.to_thread(self._active_set.restore, releases)
+        return await asyncio.to_thread(self._active_set.read)
+
+    def _status(self) -> RuntimeStatus | None:
+        try:
+            return self._runtime.status()
+        except (RuntimeUnavailableError, RuntimeRefusedError):
+            return None
+
+    def _note_epoch(self, connection: sqlite3.Connection, status: RuntimeStatus) -> None:
+        before = facts.get(connection, _EPOCH)
+        if before == status.epoch:
+            return
+        facts.put(connection, _EPOCH, status.epoch)
+        logger.info("runtime_seen", extra={"epoch": status.epoch, "pid": status.pid})
+        if before is not None:
+            self._outbox.append_event(
+                connection,
+                EventDraft(
+                    at_ms=self._clock.now_ms(),
+                    kind=EventKind.RUNTIME_RESTARTED,
+                    detail=f"the runtime runs in epoch {status.epoch} after {before}",
+                ),
+            )
+
+    async def _end_hanging(self, situation: Situation) -> None:
+        now_s = self._clock.monotonic_s()
+        at_risk = any(record.state in _HOLDS_CANDIDATE for record in situation.records.values())
+        if situation.runtime is not None or not at_risk:
+            self._answered_s = now_s
+        elif now_s - self._answered_s > _HANGS_AFTER_S:
+            self._answered_s = now_s
+            logger.error("runtime_hangs", extra={"silent_s": _HANGS_AFTER_S})
+            await asyncio.to_thread(self._end_runtime)

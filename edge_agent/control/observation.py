@@ -1,0 +1,108 @@
+"""The device as last looked at: what the reconciler decides on and what is reported."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from edge_agent.control.pulse import Pulse
+from edge_agent.control.reconcile import Situation, is_committed
+from edge_agent.runtime_api import RuntimeStatus
+from fleet_protocol.messages import Capabilities, Reported, RunningModel, UpdateStatus
+from fleet_protocol.update_states import UpdateState
+
+
+@dataclass
+class Observation:
+    """Shared by the updater, which writes it, and the reporter.
+
+    Attributes:
+        changed: bumped when a new situation differs from the one before.
+    """
+
+    situation: Situation | None = None
+    changed: Pulse = field(default_factory=Pulse)
+
+    def see(self, situation: Situation) -> None:
+        """Take note of a new situation."""
+        differs = self.situation is None or _steady(situation) != _steady(self.situation)
+        self.situation = situation
+        if differs:
+            self.changed.bump()
+
+
+def _steady(situation: Situation) -> Situation:
+    """Return a situation without what changes all the time."""
+    if situation.runtime is None:
+        return situation
+    runtime = msgspec.structs.replace(situation.runtime, resident_bytes=0)
+    return replace(situation, runtime=runtime)
+
+
+def reported(
+    situation: Situation, *, at_ms: int, agent_version: str, capabilities: Capabilities
+) -> Reported:
+    """Return the reported state of a situation."""
+    assignment = situation.assignment
+    return Reported(
+        at_ms=at_ms,
+        agent_version=agent_version,
+        assignment_version=0 if assignment is None else assignment.version,
+        runtime_up=situation.runtime is not None,
+        running=_running(situation.runtime, situation) if situation.runtime is not None else [],
+        updates=_updates(situation),
+        capabilities=capabilities,
+    )
+
+
+def backends_of(situation: Situation | None) -> Mapping[str, str]:
+    """Return the backends that the runtime reports, none while it does not answer."""
+    if situation is None or situation.runtime is None:
+        return {}
+    return situation.runtime.backends
+
+
+def _running(runtime: RuntimeStatus, situation: Situation) -> list[RunningModel]:
+    return [
+        RunningModel(
+            family=release.family,
+            version=release.version,
+            variant=release.variant,
+            backend=release.backend,
+            accelerator=release.accelerator,
+            committed=(committed := situation.active.get(release.family)) is not None
+            and committed.version == release.version,
+        )
+        for release in runtime.releases
+        if release.active
+    ]
+
+
+def _updates(situation: Situation) -> list[UpdateStatus]:
+    """Return where each assigned family stands with what it is assigned now."""
+    if situation.assignment is None:
+        return []
+    statuses = []
+    for family, wanted in sorted(situation.assignment.releases.items()):
+        record = situation.records.get(family)
+        state, detail = UpdateState.IDLE, ""
+        if record is not None and not record.settled:
+            statuses.append(
+                UpdateStatus(
+                    family=family,
+                    version=record.version,
+                    state=record.state,
+                    detail=record.detail,
+                )
+            )
+            continue
+        if is_committed(wanted, situation):
+            state = UpdateState.COMMITTED
+        elif record is not None and record.manifest == wanted.manifest:
+            state, detail = record.state, record.detail
+        elif not situation.may_install:
+            detail = "the assignment has expired; nothing new is installed"
+        statuses.append(
+            UpdateStatus(family=family, version=wanted.version, state=state, detail=detail)
+        )
+    return statuses

@@ -1,0 +1,247 @@
+"""What to do next: a pure function from what is wanted and what is there to actions.
+
+It knows nothing of how an action is done or how long it takes; whoever carries them out looks
+again after each round. It is the crash recovery too: a restart in any state of an update gives a
+situation that this table has an answer for.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from edge_agent.control.assignment import AssignedRelease, Assignment
+from edge_agent.control.journal import MAX_ATTEMPTS, Committed, UpdateRecord
+from edge_agent.runtime_api import ActiveRelease, LoadedRelease, RuntimeStatus
+from fleet_protocol.update_states import UpdateState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What is wanted and what is there.
+
+    Attributes:
+        assignment: the accepted one; None before the first, which is not an order to stop.
+        may_install: false once the assignment has expired.
+        active: ``active.json`` by family: what the runtime serves after a restart.
+        committed: what the journal knows of committed releases.
+        runtime: its status, None while it does not answer.
+    """
+
+    assignment: Assignment | None
+    may_install: bool
+    records: Mapping[str, UpdateRecord]
+    active: Mapping[str, ActiveRelease]
+    committed: Mapping[str, Committed]
+    runtime: RuntimeStatus | None
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Start an update to an assigned release."""
+
+    release: AssignedRelease
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Download and verify; resumes what is there."""
+
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Load the candidate, check it, switch to it; safe to repeat."""
+
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Judge the candidate that serves on probation."""
+
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Write the candidate to ``active.json`` if it is not there, then the journal."""
+
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Settle an update as failed or rolled back, whichever its state asks for.
+
+    Attributes:
+        retry: the release may be tried again under the same assignment.
+    """
+
+    family: str
+    reason: str
+    retry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Stop serving a family that is not assigned and forget it; ``active.json`` first."""
+
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Let the runtime serve the committed release, which it does not."""
+
+    release: ActiveRelease
+
+
+@dataclass(frozen=True, slots=True)
+class StopFamily:
+    """Stop what the runtime serves without being committed or on probation."""
+
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Drop a release that nobody needs from the runtime's memory."""
+
+    family: str
+    version: str
+
+
+Action = Begin | Fetch | Try | Watch | Commit | GiveUp | Remove | Serve | StopFamily | Unload
+
+
+def reconcile(situation: Situation) -> list[Action]:
+    """Return what to do now, in order; empty when everything is as it shall be."""
+    families: set[str] = {*situation.records, *situation.active, *situation.committed}
+    if situation.assignment is not None:
+        families.update(situation.assignment.releases)
+    if situation.runtime is not None:
+        families.update(release.family for release in situation.runtime.releases)
+    return [action for family in sorted(families) for action in _family(family, situation)]
+
+
+def is_committed(release: AssignedRelease, situation: Situation) -> bool:
+    """Say whether an assigned release is what ``active.json`` and journal agree on."""
+    committed = situation.committed.get(release.family)
+    return (
+        committed is not None
+        and committed.manifest == release.manifest
+        and committed.release == situation.active.get(release.family)
+    )
+
+
+def _family(family: str, situation: Situation) -> Iterator[Action]:
+    record = situation.records.get(family)
+    if record is not None and not record.settled:
+        yield from _under_way(record, situation)
+    elif situation.assignment is not None:
+        wanted = situation.assignment.releases.get(family)
+        if wanted is None:
+            yield Remove(family)
+            return
+        if _needs_update(wanted, record, situation):
+            yield Begin(wanted)
+    if situation.runtime is not None:
+        yield from _serving(family, record, situation, situation.runtime)
+
+
+def _under_way(record: UpdateRecord, situation: Situation) -> Iterator[Action]:
+    candidate = record.candidate.release if record.candidate is not None else None
+    if record.state is UpdateState.PROBATION and situation.active.get(record.family) == candidate:
+        yield Commit(record.family)  # died between active.json and the journal
+    elif _is_superseded(record, situation):
+        yield GiveUp(record.family, "the assignment no longer asks for it", retry=True)
+    elif record.state is UpdateState.DOWNLOADING:
+        if situation.may_install:
+            yield Fetch(record.family)
+    elif situation.runtime is None:
+        return
+    elif record.state is UpdateState.PROBATION:
+        yield _on_probation(record, situation.runtime)
+    elif record.attempts >= MAX_ATTEMPTS:
+        last = record.detail or "runtime or control stopped in the middle of the trial"
+        reason = f"{record.attempts} attempts did not get through, the last one because: {last}"
+        yield GiveUp(record.family, reason, retry=False)
+    elif situation.may_install or record.state is UpdateState.TRIAL:
+        yield Try(record.family)
+
+
+def _is_superseded(record: UpdateRecord, situation: Situation) -> bool:
+    if situation.assignment is None:
+        return False
+    wanted = situation.assignment.releases.get(record.family)
+    return wanted is None or wanted.manifest != record.manifest
+
+
+def _on_probation(record: UpdateRecord, runtime: RuntimeStatus) -> Action:
+    retry = record.attempts < MAX_ATTEMPTS
+    if runtime.epoch != record.epoch:
+        return GiveUp(record.family, "the runtime restarted during the probation", retry=retry)
+    serving = _serving_release(runtime, record.family)
+    if serving is None or serving.version != record.version:
+        return GiveUp(record.family, "the runtime no longer serves the candidate", retry=retry)
+    return Watch(record.family)
+
+
+def _needs_update(
+    wanted: AssignedRelease, record: UpdateRecord | None, situation: Situation
+) -> bool:
+    if not situation.may_install or situation.assignment is None:
+        return False
+    tried_in_vain = (
+        record is not None
+        and record.state in {UpdateState.FAILED, UpdateState.ROLLED_BACK}
+        and not record.retry
+        and record.manifest == wanted.manifest
+        and record.assignment_version == situation.assignment.version
+    )
+    if tried_in_vain:
+        return False
+    return not is_committed(wanted, situation) or _cannot_boot(wanted.family, situation.runtime)
+
+
+def _cannot_boot(family: str, runtime: RuntimeStatus | None) -> bool:
+    """Say whether the runtime failed to load the committed release: its file is damaged."""
+    return (
+        runtime is not None
+        and family in runtime.failed
+        and _serving_release(runtime, family) is None
+    )
+
+
+def _serving(
+    family: str, record: UpdateRecord | None, situation: Situation, runtime: RuntimeStatus
+) -> Iterator[Action]:
+    """Bring what the runtime holds in line with what is committed and what is on trial."""
+    trial = record if record is not None and _holds_candidate(record) else None
+    committed = situation.active.get(family)
+    serving = _serving_release(runtime, family)
+    if trial is None:
+        if committed is None and serving is not None:
+            yield StopFamily(family)
+            return
+        if committed is not None and family not in runtime.failed:
+            served = serving.version if serving is not None else None
+            if served != committed.version:
+                yield Serve(committed)
+    wanted = {committed.version} if committed is not None else set()
+    if trial is not None:
+        wanted.add(trial.version)
+    for release in runtime.releases:
+        if release.family == family and not release.active and release.version not in wanted:
+            yield Unload(family, release.version)
+
+
+def _holds_candidate(record: UpdateRecord) -> bool:
+    return record.state in {UpdateState.TRIAL, UpdateState.PROBATION}
+
+
+def _serving_release(runtime: RuntimeStatus, family: str) -> LoadedRelease | None:
+    for release in runtime.releases:
+        if release.family == family and release.active:
+            return release
+    return None

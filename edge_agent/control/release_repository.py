@@ -1,0 +1,147 @@
+"""The release repository seen through python-tuf: which targets the publisher signed.
+
+Trust starts at the root in the claim, whatever the cache holds; the cache only makes refreshes
+short. A `ReleaseRepository` opens one `Snapshot` per use, since an ``Updater`` refreshes once.
+Expiry is judged by the trusted time, which cannot be turned back.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from tuf.api import exceptions
+from tuf.api.metadata import TargetFile
+from tuf.ngclient.config import UpdaterConfig
+from tuf.ngclient.fetcher import FetcherInterface
+from tuf.ngclient.updater import Updater
+
+from edge_agent import store
+from edge_agent.control.server_client import (
+    METADATA_ROUTE,
+    ReleaseServer,
+    ServerRefusedError,
+    ServerUnreachableError,
+)
+from edge_agent.control.trust import TrustError
+
+_BASE_URL = "https://fleet"
+"""Only its path matters: the server client knows the real address."""
+
+
+class Snapshot(Protocol):
+    """One consistent, verified state of the repository."""
+
+    def target(self, path: str) -> TargetFile | None:
+        """Return what the publisher signed for a path, or None.
+
+        Raises:
+            TrustError: metadata on the way to it does not verify.
+            ServerUnreachableError: metadata could not be fetched.
+        """
+
+
+class Releases(Protocol):
+    """A release repository."""
+
+    def refresh(self, now: datetime) -> Snapshot:
+        """Return the newest state, verified at the trusted time.
+
+        Raises:
+            TrustError: metadata does not verify or has expired.
+            ServerUnreachableError: metadata could not be fetched.
+            StoreError: the cache cannot be written.
+        """
+
+
+class ReleaseRepository:
+    """The repository behind the fleet server."""
+
+    def __init__(self, *, pinned_root: bytes, cache: Path, server: ReleaseServer) -> None:
+        self._pinned_root = pinned_root
+        self._cache = cache
+        self._fetcher = _Fetcher(server)
+
+    def refresh(self, now: datetime) -> "TufSnapshot":
+        """Return the newest state, verified at the trusted time.
+
+        Raises:
+            TrustError: metadata does not verify or has expired.
+            ServerUnreachableError: metadata could not be fetched.
+            StoreError: the cache cannot be written.
+        """
+        try:
+            self._cache.mkdir(parents=True, exist_ok=True)
+            updater = Updater(
+                metadata_dir=str(self._cache),
+                metadata_base_url=_BASE_URL + METADATA_ROUTE,
+                fetcher=self._fetcher,
+                config=UpdaterConfig(targets_max_length=16 * 1024 * 1024),
+                bootstrap=self._pinned_root,
+            )
+            # python-tuf offers no setting for the time; a test holds that this one is heeded.
+            updater._trusted_set.reference_time = now  # noqa: SLF001
+            updater.refresh()
+        except OSError as error:
+            raise store.StoreError(f"cannot write below {self._cache}: {error}") from error
+        except (exceptions.DownloadError, exceptions.RepositoryError) as error:
+            raise _wrapped(error) from error
+        return TufSnapshot(updater, self._cache)
+
+
+class TufSnapshot:
+    """A refreshed ``Updater``."""
+
+    def __init__(self, updater: Updater, cache: Path) -> None:
+        self._updater = updater
+        self._cache = cache
+
+    def target(self, path: str) -> TargetFile | None:
+        """Return what the publisher signed for a path, or None.
+
+        Raises:
+            TrustError: metadata on the way to it does not verify.
+            ServerUnreachableError: metadata could not be fetched.
+            StoreError: the cache cannot be written.
+        """
+        try:
+            found = self._updater.get_targetinfo(path)
+        except OSError as error:
+            raise store.StoreError(f"cannot write below {self._cache}: {error}") from error
+        except (exceptions.DownloadError, exceptions.RepositoryError) as error:
+            raise _wrapped(error) from error
+        # The cache is what remembers versions against rollback; make it outlive a power cut.
+        store.sync_tree(self._cache)
+        return found
+
+
+class _Fetcher(FetcherInterface):
+    """Lets python-tuf fetch over our client; the caller bounds the length."""
+
+    def __init__(self, server: ReleaseServer) -> None:
+        self._server = server
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        chunks = self._chunks(url.removeprefix(_BASE_URL))
+        first = next(chunks, b"")  # asks now, so that a 404 is seen by the caller of fetch()
+        return _chained(first, chunks)
+
+    def _chunks(self, path: str) -> Iterator[bytes]:
+        try:
+            with self._server.open(path, {}) as body:
+                yield from body.chunks()
+        except ServerRefusedError as error:
+            raise exceptions.DownloadHTTPError(str(error), error.status) from error
+
+
+def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _wrapped(error: exceptions.DownloadError | exceptions.RepositoryError) -> Exception:
+    if isinstance(error, exceptions.RepositoryError):
+        return TrustError(f"the release repository is not valid: {error}")
+    cause = error.__cause__
+    reason = str(cause) if isinstance(cause, ServerUnreachableError) else str(error)
+    return ServerUnreachableError(f"cannot fetch the release metadata: {reason}")

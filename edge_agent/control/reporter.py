@@ -1,0 +1,75 @@
+"""Publishes the reported state: after each connection, at every change, and now and then."""
+
+import logging
+from importlib.metadata import PackageNotFoundError, version
+
+from edge_agent.control.clock import Clock
+from edge_agent.control.install_rule import ACCELERATORS
+from edge_agent.control.link import Link, LinkDownError
+from edge_agent.control.machine import Machine
+from edge_agent.control.observation import Observation, backends_of, reported
+from edge_agent.control.pulse import first_change
+from fleet_protocol.messages import encode
+from fleet_protocol.topics import Channel
+
+logger = logging.getLogger(__name__)
+
+
+def agent_version() -> str:
+    """Return the version of the installed distribution."""
+    try:
+        return version("skerry")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class Reporter:
+    """Sends the whole reported state each time; the broker keeps the newest."""
+
+    def __init__(
+        self,
+        *,
+        observation: Observation,
+        link: Link,
+        machine: Machine,
+        clock: Clock,
+        interval_s: float,
+    ) -> None:
+        self._observation = observation
+        self._link = link
+        self._machine = machine
+        self._clock = clock
+        self._interval_s = interval_s
+        self._version = agent_version()
+        self._backends: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        while True:
+            link_seen, seen = self._link.state.count, self._observation.changed.count
+            if self._link.connected:
+                self._report()
+            await first_change(
+                (self._link.state, link_seen),
+                (self._observation.changed, seen),
+                timeout_s=self._interval_s,
+            )
+
+    def _report(self) -> None:
+        situation = self._observation.situation
+        if situation is None:
+            return
+        # While the runtime is away, the backends that it had are the best knowledge there is.
+        self._backends = dict(backends_of(situation)) or self._backends
+        state = reported(
+            situation,
+            at_ms=self._clock.now_ms(),
+            agent_version=self._version,
+            capabilities=self._machine.capabilities(
+                backends=self._backends, accelerators=ACCELERATORS
+            ),
+        )
+        try:
+            self._link.publish(Channel.REPORTED, encode(state))
+        except LinkDownError as error:
+            logger.debug("report_waits", extra={"reason": str(error)})

@@ -1,0 +1,99 @@
+"""The trial of a candidate beside the active release, the switch, and the way back.
+
+Every step may be repeated after a crash: loading and activating are idempotent in the runtime.
+Methods block their thread.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_agent.control import golden
+from edge_agent.control.install import read_manifest, variant_of
+from edge_agent.control.journal import Candidate
+from edge_agent.control.runtime_client import Runtime, RuntimeUnavailableError
+from edge_agent.errors import AgentError
+from edge_agent.runtime_api import ActiveRelease
+
+
+class NotEnoughMemoryError(AgentError):
+    """The candidate does not fit beside what runs now."""
+
+
+class Trial:
+    """Loads, checks and switches candidates."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        blob: Callable[[str], Path],
+        available_memory: Callable[[], int | None],
+    ) -> None:
+        self._runtime = runtime
+        self._blob = blob
+        self._available_memory = available_memory
+
+    def switch_to(self, candidate: Candidate) -> str:
+        """Let the candidate serve if it passes; return the epoch of the runtime that serves it.
+
+        Raises:
+            NotEnoughMemoryError: loading it could starve the device.
+            GoldenCheckError: it answers wrongly or too slowly.
+            InstallRefusedError: its manifest is gone from the disk.
+            RuntimeRefusedError: the runtime cannot load or run it.
+            RuntimeUnavailableError: the runtime died or restarted on the way.
+        """
+        release = candidate.release
+        manifest = read_manifest(self._blob(candidate.manifest_sha256))
+        variant = variant_of(manifest, release)
+        before = self._runtime.status()
+        if (release.family, release.version) not in {
+            (loaded.family, loaded.version) for loaded in before.releases
+        }:
+            self._admit(candidate)
+        self._runtime.load(release)
+        golden.check(self._runtime, manifest, variant)
+        self._runtime.activate(release.family, release.version)
+        if self._runtime.status().epoch != before.epoch:
+            raise RuntimeUnavailableError("the runtime restarted during the trial")
+        return before.epoch
+
+    def withdraw(self, candidate: ActiveRelease, committed: ActiveRelease | None) -> None:
+        """Let the committed release serve again, or nothing if there is none; drop the candidate.
+
+        Raises:
+            RuntimeRefusedError: the runtime cannot serve the committed release.
+            RuntimeUnavailableError: the runtime does not answer.
+        """
+        loaded = [
+            release
+            for release in self._runtime.status().releases
+            if (release.family, release.version) == (candidate.family, candidate.version)
+        ]
+        if committed is not None and committed.version == candidate.version:
+            return
+        if any(release.active for release in loaded):
+            if committed is None:
+                self._runtime.stop_family(candidate.family)
+            else:
+                self.serve(committed)
+        if loaded:
+            self._runtime.unload(candidate.family, candidate.version)
+
+    def serve(self, release: ActiveRelease) -> None:
+        """Load and activate a committed release.
+
+        Raises:
+            RuntimeRefusedError: the runtime cannot.
+            RuntimeUnavailableError: the runtime does not answer.
+        """
+        self._runtime.load(release)
+        self._runtime.activate(release.family, release.version)
+
+    def _admit(self, candidate: Candidate) -> None:
+        available = self._available_memory()
+        if available is not None and candidate.memory_bytes > available:
+            raise NotEnoughMemoryError(
+                f"{candidate.release.family} {candidate.release.version} takes "
+                f"{candidate.memory_bytes} bytes of memory, {available} are available"
+            )

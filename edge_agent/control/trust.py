@@ -1,0 +1,193 @@
+"""Verification of assignments: bytes in, a trusted assignment out. No I/O.
+
+An assignment is TUF targets metadata for one device, signed by the key that the director's root
+names as its ``targets`` role. `verify_assignment` takes these steps, each against an attack:
+
+1. The document is bounded before it is parsed (endless data).
+2. It is targets metadata, not another role's that the same key might have signed (mix-up of roles).
+3. A threshold of the keys of the director's root has signed it; the root itself comes from the
+   claim, and newer ones are reached only link by link, each signed by its predecessor (forgery by
+   whoever holds broker, server or network).
+4. Neither root nor assignment has expired by the trusted clock (freezing a device on an old list,
+   turning its clock back).
+5. It is bound to this device and says that it is complete (replaying another device's list, leaving
+   releases out, emptying the list).
+6. Its version is higher than the accepted one; an equal version must be the same bytes (replay of
+   an older list of this device, two different lists of one version).
+7. Every target is the manifest of a release, at most one for each family, with a bounded length and
+   a SHA-256, and nothing is delegated (smuggling a key or a file in through a signed list).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
+from tuf.api.serialization import DeserializationError
+
+from edge_agent.control.assignment import Accepted, AssignedRelease, Assignment, ManifestRef
+from edge_agent.errors import AgentError
+from fleet_protocol.assignments import MAX_ASSIGNMENT_BYTES, binding_of
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
+from fleet_protocol.names import parse_target_path
+
+_MAX_RELEASES = 256
+
+
+class TrustError(AgentError):
+    """A signed document was refused; the message says which rule it breaks."""
+
+
+def director_root(pinned: bytes, chain: Sequence[bytes]) -> Root:
+    """Return the newest root of the director that the pinned one leads to.
+
+    Args:
+        pinned: the root of the claim.
+        chain: its successors in order; each is signed by its predecessor and by itself.
+
+    Raises:
+        TrustError: the pinned root is not one, or a link of the chain does not hold.
+    """
+    try:
+        metadata = _root(pinned)
+        root: Root = metadata.signed
+        root.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+        for link in chain:
+            following = _root(link)
+            for trusted in (root, following.signed):  # (3)
+                trusted.verify_delegate(Root.type, following.signed_bytes, following.signatures)
+            if following.signed.version != root.version + 1:
+                raise TrustError(
+                    f"director root {following.signed.version} does not follow {root.version}"
+                )
+            root = following.signed
+    except (RepositoryError, DeserializationError, ValueError, KeyError) as error:
+        raise TrustError(f"the director's root is not valid: {error}") from error
+    return root
+
+
+def _root(payload: bytes) -> Metadata[Root]:
+    metadata = Metadata[Root].from_bytes(payload)
+    if metadata.signed.type != Root.type:
+        raise TrustError(f"a director root is {metadata.signed.type!r} metadata")
+    return metadata
+
+
+def verify_assignment(
+    payload: bytes,
+    *,
+    root: Root,
+    device_id: str,
+    now: datetime,
+    accepted: Accepted | None,
+) -> Accepted:
+    """Return the assignment in a document, or the accepted one if it is that again.
+
+    Args:
+        payload: the document as received.
+        root: the director's newest root.
+        device_id: whom the document must be for.
+        now: the trusted time.
+        accepted: the newest assignment accepted so far.
+
+    Raises:
+        TrustError: the document is refused.
+    """
+    if len(payload) > MAX_ASSIGNMENT_BYTES:  # (1)
+        raise TrustError(
+            f"the assignment has {len(payload)} bytes, at most {MAX_ASSIGNMENT_BYTES} are read"
+        )
+    document_sha256 = hashlib.sha256(payload).hexdigest()
+    if accepted is not None and document_sha256 == accepted.document_sha256:  # (6)
+        return accepted
+    targets = _verified_targets(payload, root, now)
+    try:
+        binding = binding_of(targets.unrecognized_fields, target_count=len(targets.targets))
+    except ProtocolError as error:
+        raise TrustError(str(error)) from error
+    if binding.device_id != device_id:  # (5)
+        raise TrustError(f"the assignment is for {binding.device_id}, this device is {device_id}")
+    _check_version(targets.version, accepted)  # (6)
+    assignment = Assignment(
+        device_id=device_id,
+        version=targets.version,
+        expires_ms=int(targets.expires.timestamp() * 1000),
+        releases=_releases(targets),
+    )
+    return Accepted(assignment=assignment, document_sha256=document_sha256)
+
+
+def _verified_targets(payload: bytes, root: Root, now: datetime) -> Targets:
+    try:
+        metadata = Metadata[Targets].from_bytes(payload)
+        if metadata.signed.type != Targets.type:  # (2)
+            raise TrustError(f"an assignment cannot be {metadata.signed.type!r} metadata")
+        root.verify_delegate(Targets.type, metadata.signed_bytes, metadata.signatures)  # (3)
+    except (RepositoryError, DeserializationError, ValueError, KeyError) as error:
+        raise TrustError(f"the assignment is not validly signed: {error}") from error
+    if root.is_expired(now):  # (4)
+        raise TrustError(f"the director's root expired on {root.expires:%Y-%m-%d %H:%M} UTC")
+    if metadata.signed.is_expired(now):  # (4)
+        raise TrustError(f"the assignment expired on {metadata.signed.expires:%Y-%m-%d %H:%M} UTC")
+    return metadata.signed
+
+
+def _check_version(version: int, accepted: Accepted | None) -> None:
+    if accepted is None or version > accepted.assignment.version:
+        return
+    if version == accepted.assignment.version:
+        raise TrustError(f"two different assignments have version {version}")
+    raise TrustError(
+        f"the assignment has version {version}, this device accepted "
+        f"{accepted.assignment.version} already"
+    )
+
+
+def _releases(targets: Targets) -> dict[str, AssignedRelease]:
+    if targets.delegations is not None:  # (7)
+        raise TrustError("an assignment may not delegate")
+    if len(targets.targets) > _MAX_RELEASES:
+        raise TrustError(f"the assignment lists more than {_MAX_RELEASES} releases")
+    releases: dict[str, AssignedRelease] = {}
+    for path, target in targets.targets.items():
+        release = _release(path, target)
+        if release.family in releases:
+            raise TrustError(f"the assignment lists two releases of {release.family}")
+        releases[release.family] = release
+    return releases
+
+
+def _release(path: str, target: TargetFile) -> AssignedRelease:
+    try:
+        family, version, file = parse_target_path(path)
+    except ProtocolError as error:
+        raise TrustError(f"the assignment lists {error}") from error
+    if file != MANIFEST_FILE:
+        raise TrustError(f"the assignment lists {path!r}, which is not a manifest")
+    return AssignedRelease(family=family, version=version, manifest=manifest_ref(path, target))
+
+
+def manifest_ref(path: str, target: TargetFile) -> ManifestRef:
+    """Return length and hash that signed metadata states for a manifest.
+
+    Raises:
+        TrustError: there is no SHA-256, or the length is out of bounds.
+    """
+    sha256 = sha256_of(path, target)
+    if not 1 <= target.length <= MAX_MANIFEST_BYTES:
+        raise TrustError(f"{path} would have {target.length} bytes, at most {MAX_MANIFEST_BYTES}")
+    return ManifestRef(path=path, length=target.length, sha256=sha256)
+
+
+def sha256_of(path: str, target: TargetFile) -> str:
+    """Return the SHA-256 that signed metadata states for a target.
+
+    Raises:
+        TrustError: it states none, or something else.
+    """
+    sha256 = target.hashes.get("sha256", "")
+    if len(sha256) != 64 or sha256.strip("0123456789abcdef"):  # noqa: PLR2004 (hex digits of SHA-256)
+        raise TrustError(f"the metadata states no SHA-256 for {path}")
+    return sha256

@@ -1,0 +1,220 @@
+"""The updater: looks, lets `reconcile` decide, does it, looks again.
+
+It owns ``active.json`` and drives the journal. What it does may be cut short at any point; the next
+look finds a situation that `reconcile` continues or undoes.
+"""
+
+import asyncio
+import logging
+
+from edge_agent.control.active_set import ActiveSetFile
+from edge_agent.control.download import BlobStore
+from edge_agent.control.fetch_step import FetchStep
+from edge_agent.control.fetching import Fetching
+from edge_agent.control.journal import UpdateRecord, candidate_of
+from edge_agent.control.ledger import Ledger, StaleRecordError
+from edge_agent.control.lookout import Lookout
+from edge_agent.control.observation import Observation
+from edge_agent.control.pauses import Pauses
+from edge_agent.control.probation import Verdict
+from edge_agent.control.pulse import Pulse
+from edge_agent.control.reconcile import (
+    Action,
+    Begin,
+    Commit,
+    Fetch,
+    GiveUp,
+    Remove,
+    Serve,
+    Situation,
+    StopFamily,
+    Try,
+    Unload,
+    Watch,
+    reconcile,
+)
+from edge_agent.control.runtime_client import (
+    Runtime,
+    RuntimeRefusedError,
+    RuntimeUnavailableError,
+)
+from edge_agent.control.trial_step import TrialStep
+from edge_agent.runtime_api import ActiveRelease
+from edge_agent.store import StoreError
+
+logger = logging.getLogger(__name__)
+
+_IDLE_POLL_S = 2.0
+_BUSY_POLL_S = 0.5
+
+
+class Updater:
+    """Carries out what `reconcile` says."""
+
+    def __init__(  # noqa: PLR0913 (its parts, by keyword)
+        self,
+        *,
+        lookout: Lookout,
+        observation: Observation,
+        ledger: Ledger,
+        active_set: ActiveSetFile,
+        blobs: BlobStore,
+        runtime: Runtime,
+        fetch_step: FetchStep,
+        trial_step: TrialStep,
+        pauses: Pauses,
+        accepted: Pulse,
+    ) -> None:
+        """Take the parts, and what is bumped when a new assignment was accepted."""
+        self._lookout = lookout
+        self._observation = observation
+        self._ledger = ledger
+        self._active_set = active_set
+        self._blobs = blobs
+        self._runtime = runtime
+        self._fetching = Fetching(fetch_step.run)
+        self._trial_step = trial_step
+        self._pauses = pauses
+        self._accepted = accepted
+        self._tidy = False
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        try:
+            seen = self._accepted.count
+            while True:
+                progress = await self.round()
+                if not progress:
+                    await self._accepted.changed(seen, timeout_s=self._poll_s())
+                if seen != self._accepted.count:
+                    seen = self._accepted.count
+                    self._pauses.clear()
+        finally:
+            await self._fetching.stop()
+
+    async def round(self) -> bool:
+        """Look once and do what is to do; return whether anything was done.
+
+        Raises:
+            AgentError: disk or ``active.json`` do not allow to look.
+        """
+        situation = await self._lookout.look()
+        self._observation.see(situation)
+        actions = reconcile(situation)
+        self._fetching.keep_only(
+            [situation.records[action.family] for action in actions if isinstance(action, Fetch)]
+        )
+        progress = False
+        for action in actions:
+            if not self._pauses.resting(_family(action)):
+                progress |= await self._do(action, situation)
+        if progress:
+            self._tidy = False
+        elif not actions:
+            await self._collect(situation)
+        return progress
+
+    def _poll_s(self) -> float:
+        situation = self._observation.situation
+        busy = situation is not None and not all(
+            record.settled for record in situation.records.values()
+        )
+        return _BUSY_POLL_S if busy else _IDLE_POLL_S
+
+    async def _do(self, action: Action, situation: Situation) -> bool:
+        """Carry out one action; return whether to look again at once."""
+        try:
+            return await self._carry_out(action, situation)
+        except StaleRecordError:
+            return True
+        except (StoreError, RuntimeUnavailableError, RuntimeRefusedError) as error:
+            self._pauses.failed(_family(action))
+            logger.warning(
+                "action_failed",
+                extra={
+                    "action": type(action).__name__,
+                    "family": _family(action),
+                    "reason": str(error),
+                },
+            )
+            return False
+
+    async def _carry_out(self, action: Action, situation: Situation) -> bool:
+        match action:
+            case Remove(family):
+                await self._remove(family)
+            case Serve(release):
+                await self._trial_step.serve(release)
+            case StopFamily(family):
+                await asyncio.to_thread(self._runtime.stop_family, family)
+            case Unload(family, version):
+                await asyncio.to_thread(self._runtime.unload, family, version)
+            case Begin(release) if situation.assignment is not None:
+                await self._ledger.begin(release, assignment_version=situation.assignment.version)
+            case Fetch() | Try() | Watch() | Commit() | GiveUp():
+                return await self._advance(action, situation)
+        return True
+
+    async def _advance(
+        self, action: Fetch | Try | Watch | Commit | GiveUp, situation: Situation
+    ) -> bool:
+        """Take an update one step further; return whether to look again at once."""
+        record = situation.records[action.family]
+        committed = situation.active.get(action.family)
+        match action:
+            case Fetch():
+                self._fetching.start(record)
+                return False
+            case Watch():
+                return await self._watch(record, committed)
+            case Try():
+                await self._trial_step.run(record, committed)
+            case Commit():
+                await self._commit(record)
+            case GiveUp(_, reason, retry):
+                await self._trial_step.give_up(record, reason, retry=retry, committed=committed)
+        return True
+
+    async def _watch(self, record: UpdateRecord, committed: ActiveRelease | None) -> bool:
+        result = await self._trial_step.watch(record, committed)
+        if result is Verdict.COMMIT:
+            await self._commit(record)
+        return result is not Verdict.GO_ON
+
+    async def _commit(self, record: UpdateRecord) -> None:
+        # active.json first: a device that dies now boots the release, and finishes the commit.
+        await asyncio.to_thread(self._active_set.put, candidate_of(record).release)
+        await self._ledger.commit(record)
+        self._pauses.succeeded(record.family)
+        logger.info("release_committed", extra={"family": record.family, "version": record.version})
+
+    async def _remove(self, family: str) -> None:
+        # active.json first: a runtime that restarts now does not serve the family any more.
+        await asyncio.to_thread(self._active_set.drop, family)
+        try:
+            await asyncio.to_thread(self._runtime.stop_family, family)
+        except RuntimeUnavailableError as error:
+            logger.info("family_not_stopped", extra={"family": family, "reason": str(error)})
+        await self._ledger.forget(family)
+        logger.info("family_removed", extra={"family": family})
+
+    async def _collect(self, situation: Situation) -> None:
+        """Remove blobs that nothing refers to, once after each change."""
+        if self._tidy or not all(record.settled for record in situation.records.values()):
+            return
+        keep = {release.sha256 for release in situation.active.values()}
+        keep.update(committed.manifest.sha256 for committed in situation.committed.values())
+        try:
+            removed = await asyncio.to_thread(self._blobs.collect, keep)
+        except StoreError as error:
+            logger.warning("blobs_not_removed", extra={"reason": str(error)})
+            return
+        self._tidy = True
+        if removed:
+            logger.info("blobs_removed", extra={"files": removed})
+
+
+def _family(action: Action) -> str:
+    if isinstance(action, Begin | Serve):
+        return action.release.family
+    return action.family

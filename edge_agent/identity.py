@@ -1,0 +1,247 @@
+"""Who the device is: its key, its certificate, the claim it came with and where its fleet is.
+
+Read by both enrolment, which writes these files, and control, which lives by them. The key is made
+on the device (P-256) and leaves it nowhere.
+"""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from edge_agent import store
+from edge_agent.errors import AgentError
+from edge_agent.state_dir import StateDir
+from fleet_protocol import claims
+from fleet_protocol.claims import ClaimBundle
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.names import DeviceId
+
+
+class IdentityError(AgentError):
+    """A file of the identity is missing, unreadable or does not fit the others."""
+
+
+class NotEnrolledError(IdentityError):
+    """The state directory holds no finished enrolment."""
+
+
+class Enrollment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``enrollment.json``: written last, so its presence says that enrolment is complete."""
+
+    schema: Literal[1] = 1
+    device_id: DeviceId
+    server_url: str
+    mqtt_host: str
+    mqtt_port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityFiles:
+    """The paths below ``identity/``."""
+
+    folder: Path
+
+    @property
+    def key(self) -> Path:
+        """Private key, PEM, mode 0600."""
+        return self.folder / "key.pem"
+
+    @property
+    def csr(self) -> Path:
+        """The certificate request that was sent."""
+        return self.folder / "csr.pem"
+
+    @property
+    def certificate(self) -> Path:
+        """The device's certificate."""
+        return self.folder / "certificate.pem"
+
+    @property
+    def claim(self) -> Path:
+        """The claim bundle, mode 0600: roots of trust and floors."""
+        return self.folder / "claim.json"
+
+    @property
+    def enrollment(self) -> Path:
+        """Server and broker."""
+        return self.folder / "enrollment.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A complete identity, as control uses it."""
+
+    files: IdentityFiles
+    enrollment: Enrollment
+    claim: ClaimBundle
+
+    @property
+    def device_id(self) -> str:
+        """The device's name in its fleet."""
+        return self.enrollment.device_id
+
+    def tls_context(self, *, client_certificate: bool) -> ssl.SSLContext:
+        """Return a context that trusts the fleet's certificate authority and nobody else.
+
+        Args:
+            client_certificate: also present the device's certificate (MQTT does, HTTPS does not).
+
+        Raises:
+            IdentityError: a key or certificate file cannot be loaded.
+        """
+        context = pinned_tls_context(self.claim)
+        if client_certificate:
+            try:
+                context.load_cert_chain(self.files.certificate, self.files.key)
+            except (OSError, ssl.SSLError) as error:
+                raise IdentityError(
+                    f"cannot load {self.files.certificate} with {self.files.key}: {error}"
+                ) from error
+        return context
+
+    def private_key(self) -> ec.EllipticCurvePrivateKey:
+        """Return the device's key.
+
+        Raises:
+            IdentityError: the file is gone or damaged.
+        """
+        return load_key(self.files.key)
+
+
+def load(state: StateDir) -> Identity:
+    """Read a finished enrolment.
+
+    Raises:
+        NotEnrolledError: the device is not enrolled.
+        IdentityError: a file is damaged or they contradict each other.
+    """
+    files = IdentityFiles(state.identity)
+    enrollment = load_enrollment(files)
+    if enrollment is None:
+        raise NotEnrolledError(
+            f"{state.root} is not enrolled. Enrol it first: "
+            f"skerry agent enroll --server https://HOST:PORT --claim FILE --state {state.root}"
+        )
+    claim = _read(files.claim, claims.decode)
+    if claim.device_id != enrollment.device_id:
+        raise IdentityError(
+            f"{files.claim} is for {claim.device_id} and {files.enrollment} for "
+            f"{enrollment.device_id}: restore the files of one enrolment"
+        )
+    for path in (files.key, files.certificate):
+        if not path.is_file():
+            raise IdentityError(f"{path} is gone: enrol the device again with a new claim")
+    return Identity(files, enrollment, claim)
+
+
+def load_enrollment(files: IdentityFiles) -> Enrollment | None:
+    """Return the finished enrolment of a state directory, or None.
+
+    Raises:
+        IdentityError: the file is there and damaged.
+    """
+    return _read(files.enrollment, _enrollment) if files.enrollment.exists() else None
+
+
+def ensure_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the device's key, made and stored durably if there is none yet.
+
+    Raises:
+        IdentityError: the file is there and is not a P-256 key.
+        StoreError: a new key cannot be stored.
+    """
+    if path.exists():
+        return load_key(path)
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    store.write_file(path, pem)
+    return key
+
+
+def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the P-256 key in a PEM file.
+
+    Raises:
+        IdentityError: there is none.
+    """
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise IdentityError(f"cannot read the device's key {path}: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise IdentityError(f"{path} is not a P-256 key")
+    return key
+
+
+def certificate_request(key: ec.EllipticCurvePrivateKey, device_id: str) -> str:
+    """Return a certificate request (PEM) whose common name is the device id."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device_id)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def check_certificate(pem: str, key: ec.EllipticCurvePrivateKey, device_id: str) -> None:
+    """Accept a certificate for this key and this device.
+
+    Raises:
+        IdentityError: it is not a certificate, or for another key or name.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+    except ValueError as error:
+        raise IdentityError(f"what the server sent is not a certificate: {error}") from error
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if [name.value for name in names] != [device_id]:
+        raise IdentityError(
+            f"the server sent a certificate for {[str(name.value) for name in names]}, "
+            f"this device is {device_id}"
+        )
+    if certificate.public_key() != key.public_key():
+        raise IdentityError("the server sent a certificate for another key than this device's")
+
+
+def pinned_tls_context(claim: ClaimBundle) -> ssl.SSLContext:
+    """Return a TLS client context that trusts the claim's fleet CA only.
+
+    Raises:
+        IdentityError: the claim holds no certificate authority.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(cadata=claim.fleet_ca_pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise IdentityError(
+            f"the claim's fleet CA is not a certificate ({error}): ask for a new claim file"
+        ) from error
+    return context
+
+
+_Decoded = TypeVar("_Decoded")
+
+
+def _enrollment(payload: bytes) -> Enrollment:
+    return msgspec.json.decode(payload, type=Enrollment)
+
+
+def _read(path: Path, decode: Callable[[bytes], _Decoded]) -> _Decoded:
+    try:
+        with path.open("rb") as file:
+            return decode(file.read(claims.MAX_CLAIM_BYTES + 1))
+    except OSError as error:
+        raise IdentityError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ProtocolError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise IdentityError(f"{path} is damaged: {error}") from error

@@ -1,0 +1,155 @@
+"""What `skerry agent status` shows: read beside the running agent, changing nothing."""
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+
+import msgspec
+from cryptography import x509
+
+from edge_agent import identity, pid_file, store
+from edge_agent.control import assignment
+from edge_agent.control.active_set import ActiveSetFile
+from edge_agent.control.journal import Journal
+from edge_agent.control.outbox import Outbox
+from edge_agent.control.runtime_client import (
+    AdminSocket,
+    RuntimeRefusedError,
+    RuntimeUnavailableError,
+)
+from edge_agent.identity import Enrollment, IdentityFiles
+from edge_agent.runtime_api import LoadedRelease, RuntimeStatus
+from edge_agent.state_dir import StateDir
+from fleet_protocol.update_states import UpdateState
+
+
+class FamilyStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one family stands.
+
+    Attributes:
+        update: state of the newest update, with `update_version` and `detail`.
+    """
+
+    family: str
+    assigned: str | None = None
+    committed: str | None = None
+    serving: str | None = None
+    update: UpdateState | None = None
+    update_version: str | None = None
+    detail: str = ""
+    floor: int = 0
+
+
+class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent of one state directory.
+
+    Attributes:
+        processes: pid of each process that lives, None for one that does not.
+        assignment_version: 0 before the first assignment.
+        outbox: messages of each stream that the server has not acknowledged.
+    """
+
+    state: str
+    device_id: str | None
+    server_url: str | None
+    certificate_expires: str | None
+    processes: dict[str, int | None]
+    runtime: RuntimeStatus | None
+    assignment_version: int
+    families: list[FamilyStatus]
+    outbox: dict[str, int]
+
+
+def read(state: StateDir) -> AgentStatus:
+    """Return the status of a state directory.
+
+    Raises:
+        AgentError: a file is damaged or cannot be read.
+    """
+    files = IdentityFiles(state.identity)
+    enrollment = identity.load_enrollment(files)
+    runtime = _runtime(state)
+    version, families, outbox = 0, _serving_only(runtime), dict[str, int]()
+    if state.database.exists():
+        with closing(store.read_only_database(state.database)) as connection:
+            version, families, outbox = _from_database(connection, state, runtime)
+    return AgentStatus(
+        state=str(state.root),
+        device_id=_field(enrollment, "device_id"),
+        server_url=_field(enrollment, "server_url"),
+        certificate_expires=_certificate_expires(files),
+        processes={
+            name: pid_file.holder(state.pid_file(name))
+            for name in ("supervisor", "runtime", "control")
+        },
+        runtime=runtime,
+        assignment_version=version,
+        families=families,
+        outbox=outbox,
+    )
+
+
+def _field(enrollment: Enrollment | None, name: str) -> str | None:
+    return None if enrollment is None else str(getattr(enrollment, name))
+
+
+def _runtime(state: StateDir) -> RuntimeStatus | None:
+    try:
+        return AdminSocket(state.admin_socket).status()
+    except (RuntimeUnavailableError, RuntimeRefusedError):
+        return None
+
+
+def _serving(runtime: RuntimeStatus | None) -> dict[str, LoadedRelease]:
+    releases = runtime.releases if runtime is not None else []
+    return {release.family: release for release in releases if release.active}
+
+
+def _serving_only(runtime: RuntimeStatus | None) -> list[FamilyStatus]:
+    return [
+        FamilyStatus(family=family, serving=release.version)
+        for family, release in sorted(_serving(runtime).items())
+    ]
+
+
+def _from_database(
+    connection: sqlite3.Connection, state: StateDir, runtime: RuntimeStatus | None
+) -> tuple[int, list[FamilyStatus], dict[str, int]]:
+    outbox = Outbox(max_messages=0)
+    journal = Journal(outbox=outbox)
+    accepted = assignment.load(connection)
+    assigned = accepted.assignment.releases if accepted is not None else {}
+    active = ActiveSetFile(state.active_set).read()
+    records = journal.records(connection)
+    serving = _serving(runtime)
+    families = []
+    for family in sorted({*assigned, *active, *records, *serving}):
+        record = records.get(family)
+        families.append(
+            FamilyStatus(
+                family=family,
+                assigned=assigned[family].version if family in assigned else None,
+                committed=active[family].version if family in active else None,
+                serving=serving[family].version if family in serving else None,
+                update=None if record is None else record.state,
+                update_version=None if record is None else record.version,
+                detail="" if record is None else record.detail,
+                floor=journal.floor(connection, family),
+            )
+        )
+    depth = {str(kind): count for kind, count in outbox.depth(connection).items()}
+    return (accepted.assignment.version if accepted is not None else 0), families, depth
+
+
+def _certificate_expires(files: IdentityFiles) -> str | None:
+    try:
+        certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return certificate.not_valid_after_utc.astimezone(UTC).isoformat(timespec="minutes")
+
+
+def certificate_has_expired(status: AgentStatus, now: datetime) -> bool:
+    """Say whether the device's certificate is no longer valid."""
+    expires = status.certificate_expires
+    return expires is not None and datetime.fromisoformat(expires) < now

@@ -1,0 +1,222 @@
+"""`skerry model`: the commands of the people who build and publish models."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from model_pipeline import bundle as bundles
+from model_pipeline import publisher_key
+from model_pipeline.bundle import Bundle
+from model_pipeline.errors import PipelineError
+from model_pipeline.release_upload import Progress as Told
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Pack a built model as a release, look into it, publish it.",
+)
+
+
+@app.command()
+def pack(  # noqa: PLR0913 (each is an option that a person gives)
+    folder: Annotated[
+        Path, typer.Argument(help="Model's folder with card.json, golden.json and the built files.")
+    ],
+    *,
+    version: Annotated[str, typer.Option(help="Version of the release, such as 1.1.0.")],
+    variant: Annotated[
+        list[str], typer.Option(help="Variant of the card, such as int8. Repeat for more.")
+    ],
+    out: Annotated[Path, typer.Option(help="Bundle to write.")],
+    security_counter: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=2**31 - 1,
+            help="Raise it when older releases must never come back on any device.",
+        ),
+    ] = 0,
+    description: Annotated[str, typer.Option(help="A sentence for people.")] = "",
+    model_file: Annotated[
+        Path | None,
+        typer.Option(help="Pack this file as the variant, in the place of the card's."),
+    ] = None,
+    skip_golden_check: Annotated[
+        bool,
+        typer.Option(
+            "--skip-golden-check",
+            help="Pack without asking whether the file gives the golden answers. Devices ask "
+            "anyway and refuse it if it does not.",
+        ),
+    ] = False,
+) -> None:
+    """Pack variants of a built model into one release.
+
+    Runs the golden vectors on each file with the backend that a device uses, and packs nothing
+    that a device would refuse.
+
+    Example: `skerry model pack models/fashion_mnist --version 1.1.0 --variant int8
+    --out fashion_mnist-1.1.0.bundle`
+    """
+    # Needs numpy and the inference library, which publishing does not.
+    from model_pipeline.model_folder import ModelFolder  # noqa: PLC0415
+    from model_pipeline.pack import Packing, pack  # noqa: PLC0415
+
+    if skip_golden_check:
+        sys.stderr.write(
+            "WARNING: the golden check is skipped. Nobody has asked whether this file is the model "
+            "that its card describes; every device will ask, and refuse the release if it is not.\n"
+        )
+    packing = Packing(
+        version=version,
+        variants=variant,
+        security_counter=security_counter,
+        description=description,
+        model_file=model_file,
+        golden_check=not skip_golden_check,
+    )
+    packed = pack(ModelFolder(folder), packing, out)
+    manifest = packed.manifest
+    sys.stdout.write(
+        f"Packed {manifest.family} {manifest.version} ({', '.join(variant)}) as {out}, "
+        f"{out.stat().st_size} bytes\n"
+    )
+
+
+@app.command()
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="Bundle file.")],
+    *,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the manifest as one JSON document.")
+    ] = False,
+) -> None:
+    """Check a bundle and show what it holds. Nothing is written or sent."""
+    found = bundles.read(bundle)
+    if json:
+        text = msgspec.json.format(msgspec.json.encode(found.manifest), indent=1)
+        sys.stdout.buffer.write(text + b"\n")
+        return
+    _print(found)
+
+
+@app.command()
+def publish(
+    bundle: Annotated[Path, typer.Argument(help="Bundle file of `skerry model pack`.")],
+    *,
+    server: Annotated[str, typer.Option(help="The server, such as https://fleet.example.org:8443")],
+    authority: Annotated[
+        Path, typer.Option(help="What `skerry provision init` made: roots and publisher's key.")
+    ],
+    token_file: Annotated[Path, typer.Option(help="File with an API token of the role publisher.")],
+    passphrase_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=publisher_key.FILE_VARIABLE,
+            help="File whose only line is the passphrase of the keys; asked for without it.",
+        ),
+    ] = None,
+) -> None:
+    """Sign a release with the publisher's key and upload it.
+
+    The release is signed on top of the server's repository, once that has been verified from the
+    authority's root. Publishing the same bundle again changes nothing.
+
+    Example: `skerry model publish fashion_mnist-1.1.0.bundle
+    --server https://fleet.example.org:8443 --authority authority --token-file publisher.token`
+    """
+    from model_pipeline import server_link  # noqa: PLC0415 (inspect needs no network)
+    from model_pipeline.publish import Outcome, Publisher  # noqa: PLC0415
+
+    found = bundles.read(bundle)
+    manifest = found.manifest
+    link = server_link.ServerLink(
+        server,
+        server_link.Credentials(
+            ca_file=authority / "public" / "fleet-ca.crt", token=server_link.read_token(token_file)
+        ),
+    )
+    publisher = Publisher(
+        link,
+        root=_release_root(authority),
+        cache=authority / "cache",
+        clock=lambda: datetime.now(UTC),
+    )
+    key_file = authority / "offline" / f"publisher-{manifest.family}.pem"
+    with _progress() as told:
+        outcome = publisher.publish(
+            found,
+            lambda: publisher_key.load(key_file, publisher_key.passphrase(passphrase_file)),
+            progress=told,
+        )
+    said = "Published" if outcome is Outcome.PUBLISHED else "Nothing to do, the server has"
+    sys.stdout.write(f"{said} {manifest.family} {manifest.version} at {link.url}\n")
+
+
+def _release_root(authority: Path) -> bytes:
+    path = authority / "public" / "release-root.json"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PipelineError(
+            f"cannot read {path}: {error.strerror}; is --authority the directory that "
+            "`skerry provision init` made?"
+        ) from error
+
+
+@contextmanager
+def _progress() -> Iterator[Told]:
+    """Show the upload on a terminal; elsewhere nothing."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("Uploading"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        # Started with the first piece, so that it does not paint over a passphrase prompt.
+        task = bar.add_task("upload", visible=False)
+        yield lambda sent, total: bar.update(task, completed=sent, total=total, visible=True)
+
+
+def _print(found: Bundle) -> None:
+    manifest = found.manifest
+    console = Console()
+    console.print(
+        f"[bold]{manifest.family} {manifest.version}[/bold]  "
+        f"security counter {manifest.security_counter}  {manifest.description}"
+    )
+    tensors = Table("tensor", "datatype", "shape", "labels")
+    for kind, specs in (("in", manifest.inputs), ("out", manifest.outputs)):
+        for spec in specs:
+            tensors.add_row(
+                f"{kind} {spec.name}", spec.datatype, str(spec.shape), ", ".join(spec.labels)
+            )
+    variants = Table(
+        "variant", "file", "bytes", "memory", "accuracy", "samples", "golden", "runs on"
+    )
+    for variant in manifest.variants:
+        variants.add_row(
+            variant.name,
+            variant.file,
+            str(variant.length),
+            str(variant.memory_bytes),
+            f"{variant.accuracy.metric} {variant.accuracy.value:.2%}",
+            str(variant.accuracy.sample_count),
+            str(len(variant.golden.vectors)),
+            ", ".join(variant.accelerators),
+        )
+    console.print(tensors, variants)

@@ -1,0 +1,148 @@
+"""Signs a bundle's release on top of the verified repository and hands it to the server."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+
+from securesystemslib.signer import Signer
+from tuf.api.metadata import TargetFile
+
+from fleet_protocol import names
+from model_pipeline import release_repository
+from model_pipeline.bundle import Bundle, BundledFile
+from model_pipeline.errors import PipelineError
+from model_pipeline.release_repository import RepositoryView
+from model_pipeline.release_upload import Progress, ReleaseUpload, unheard
+from model_pipeline.server_link import ContradictedError, MetadataFetcher, ServerLink
+
+METADATA_PATH = "/api/v1/repository/metadata"
+RELEASES_PATH = "/api/v1/releases"
+
+_LOG = logging.getLogger(__name__)
+
+
+class Outcome(Enum):
+    """How a publication ended well."""
+
+    PUBLISHED = "published"
+    ALREADY_THERE = "already_there"
+
+
+class Publisher:
+    """Publishes releases to one server."""
+
+    def __init__(
+        self,
+        link: ServerLink,
+        *,
+        root: bytes,
+        cache: Path,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """Take what every publication needs.
+
+        Args:
+            link: to the server, with a publisher's token.
+            root: release root metadata of the authority.
+            cache: where metadata that was seen is kept, one directory for each server.
+            clock: gives the time in UTC.
+        """
+        self._link = link
+        self._root = root
+        self._cache = cache / release_repository.cache_name(link.url)
+        self._clock = clock
+
+    def publish(
+        self,
+        bundle: Bundle,
+        signer: Callable[[], Signer],
+        *,
+        progress: Progress = unheard,
+    ) -> Outcome:
+        """Publish a release, once: the same content again is no error and changes nothing.
+
+        Args:
+            bundle: read and whole.
+            signer: opens the publisher's key; called only if there is something to sign.
+            progress: told of the upload after each piece.
+
+        Raises:
+            PipelineError: the release is there with other content, the repository cannot be
+                trusted, the key is not the publisher's, or the server refuses.
+        """
+        files = _targets(bundle)
+        with release_repository.locked(self._cache):
+            view = self._view(bundle)
+            if _is_published(bundle, files, view):
+                return Outcome.ALREADY_THERE
+            key = signer()
+            try:
+                self._upload(files, view, key, progress)
+            except ContradictedError:
+                newer = self._view(bundle)
+                if _is_published(bundle, files, newer):
+                    return Outcome.PUBLISHED
+                if newer.version == view.version:
+                    raise
+                # Someone else's release came in between: sign on top of it, once.
+                _LOG.info("publish_retried", extra={"role_version": newer.version})
+                self._upload(files, newer, key, progress)
+            if not _is_published(bundle, files, self._view(bundle)):
+                raise PipelineError(
+                    "the server took the release but its repository does not show it; publish it "
+                    "again, and look into the server's log if that does not help"
+                )
+        return Outcome.PUBLISHED
+
+    def _view(self, bundle: Bundle) -> RepositoryView:
+        return release_repository.refreshed(
+            bundle.manifest.family,
+            root=self._root,
+            base_url=self._link.url + METADATA_PATH,
+            cache=self._cache,
+            fetcher=MetadataFetcher(self._link),
+        )
+
+    def _upload(
+        self,
+        files: dict[str, BundledFile],
+        view: RepositoryView,
+        signer: Signer,
+        progress: Progress,
+    ) -> None:
+        metadata = view.signed_with(files, signer, now=self._clock())
+        self._link.upload(RELEASES_PATH, ReleaseUpload(metadata, files, progress=progress))
+
+
+def _targets(bundle: Bundle) -> dict[str, BundledFile]:
+    manifest = bundle.manifest
+    return {
+        names.target_path(manifest.family, manifest.version, file.name): file
+        for file in bundle.files
+    }
+
+
+def _is_published(bundle: Bundle, files: dict[str, BundledFile], view: RepositoryView) -> bool:
+    """Say whether exactly these files are listed already.
+
+    Raises:
+        PipelineError: others are listed under the same version.
+    """
+    manifest = bundle.manifest
+    listed = view.published(f"models/{manifest.family}/{manifest.version}/")
+    if not listed:
+        return False
+    if listed.keys() == files.keys() and all(
+        _same(target, files[path]) for path, target in listed.items()
+    ):
+        return True
+    raise PipelineError(
+        f"{manifest.family} {manifest.version} is published already, with other content: a release "
+        "never changes; pack this one under a new version"
+    )
+
+
+def _same(target: TargetFile, file: BundledFile) -> bool:
+    return target.length == file.length and target.hashes.get("sha256") == file.sha256

@@ -1,0 +1,208 @@
+"""`skerry provision`: the commands of the people who hold the offline keys."""
+
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from provisioning import ceremony, durable_files, inspection, passphrase
+from provisioning.claim_issue import MAX_LIFETIME, ClaimIssuer
+from provisioning.errors import ProvisioningError
+from provisioning.layout import Authority
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Make and look after a fleet's roots of trust. Runs offline, on a machine of your own.",
+)
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar=passphrase.FILE_VARIABLE,
+        help="File whose only line is the passphrase of the offline keys; asked for without it.",
+    ),
+]
+
+
+@app.command()
+def init(
+    out: Annotated[Path, typer.Option(help="Directory to make: absent, or empty.")],
+    family: Annotated[
+        list[str], typer.Option(help="Model family, such as fashion_mnist. Repeat for more.")
+    ],
+    server_name: Annotated[
+        list[str],
+        typer.Option(
+            help="DNS name or IP address under which devices reach the server. Repeat for more."
+        ),
+    ],
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Make the keys, certificates and first signed metadata of a new fleet.
+
+    Below the directory: `offline/` holds the keys that sign for the fleet, encrypted with the
+    passphrase; keep them off every server and in a backup. `public/` may be shown to anyone.
+    `server/` is the server's data directory: move it there.
+
+    Example: `skerry provision init --out authority --family fashion_mnist
+    --server-name fleet.example.org`
+    """
+    plan = ceremony.Plan.of(families=family, server_names=server_name)
+    authority = ceremony.create(
+        out, plan, passphrase=passphrase.chosen(passphrase_file), now=datetime.now(UTC)
+    )
+    sys.stdout.write(
+        f"Made the authority {authority.root}\n"
+        f"  {authority.offline}  offline keys, encrypted: back them up, keep them off servers\n"
+        f"  {authority.public}   roots of trust, for anyone\n"
+        f"  {authority.server}   the server's data directory\n"
+        f"Next: move {authority.server} to the server and start it there with "
+        "`skerry server run --data DIR`\n"
+    )
+
+
+@app.command()
+def claim(  # noqa: PLR0913 (each is an option that a person gives)
+    *,
+    authority: Annotated[Path, typer.Option(help="What `skerry provision init` made.")],
+    device: Annotated[list[str], typer.Option(help="Device id, such as cam-01. Repeat for more.")],
+    out: Annotated[Path, typer.Option(help="File of the claim; for several devices a directory.")],
+    expires: Annotated[
+        str, typer.Option(help="How long the device has to enrol: 30m, 12h, 7d.")
+    ] = "7d",
+    floor: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FAMILY=N",
+            help="Lowest security counter of a family that the device may install.",
+        ),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Make the claims with which new devices introduce themselves, one file for each.
+
+    A claim is a secret that works once: carry it to its device, then
+    `skerry agent enroll --claim FILE` there.
+
+    Examples: `skerry provision claim --authority authority --device cam-01 --out cam-01.json`, or
+    `... --device cam-01 --device cam-02 --out claims/` for claims/cam-01.json and so on.
+    """
+    lifetime = _duration(expires)
+    floors = _floors(floor or [])
+    files = _claim_files(device, out)
+    issuer = ClaimIssuer(Authority(authority), passphrase=passphrase.known(passphrase_file))
+    now = datetime.now(UTC)
+    claims = {
+        path: issuer.issue(name, now=now, lifetime=lifetime, floors=floors)
+        for name, path in files.items()
+    }
+    _write_claims(claims)
+
+
+@app.command()
+def show(
+    authority: Annotated[Path, typer.Argument(help="What `skerry provision init` made.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print it as one JSON document.")] = False,
+) -> None:
+    """Show the keys, roles and certificates of an authority and when they expire.
+
+    Needs no passphrase and changes nothing.
+    """
+    found = inspection.inspect(Authority(authority), now=datetime.now(UTC))
+    if json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+        return
+    console = Console()
+    for table in _tables(found):
+        console.print(table)
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
+    lifetime = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else timedelta()
+    if not timedelta(seconds=1) <= lifetime <= MAX_LIFETIME:
+        raise ProvisioningError(
+            f"--expires {text[:40]!r}: use a number and s, m, h or d, such as 12h or 7d, "
+            f"at most {MAX_LIFETIME.days}d"
+        )
+    return lifetime
+
+
+def _floors(texts: Sequence[str]) -> dict[str, int]:
+    floors: dict[str, int] = {}
+    for text in texts:
+        family, separator, number = text.partition("=")
+        if not separator or re.fullmatch(r"[0-9]{1,10}", number) is None or family in floors:
+            raise ProvisioningError(
+                f"--floor {text[:80]!r}: use FAMILY=NUMBER, once for each family, "
+                "such as fashion_mnist=3"
+            )
+        floors[family] = int(number)
+    return floors
+
+
+def _claim_files(devices: Sequence[str], out: Path) -> dict[str, Path]:
+    names = list(dict.fromkeys(devices))
+    if len(names) == 1 and not out.is_dir():
+        files = {names[0]: out}
+    else:
+        files = {name: out / f"{name}.json" for name in names}
+    for path in files.values():
+        if path.exists():
+            raise ProvisioningError(
+                f"{path} exists: a claim is never overwritten; choose another place or remove it"
+            )
+    return files
+
+
+def _write_claims(claims: dict[Path, bytes]) -> None:
+    try:
+        for path, content in claims.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            durable_files.replace(path, content, mode=durable_files.PRIVATE_MODE)
+            sys.stdout.write(f"{path}\n")
+    except OSError as error:
+        raise ProvisioningError(f"cannot write the claim: {error}") from error
+
+
+def _tables(found: inspection.Inspection) -> list[Table]:
+    keys = Table("key", "at rest", "mode", title="Private keys here")
+    for key in found.keys:
+        keys.add_row(key.file, "encrypted" if key.encrypted else "plain", key.mode)
+    roles = Table("role", "keys", "signs", "version", "expires", title="Update metadata")
+    for role in found.roles:
+        roles.add_row(
+            f"{role.repository} {role.role}",
+            f"{role.threshold} of {len(role.keys)}: " + ", ".join(key[:8] for key in role.keys),
+            " ".join(role.paths),
+            str(role.version or ""),
+            _expiry(role.expires, expired=role.expired),
+        )
+    certificates = Table("certificate", "subject", "names", "expires", title="Certificates")
+    for certificate in found.certificates:
+        certificates.add_row(
+            certificate.file,
+            certificate.subject,
+            "\n".join(certificate.names),
+            _expiry(certificate.expires, expired=certificate.expired),
+        )
+    tables = [keys, roles, certificates]
+    for column in (column for table in tables for column in table.columns):
+        column.overflow = "fold"
+    return tables
+
+
+def _expiry(expires: str | None, *, expired: bool) -> str:
+    day = (expires or "").partition("T")[0]
+    return f"[red]{day} expired[/red]" if expired else day
