@@ -1,0 +1,1 @@
+"""Who may use the API: opaque tokens, each with a role and an expiry."""

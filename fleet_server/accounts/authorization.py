@@ -1,0 +1,29 @@
+"""The routes' way to ask for a permission."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from fleet_server.accounts.roles import Permission
+from fleet_server.accounts.service import Account
+from fleet_server.services import Wired
+
+
+def bearer_token(request: Request) -> str | None:
+    """Return the token of the ``Authorization`` header (RFC 6750), if there is one."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _requires(permission: Permission) -> Callable[[Request, Wired], Awaitable[Account]]:
+    async def authorize(request: Request, services: Wired) -> Account:
+        return await services.accounts.authorize(bearer_token(request), permission)
+
+    return authorize
+
+
+Reader = Annotated[Account, Depends(_requires(Permission.READ))]
+Publisher = Annotated[Account, Depends(_requires(Permission.PUBLISH))]
+Operator = Annotated[Account, Depends(_requires(Permission.ASSIGN))]
+Decommissioner = Annotated[Account, Depends(_requires(Permission.DECOMMISSION))]

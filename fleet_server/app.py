@@ -1,0 +1,43 @@
+"""Makes the HTTP application of wired services."""
+
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from fleet_server import health, http_errors
+from fleet_server.assignments import routes as assignments
+from fleet_server.devices import routes as devices
+from fleet_server.releases import routes as releases
+from fleet_server.request_log import RequestLog
+from fleet_server.services import Services
+from fleet_server.telemetry import routes as telemetry
+
+MAX_BODY_BYTES = 1024 * 1024
+"""Of every request but uploads, which have bounds of their own."""
+
+
+def create_app(services: Services) -> FastAPI:
+    """Return the application; device API, operator API and health are routers over the services."""
+    app = FastAPI(
+        title="Skerry fleet server",
+        version=version("skerry"),
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=MAX_BODY_BYTES,
+    )
+    app.state.services = services
+    for router in (
+        health.router,
+        devices.device_router,
+        devices.operator_router,
+        releases.device_router,
+        releases.publisher_router,
+        releases.operator_router,
+        assignments.router,
+        telemetry.router,
+    ):
+        app.include_router(router)
+    http_errors.install(app)
+    app.add_middleware(RequestLog)
+    return app

@@ -1,0 +1,24 @@
+"""The route of assignments."""
+
+from fastapi import APIRouter
+
+from fleet_server.accounts.authorization import Operator
+from fleet_server.assignments.schemas import AssignedDevice, AssignRequest, AssignResponse
+from fleet_server.services import Wired
+
+router = APIRouter(prefix="/api/v1/assignments", tags=["assignments"])
+
+
+@router.put("")
+async def assign(request: AssignRequest, services: Wired, _account: Operator) -> AssignResponse:
+    """Assign a release to devices; repeating it makes a device try a failed release again."""
+    rows = await services.assignments.assign(
+        family=request.family, version=request.version, devices=request.devices
+    )
+    return AssignResponse(
+        family=request.family,
+        version=request.version,
+        assigned=[
+            AssignedDevice(device_id=row.device_id, assignment_version=row.version) for row in rows
+        ],
+    )

@@ -1,0 +1,277 @@
+"""Says what devices run: complete signed lists, stored first, then published."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Protocol
+
+from sqlalchemy import select
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root, Targets
+
+from fleet_protocol import assignments as protocol
+from fleet_protocol import names
+from fleet_protocol.errors import ProtocolError
+from fleet_server.assignments import entries
+from fleet_server.assignments.entries import Entry
+from fleet_server.assignments.signer_client import VersionTakenError
+from fleet_server.assignments.signing import MAX_BATCH, SignRequest, Target
+from fleet_server.assignments.tables import Assignment
+from fleet_server.clock import Clock, unix_ms
+from fleet_server.database import Database
+from fleet_server.devices.tables import Device
+from fleet_server.errors import NotFoundError, RefusedError, UnavailableError
+from fleet_server.releases.tables import Release
+
+logger = logging.getLogger(__name__)
+
+LIFETIME = timedelta(days=30)
+_PAGE = 500
+_LISTED = 5
+
+
+class Signing(Protocol):
+    """The signer."""
+
+    async def sign(self, requests: list[SignRequest]) -> list[bytes]:
+        """Sign assignments, all or none."""
+
+    async def answers(self) -> bool:
+        """Say whether it listens."""
+
+
+class Downlink(Protocol):
+    """The way to the devices."""
+
+    def publish_assignment(self, device_id: str, document: bytes) -> None:
+        """Publish an assignment, retained; while the link is down it waits for the next one."""
+
+
+class ReleaseIndex(Protocol):
+    """Where releases are looked up."""
+
+    async def find(self, family: str, version: str) -> Release:
+        """Return a release."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one device shall run next."""
+
+    device_id: str
+    version: int
+    entries: list[Entry]
+
+
+class Assignments:
+    """Assigns releases to devices."""
+
+    def __init__(  # noqa: PLR0913 (the seams of one service)
+        self,
+        *,
+        database: Database,
+        releases: ReleaseIndex,
+        signer: Signing,
+        downlink: Downlink,
+        director: Root,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._releases = releases
+        self._signer = signer
+        self._downlink = downlink
+        self._director = director
+        self._clock = clock
+        self._turn = asyncio.Lock()
+
+    async def assign(
+        self, *, family: str, version: str, devices: Sequence[str] | None
+    ) -> list[Assignment]:
+        """Set one family's release for some devices (None: for all that are not decommissioned).
+
+        Nothing changes unless all can be signed.
+
+        Raises:
+            NotFoundError: the release or a device does not exist.
+            RefusedError: a device was decommissioned, there is no device, or the signer refuses.
+            UnavailableError: signer or database do not answer.
+        """
+        release = await self._releases.find(family, version)
+        entry = Entry(
+            family=release.family,
+            version=release.version,
+            path=release.manifest_path,
+            length=release.manifest_length,
+            sha256=release.manifest_sha256,
+        )
+        async with self._turn:
+            plans = await self._plans(entry, devices)
+            assigned = await self._sign_and_store(plans)
+        logger.info(
+            "release_assigned",
+            extra={"family": family, "version": version, "devices": len(assigned)},
+        )
+        return assigned
+
+    async def renew(self) -> int:
+        """Sign those anew whose lifetime is half gone; returns how many.
+
+        Raises:
+            RefusedError: the signer refuses.
+            UnavailableError: signer or database do not answer.
+        """
+        threshold = unix_ms(self._clock() + LIFETIME / 2)
+        async with self._turn:
+            async with self._database.reading() as session:
+                rows = await session.scalars(
+                    select(Assignment)
+                    .join(Device, Device.id == Assignment.device_id)
+                    .where(Assignment.expires_ms < threshold, Device.decommissioned_ms.is_(None))
+                    .limit(_PAGE)
+                )
+                plans = [
+                    Plan(row.device_id, row.version + 1, entries.decode(row.entries))
+                    for row in rows
+                ]
+            renewed = await self._sign_and_store(plans)
+        return len(renewed)
+
+    async def documents(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield device id and newest document of every device that may connect.
+
+        Raises:
+            UnavailableError: the database failed.
+        """
+        after = ""
+        while True:
+            async with self._database.reading() as session:
+                rows = (
+                    await session.execute(
+                        select(Assignment.device_id, Assignment.document)
+                        .join(Device, Device.id == Assignment.device_id)
+                        .where(Assignment.device_id > after, Device.decommissioned_ms.is_(None))
+                        .order_by(Assignment.device_id)
+                        .limit(_PAGE)
+                    )
+                ).all()
+            for device_id, document in rows:
+                yield device_id, document
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][0]
+
+    async def signer_answers(self) -> bool:
+        """Say whether new assignments can be signed now."""
+        return await self._signer.answers()
+
+    async def _plans(self, entry: Entry, wanted: Sequence[str] | None) -> list[Plan]:
+        async with self._database.reading() as session:
+            rows = (
+                await session.execute(
+                    select(
+                        Device.id, Device.decommissioned_ms, Assignment.version, Assignment.entries
+                    )
+                    .outerjoin(Assignment, Assignment.device_id == Device.id)
+                    .order_by(Device.id)
+                )
+            ).all()
+        known = {row[0]: row for row in rows}
+        if wanted is None:
+            chosen = [row[0] for row in rows if row[1] is None]
+        else:
+            chosen = sorted(set(wanted))
+            _check_known(chosen, {device_id: row[1] for device_id, row in known.items()})
+        if not chosen:
+            raise RefusedError("there is no device to assign to; enrol one first")
+        return [
+            Plan(
+                device_id,
+                (known[device_id][2] or 0) + 1,
+                entries.with_release(entries.decode(known[device_id][3] or "[]"), entry),
+            )
+            for device_id in chosen
+        ]
+
+    async def _sign_and_store(self, plans: list[Plan]) -> list[Assignment]:
+        signed: list[Assignment] = []
+        for start in range(0, len(plans), MAX_BATCH):
+            signed += await self._sign(plans[start : start + MAX_BATCH])
+        async with self._database.writing() as session:
+            for row in signed:
+                await session.merge(row)
+        for row in signed:
+            self._downlink.publish_assignment(row.device_id, row.document)
+        return signed
+
+    async def _sign(self, plans: list[Plan]) -> list[Assignment]:
+        now = self._clock()
+        expires_s = int((now + LIFETIME).timestamp())
+        try:
+            documents = await self._signer.sign([_request(plan, expires_s) for plan in plans])
+        except VersionTakenError as error:
+            # The database is older than what was signed (a restored backup, or a crash between
+            # signature and commit): go on above the highest version.
+            plans = [
+                replace(plan, version=max(plan.version, error.highest.get(plan.device_id, 0) + 1))
+                for plan in plans
+            ]
+            documents = await self._signer.sign([_request(plan, expires_s) for plan in plans])
+        for plan, document in zip(plans, documents, strict=True):
+            verify_document(document, device_id=plan.device_id, director=self._director)
+        return [
+            Assignment(
+                device_id=plan.device_id,
+                version=plan.version,
+                signed_ms=unix_ms(now),
+                expires_ms=expires_s * 1000,
+                entries=entries.encode(plan.entries),
+                document=document,
+            )
+            for plan, document in zip(plans, documents, strict=True)
+        ]
+
+
+def verify_document(document: bytes, *, device_id: str, director: Root) -> None:
+    """Check a signed document as the device will.
+
+    Raises:
+        UnavailableError: it does not verify, so the signer is not the one of this fleet.
+    """
+    try:
+        metadata = Metadata[Targets].from_bytes(document)
+        director.verify_delegate(Targets.type, metadata.signed_bytes, metadata.signatures)
+        binding = protocol.binding_of(
+            metadata.signed.unrecognized_fields, target_count=len(metadata.signed.targets)
+        )
+    except (RepositoryError, ProtocolError, ValueError) as error:
+        raise UnavailableError(f"what the signer signed does not verify: {error}") from error
+    if binding.device_id != device_id or len(document) > protocol.MAX_ASSIGNMENT_BYTES:
+        raise UnavailableError(f"the signer signed no assignment of {device_id}")
+
+
+def _check_known(chosen: Sequence[str], decommissioned: dict[str, int | None]) -> None:
+    for device_id in chosen:
+        try:
+            names.device_id(device_id)
+        except ProtocolError as error:
+            raise RefusedError(str(error)) from error
+    unknown = [device_id for device_id in chosen if device_id not in decommissioned]
+    if unknown:
+        raise NotFoundError(f"there is no device {', '.join(unknown[:_LISTED])}")
+    gone = [device_id for device_id in chosen if decommissioned[device_id] is not None]
+    if gone:
+        raise RefusedError(f"decommissioned: {', '.join(gone[:_LISTED])}")
+
+
+def _request(plan: Plan, expires_s: int) -> SignRequest:
+    return SignRequest(
+        device_id=plan.device_id,
+        version=plan.version,
+        expires_s=expires_s,
+        targets=[
+            Target(path=entry.path, length=entry.length, sha256=entry.sha256)
+            for entry in plan.entries
+        ],
+    )

@@ -1,0 +1,96 @@
+"""What the signer is asked and answers, and how that travels over its socket.
+
+A frame is a length (four bytes, big-endian) and JSON. Requests come in batches, since each batch
+costs the signer one synchronous write to disk.
+"""
+
+import asyncio
+import struct
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from fleet_protocol.names import DeviceId, Sha256
+from fleet_server.errors import MalformedError
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+MAX_BATCH = 200
+MAX_ENTRIES = 256
+"""Families that one device runs at most."""
+
+_LENGTH = struct.Struct(">I")
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The manifest of one release."""
+
+    path: Annotated[str, msgspec.Meta(max_length=300)]
+    length: Annotated[int, msgspec.Meta(ge=1, le=2**40)]
+    sha256: Sha256
+
+
+class SignRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One assignment to sign.
+
+    Attributes:
+        version: must be higher than any that was signed for the device.
+        expires_s: seconds since 1970.
+        targets: the complete list, one manifest for each family.
+    """
+
+    device_id: DeviceId
+    version: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+    expires_s: Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+    targets: Annotated[list[Target], msgspec.Meta(min_length=1, max_length=MAX_ENTRIES)]
+
+
+class SignBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All are signed or none is."""
+
+    requests: Annotated[list[SignRequest], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class SignAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Documents in the order of the requests, or why none was signed.
+
+    Attributes:
+        documents: TUF targets metadata as JSON text.
+        refusal: a sentence; empty when the documents are there.
+        highest: on a version that is not higher: the highest signed one of the devices asked for.
+    """
+
+    documents: list[str] = []
+    refusal: str = ""
+    highest: dict[str, int] = {}
+
+
+Frame = TypeVar("Frame", bound=msgspec.Struct)
+
+
+async def send(writer: asyncio.StreamWriter, frame: msgspec.Struct) -> None:
+    """Write a frame.
+
+    Raises:
+        OSError: the other side is gone.
+    """
+    payload = msgspec.json.encode(frame)
+    writer.write(_LENGTH.pack(len(payload)) + payload)
+    await writer.drain()
+
+
+async def receive(reader: asyncio.StreamReader, kind: type[Frame]) -> Frame:
+    """Read a frame.
+
+    Raises:
+        MalformedError: too large, or not what was expected.
+        EOFError: the other side closed (`asyncio.IncompleteReadError` is one).
+        OSError: the connection broke.
+    """
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    if length > MAX_FRAME_BYTES:
+        raise MalformedError(f"a frame of {length} bytes, at most {MAX_FRAME_BYTES} are read")
+    payload = await reader.readexactly(length)
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedError(f"not a {kind.__name__}: {error}") from error

@@ -1,0 +1,1 @@
+"""The embedded MQTT broker: amqtt behind a gate that checks every packet before it."""

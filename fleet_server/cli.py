@@ -1,0 +1,107 @@
+"""`skerry server`: commands of whoever runs the fleet server, on the server itself."""
+
+import asyncio
+import os
+import re
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from fleet_server.accounts.roles import Role
+from fleet_server.errors import RefusedError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Run and look after the fleet server, on the machine where it lives.",
+)
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+Data = Annotated[
+    Path,
+    typer.Option(help="The server's data directory: `server/` of what `provision init` made."),
+]
+
+
+@app.command()
+def run(data: Data) -> None:
+    """Start the server: API over HTTPS, MQTT broker, ingest and signer, until SIGTERM.
+
+    Settings stand in `server.toml` in the data directory, below `[server]`, or in the environment
+    as `SKERRY_SERVER_<KEY>`: host, https_port, mqtt_port, public_host, max_connections, log_level.
+    By default it listens on 127.0.0.1 only; set `host` to 0.0.0.0 to let devices in.
+
+    Example: `skerry server run --data /var/lib/skerry-server`
+    """
+    sys.stdout.flush()
+    os.execv(  # noqa: S606 (the server replaces this process, so that it gets the signals)
+        sys.executable, [sys.executable, "-m", "fleet_server", "--data", str(data)]
+    )
+
+
+@app.command()
+def token(
+    *,
+    name: Annotated[str, typer.Option(help="Whose token it is, for logs and messages.")],
+    role: Annotated[
+        Role,
+        typer.Option(
+            help="viewer reads; publisher also uploads releases; operator also assigns them; "
+            "admin does everything."
+        ),
+    ],
+    data: Data,
+    expires: Annotated[str, typer.Option(help="Lifetime such as 12h or 30d.")] = "30d",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make an API token and print it, once: the server keeps only its hash.
+
+    Example: `skerry server token --name ci --role publisher --expires 90d --data DIR > token`
+    """
+    from fleet_server.token_issue import issue  # noqa: PLC0415 (SQLAlchemy only where it is used)
+
+    checked = _checked_name(name)
+    text, expiry = asyncio.run(
+        issue(data.absolute(), name=checked, role=role, lifetime=_duration(expires))
+    )
+    if as_json:
+        record = {"token": text, "name": checked, "role": role.value, "expires": expiry.isoformat()}
+        sys.stdout.write(msgspec.json.encode(record).decode() + "\n")
+        return
+    sys.stdout.write(text + "\n")
+    sys.stderr.write(
+        f"The token of {checked} ({role.value}) is valid until {expiry:%Y-%m-%d %H:%M} UTC. "
+        "It is not shown again.\n"
+    )
+
+
+@app.command()
+def migrate(data: Data) -> None:
+    """Bring the database to the schema of this version (the server also does so at start).
+
+    Example: `skerry server migrate --data DIR`
+    """
+    from fleet_server.data_dir import DataDir  # noqa: PLC0415
+    from fleet_server.migrate import upgrade  # noqa: PLC0415
+
+    directory = DataDir(data.absolute())
+    directory.check()
+    sys.stdout.write(f"The database has revision {upgrade(directory)}.\n")
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,99}", name):
+        raise RefusedError(f"--name {name[:100]!r}: use 1 to 100 letters, digits and . _ @ -")
+    return name
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
+    if match is None:
+        raise RefusedError(f"--expires {text!r} is not a lifetime: use a number and s, m, h or d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})

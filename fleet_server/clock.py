@@ -1,0 +1,17 @@
+"""Time comes in as an argument everywhere; this is the real one and its units."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+Clock = Callable[[], datetime]
+"""Returns the present, in UTC."""
+
+
+def utc_now() -> datetime:
+    """Return the present from the system's clock."""
+    return datetime.now(UTC)
+
+
+def unix_ms(moment: datetime) -> int:
+    """Return a moment as milliseconds since 1970."""
+    return int(moment.timestamp() * 1000)

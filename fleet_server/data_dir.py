@@ -1,0 +1,102 @@
+"""Where everything of the server lies below its one data directory."""
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet_server.errors import SetupError
+
+_SOCKET_PATH_BYTES = 107
+"""What Linux allows in ``sun_path``, without the final zero (unix(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """The paths of docs/architecture.md; `skerry provision init` makes all but the last three."""
+
+    root: Path
+
+    @property
+    def settings_file(self) -> Path:
+        """The optional ``server.toml``."""
+        return self.root / "server.toml"
+
+    @property
+    def online(self) -> Path:
+        """Keys and certificates that the serving process uses."""
+        return self.root / "online"
+
+    @property
+    def signer(self) -> Path:
+        """The assignment key and the signer's database: only the signer process opens them."""
+        return self.root / "signer"
+
+    @property
+    def repository(self) -> Path:
+        """The TUF release repository."""
+        return self.root / "repository"
+
+    @property
+    def director(self) -> Path:
+        """Root metadata of the director."""
+        return self.root / "director"
+
+    @property
+    def database(self) -> Path:
+        """SQLite."""
+        return self.root / "fleet.db"
+
+    @property
+    def run(self) -> Path:
+        """The signer's socket and the lock of the running server."""
+        return self.root / "run"
+
+    @property
+    def signer_socket(self) -> Path:
+        """Where the signer listens."""
+        return self.run / "signer.sock"
+
+    def check(self) -> None:
+        """Accept the directory if it was provisioned.
+
+        Raises:
+            SetupError: it lacks what provisioning puts there, or its path is too long.
+        """
+        for part in (self.online, self.signer, self.repository, self.director):
+            if not part.is_dir():
+                raise SetupError(
+                    f"{self.root} is not the data directory of a fleet server: {part.name}/ is "
+                    "missing; make one with `skerry provision init` and pass its server/ folder"
+                )
+        longest = os.fsencode(self.signer_socket.absolute())
+        if len(longest) > _SOCKET_PATH_BYTES:
+            raise SetupError(
+                f"the data directory {self.root} is too deep: {self.signer_socket.absolute()} has "
+                f"{len(longest)} bytes and a socket path may have {_SOCKET_PATH_BYTES}; "
+                "choose a shorter directory"
+            )
+
+    def lock(self) -> int:
+        """Claim the directory for this process until it ends; returns the locked descriptor.
+
+        Raises:
+            SetupError: another server runs on it.
+        """
+        path = self.run / "server.lock"
+        try:
+            self.run.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SetupError(f"cannot write to the data directory {self.root}: {error}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise SetupError(
+                f"a fleet server (pid {holder}) already runs on {self.root}; stop it first"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return descriptor

@@ -1,0 +1,1 @@
+"""Devices: enrolment, identity, what they report and how far their updates are."""

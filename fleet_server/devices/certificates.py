@@ -1,0 +1,191 @@
+"""The device CA: reads certificate requests, issues and reads device certificates."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from fleet_server.errors import MalformedError, RefusedError, SetupError
+
+LIFETIME = timedelta(days=90)
+_BACKDATED = timedelta(minutes=5)
+"""A device whose clock is a little behind may use its certificate at once."""
+
+DEVICE_URI = "urn:skerry:device:"
+INGEST_URI = "urn:skerry:service:ingest"
+INGEST_NAME = "_ingest"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedKey:
+    """The public key of a certificate request whose holder proved to have the private one."""
+
+    key: ec.EllipticCurvePublicKey
+
+    @property
+    def pem(self) -> str:
+        """As SubjectPublicKeyInfo."""
+        return self.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the SubjectPublicKeyInfo."""
+        return key_sha256(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCertificate:
+    """A new device certificate."""
+
+    pem: str
+    serial: str
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Whom a client certificate of the device CA names.
+
+    Attributes:
+        device_id: None for the ingest service.
+        public_key_sha256: fingerprint of its key.
+    """
+
+    device_id: str | None
+    public_key_sha256: str
+
+
+def key_sha256(key: ec.EllipticCurvePublicKey) -> str:
+    """Return the fingerprint by which a device's key is compared."""
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()
+
+
+def read_request(pem: str) -> RequestedKey:
+    """Read a certificate request (PKCS #10). Its names are ignored: the claim names the device.
+
+    Raises:
+        MalformedError: it cannot be read.
+        RefusedError: its signature does not hold, or its key is not on P-256.
+    """
+    try:
+        request = x509.load_pem_x509_csr(pem.encode())
+        key = request.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise MalformedError(f"the certificate request cannot be read: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise RefusedError("the certificate request must have a key on the curve P-256")
+    try:
+        valid = request.is_signature_valid
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
+        valid = False
+    if not valid:
+        raise RefusedError("the signature of the certificate request does not fit its key")
+    return RequestedKey(key)
+
+
+def read_peer(der: bytes) -> Peer:
+    """Read whom a verified client certificate names; common name and URI must agree.
+
+    Raises:
+        MalformedError: it is no certificate of a device or of the ingest service.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        key = certificate.public_key()
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        uris = alternative.value.get_values_for_type(x509.UniformResourceIdentifier)
+    except (ValueError, x509.ExtensionNotFound, UnsupportedAlgorithm) as error:
+        raise MalformedError(f"the client certificate cannot be read: {error}") from error
+    if len(names) != 1 or len(uris) != 1 or not isinstance(key, ec.EllipticCurvePublicKey):
+        raise MalformedError("the client certificate must have one name, one URI and a P-256 key")
+    name = str(names[0].value)
+    if (name, uris[0]) == (INGEST_NAME, INGEST_URI):
+        return Peer(None, key_sha256(key))
+    if uris[0] != DEVICE_URI + name:
+        raise MalformedError(f"the client certificate of {name!r} has the foreign URI {uris[0]!r}")
+    return Peer(name, key_sha256(key))
+
+
+class DeviceCa:
+    """Signs device certificates."""
+
+    def __init__(self, *, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+        self._key = key
+        self._certificate = certificate
+
+    @classmethod
+    def load(cls, *, key_file: Path, certificate_file: Path) -> "DeviceCa":
+        """Read key and certificate.
+
+        Raises:
+            SetupError: a file is missing or is not what it should be, or they do not fit.
+        """
+        try:
+            key = load_pem_private_key(key_file.read_bytes(), password=None)
+            certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise SetupError(
+                f"cannot read the device CA below {key_file.parent}: {error}"
+            ) from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise SetupError(f"the key of the device CA {key_file} is not an elliptic-curve key")
+        if key.public_key() != certificate.public_key():
+            raise SetupError(f"{certificate_file} is not the certificate of {key_file}")
+        return cls(key=key, certificate=certificate)
+
+    def issue(self, *, device_id: str, key: RequestedKey, now: datetime) -> IssuedCertificate:
+        """Issue a certificate for a device's key."""
+        expires = min(now + LIFETIME, self._certificate.not_valid_after_utc)
+        serial = x509.random_serial_number()
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device_id)]))
+            .issuer_name(self._certificate.subject)
+            .public_key(key.key)
+            .serial_number(serial)
+            .not_valid_before(now - _BACKDATED)
+            .not_valid_after(expires)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_SIGNATURES_ONLY, critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName(
+                    [x509.UniformResourceIdentifier(DEVICE_URI + device_id)]
+                ),
+                critical=False,
+            )
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.key), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        pem = certificate.public_bytes(Encoding.PEM).decode()
+        return IssuedCertificate(pem, f"{serial:x}", certificate.not_valid_after_utc)
+
+
+_SIGNATURES_ONLY = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)

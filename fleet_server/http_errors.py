@@ -1,0 +1,104 @@
+"""The one place where an error becomes an HTTP answer.
+
+Every refusal is ``{"code": ..., "detail": ...}``: a stable word for programs, a sentence for
+people.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from fleet_protocol.errors import ProtocolError, SkerryError
+from fleet_server.errors import (
+    ConflictError,
+    MalformedError,
+    NotAuthenticatedError,
+    NotFoundError,
+    NotPermittedError,
+    RefusedError,
+    StorageFullError,
+    TooLargeError,
+    UnavailableError,
+)
+
+logger = logging.getLogger(__name__)
+
+_MAX_LISTED_PROBLEMS = 5
+
+STATUS: Mapping[type[SkerryError], tuple[int, str]] = {
+    MalformedError: (400, "malformed"),
+    ProtocolError: (400, "malformed"),
+    NotAuthenticatedError: (401, "not_authenticated"),
+    NotPermittedError: (403, "not_permitted"),
+    NotFoundError: (404, "not_found"),
+    ConflictError: (409, "conflict"),
+    TooLargeError: (413, "too_large"),
+    RefusedError: (422, "refused"),
+    UnavailableError: (503, "unavailable"),
+    StorageFullError: (507, "storage_full"),
+}
+
+_CODES = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers."""
+    app.add_exception_handler(SkerryError, _expected)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _from_framework)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def answer(
+    status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """Return a refusal in the one shape that all have."""
+    return JSONResponse({"code": code, "detail": detail}, status, dict(headers or {}))
+
+
+async def _expected(_request: Request, error: Exception) -> JSONResponse:
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            status, code = STATUS[kind]
+            break
+    else:
+        logger.error("unmapped_error", exc_info=error)
+        return answer(500, "internal", str(error))
+    headers: dict[str, str] = {}
+    if isinstance(error, NotAuthenticatedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, UnavailableError):
+        headers["Retry-After"] = str(error.retry_after_s)
+    return answer(status, code, str(error), headers)
+
+
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    listed = "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+        for problem in problems[:_MAX_LISTED_PROBLEMS]
+    )
+    return answer(422, "invalid", listed or "the request does not have the form of this route")
+
+
+async def _from_framework(_request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        return await _unexpected(_request, error)
+    return answer(
+        error.status_code, _CODES.get(error.status_code, "http"), str(error.detail), error.headers
+    )
+
+
+async def _gone(_request: Request, _error: Exception) -> JSONResponse:
+    return answer(400, "malformed", "the request ended before its body was complete")
+
+
+async def _unexpected(_request: Request, error: Exception) -> JSONResponse:
+    logger.error("request_failed", exc_info=error)
+    return answer(500, "internal", "the server failed on this request; its log has the reason")

@@ -1,0 +1,34 @@
+"""Sets logging up once per process: JSON lines on standard error, each with its request's id."""
+
+import logging
+import sys
+from contextvars import ContextVar
+
+from fleet_protocol.log_format import JsonFormatter
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+_QUIET = ("amqtt", "gmqtt", "transitions", "uvicorn", "aiosqlite", "alembic", "asyncio", "tuf")
+"""Libraries that tell the story of each packet; only their warnings are ours to keep."""
+
+
+class _RequestIdFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        current = request_id.get()
+        if current is not None:
+            record.request_id = current
+        return True
+
+
+def configure(level: str) -> None:
+    """Make the root logger write JSON lines from ``level`` up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    handler.addFilter(_RequestIdFilter())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("amqtt").setLevel(logging.ERROR)
+    logging.getLogger("tuf").setLevel(logging.ERROR)

@@ -1,0 +1,283 @@
+"""`skerry fleet`: what operators do from anywhere, over the server's API."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fleet_server.errors import FleetError, RefusedError
+from fleet_server.operator_client import OperatorClient
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Look at devices, releases and telemetry, and assign releases, over the server's API.",
+)
+
+Server = Annotated[
+    str, typer.Option(envvar="SKERRY_FLEET_SERVER", help="Address, such as https://HOST:8443.")
+]
+TokenFile = Annotated[
+    Path,
+    typer.Option(
+        envvar="SKERRY_FLEET_TOKEN_FILE", help="File with a token of `skerry server token`."
+    ),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option("--ca", envvar="SKERRY_FLEET_CA", help="The fleet's CA: `public/fleet-ca.crt`."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
+
+_COLOURS = {"updated": "green", "failed": "red", "updating": "yellow", "waiting": "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    title: str
+    right: bool = False
+
+
+@app.command()
+def devices(
+    *,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    device: Annotated[str | None, typer.Argument(help="One device, with all details.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List devices: online or not, what they run, how far their update is.
+
+    Example: `skerry fleet devices --server https://localhost:8443 --token-file token --ca ca.crt`
+    """
+    client = _client(server, token_file, ca)
+    if device is not None:
+        _print_json(client.get(f"/api/v1/devices/{quote(device, safe='')}"))
+        return
+    found = list(client.pages("/api/v1/devices", "devices", {}))
+    if as_json:
+        _print_json({"devices": found})
+        return
+    _print_table(
+        [
+            _Column("device"),
+            _Column("online"),
+            _Column("last seen"),
+            _Column("update"),
+            _Column("runs"),
+        ],
+        [
+            [
+                item["id"],
+                "yes" if item["online"] else "no",
+                _time(item["last_seen_ms"]),
+                _coloured(item["update"]),
+                _running(item),
+            ]
+            for item in found
+        ],
+        empty="No device is enrolled.",
+    )
+
+
+@app.command()
+def releases(
+    *,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List published releases.
+
+    Example: `skerry fleet releases --family fashion_mnist --server URL --token-file token`
+    """
+    client = _client(server, token_file, ca)
+    fields = {"family": family} if family else {}
+    found = list(client.pages("/api/v1/releases", "releases", fields))
+    if as_json:
+        _print_json({"releases": found})
+        return
+    _print_table(
+        [
+            _Column("family"),
+            _Column("version"),
+            _Column("published"),
+            _Column("size", right=True),
+            _Column("security counter", right=True),
+            _Column("description"),
+        ],
+        [
+            [
+                item["family"],
+                item["version"],
+                _time(item["published_ms"]),
+                f"{item['size_bytes']:,}",
+                str(item["security_counter"]),
+                escape(item["description"][:60]),
+            ]
+            for item in found
+        ],
+        empty="No release is published.",
+    )
+
+
+@app.command()
+def assign(  # noqa: PLR0913 (each is an option that a person gives)
+    *,
+    family: Annotated[str, typer.Argument(help="Model family.")],
+    version: Annotated[str, typer.Argument(help="Release version.")],
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    device: Annotated[list[str] | None, typer.Option(help="Device id. Repeat for more.")] = None,
+    to_all: Annotated[bool, typer.Option("--all", help="All devices.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let devices run a release; their other families stay as they are.
+
+    Repeating it makes a device try a release again that failed on it.
+
+    Example: `skerry fleet assign fashion_mnist 1.0.0 --device cam-01 --server URL
+    --token-file token`
+    """
+    if bool(device) == to_all:
+        raise RefusedError("say to which devices: --device ID (repeated for more), or --all")
+    client = _client(server, token_file, ca)
+    body = {"family": family, "version": version, "devices": None if to_all else device}
+    answer = client.put("/api/v1/assignments", body)
+    if as_json:
+        _print_json(answer)
+        return
+    ids = [item["device_id"] for item in answer["assigned"]]
+    sys.stdout.write(f"{family} {version} is assigned to {len(ids)} device(s): {_listed(ids)}\n")
+
+
+@app.command()
+def telemetry(  # noqa: PLR0913 (each is an option that a person gives)
+    *,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    device: Annotated[str | None, typer.Option(help="Only this device.")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, max=744, help="How far back.")] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Sum up what the fleet (or one device) did: requests, errors, latency by release.
+
+    Example: `skerry fleet telemetry --hours 24 --server URL --token-file token`
+    """
+    client = _client(server, token_file, ca)
+    end = int(datetime.now(UTC).timestamp() * 1000) + 1
+    fields = {"from": str(end - int(hours * 3_600_000)), "to": str(end)}
+    path = "/api/v1/telemetry/summary"
+    if device is not None:
+        path = f"/api/v1/telemetry/devices/{quote(device, safe='')}/summary"
+    answer = client.get(path, fields)
+    if as_json:
+        _print_json(answer)
+        return
+    _print_table(
+        [
+            _Column("family"),
+            _Column("version"),
+            _Column("devices", right=True),
+            _Column("requests", right=True),
+            _Column("errors", right=True),
+            _Column("p50 ms", right=True),
+            _Column("p95 ms", right=True),
+            _Column("p99 ms", right=True),
+        ],
+        [
+            [
+                item["family"],
+                item["version"],
+                str(item["devices"]),
+                f"{item['requests']:,}",
+                f"{sum(item['errors'].values()):,}",
+                *(_ms(item["latency"][key]) for key in ("p50_us", "p95_us", "p99_us")),
+            ]
+            for item in answer["releases"]
+        ],
+        empty="No telemetry of that time is stored.",
+    )
+
+
+@app.command()
+def decommission(
+    *,
+    device: Annotated[str, typer.Argument(help="Device id.")],
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+) -> None:
+    """Shut a device out for good: its certificate and tokens are refused from now on.
+
+    Example: `skerry fleet decommission cam-01 --server URL --token-file token`
+    """
+    client = _client(server, token_file, ca)
+    client.post(f"/api/v1/devices/{quote(device, safe='')}/decommission")
+    sys.stdout.write(f"{device} is decommissioned.\n")
+
+
+def _client(server: str, token_file: Path, ca: Path | None) -> OperatorClient:
+    try:
+        token = token_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FleetError(f"cannot read the token file {token_file}: {error}") from error
+    if not token or not token.isascii() or len(token.split()) != 1:
+        raise FleetError(f"{token_file} does not hold a token")
+    return OperatorClient(server=server, token=token, ca=ca)
+
+
+def _running(item: Mapping[str, Any]) -> str:
+    running = (item["reported"] or {}).get("running", [])
+    return ", ".join(
+        escape(f"{model['family']} {model['version']} ({model['variant']})") for model in running
+    )
+
+
+def _coloured(word: str) -> str:
+    colour = _COLOURS.get(word)
+    return f"[{colour}]{word}[/]" if colour else word
+
+
+def _time(unix_ms: int | None) -> str:
+    if unix_ms is None:
+        return "never"
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _ms(microseconds: float | None) -> str:
+    return "-" if microseconds is None else f"{microseconds / 1000:.2f}"
+
+
+def _listed(ids: list[str], most: int = 8) -> str:
+    return ", ".join(ids[:most]) + (" ..." if len(ids) > most else "")
+
+
+def _print_json(content: object) -> None:
+    sys.stdout.write(json.dumps(content, indent=1) + "\n")
+
+
+def _print_table(columns: list[_Column], rows: Iterable[list[str]], *, empty: str) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.right else "left")
+    for row in rows:
+        table.add_row(*row)
+    if table.row_count:
+        Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    else:
+        sys.stdout.write(empty + "\n")

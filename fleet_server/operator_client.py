@@ -1,0 +1,116 @@
+"""The operator's side of the API: HTTPS requests and answers, no server code."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+
+from fleet_server.errors import FleetError
+
+_TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
+_PAGE = 500
+
+
+class ApiError(FleetError):
+    """The server refused, or did not answer.
+
+    Attributes:
+        status: of the answer; None if there was none.
+    """
+
+    def __init__(self, message: str, *, status: int | None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class OperatorClient:
+    """Talks to one server with one token."""
+
+    def __init__(self, *, server: str, token: str, ca: Path | None) -> None:
+        """Prepare; nothing is sent yet.
+
+        Raises:
+            ApiError: the address is not an HTTPS one, or the CA file is absent.
+        """
+        parts = urlsplit(server)
+        if parts.scheme != "https" or not parts.hostname:
+            raise ApiError(
+                f"{server!r} is not the address of a fleet server: use https://HOST:PORT",
+                status=None,
+            )
+        if ca is not None and not ca.is_file():
+            raise ApiError(f"there is no CA file {ca}", status=None)
+        self._server = server.rstrip("/")
+        self._pool = urllib3.PoolManager(
+            ca_certs=str(ca) if ca else None,
+            timeout=_TIMEOUT,
+            headers={"Authorization": f"Bearer {token}"},
+            retries=False,
+        )
+
+    def get(self, path: str, fields: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return the JSON of a route.
+
+        Raises:
+            ApiError: no answer, or a refusal.
+        """
+        return self._request("GET", path, fields=dict(fields or {}))
+
+    def put(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        """Send JSON to a route and return its answer.
+
+        Raises:
+            ApiError: no answer, or a refusal.
+        """
+        return self._request("PUT", path, json=body)
+
+    def post(self, path: str) -> dict[str, Any]:
+        """Call a route that takes no body.
+
+        Raises:
+            ApiError: no answer, or a refusal.
+        """
+        return self._request("POST", path)
+
+    def pages(self, path: str, key: str, fields: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """Yield the items of all pages of a list.
+
+        Raises:
+            ApiError: no answer, or a refusal.
+        """
+        after: str | None = None
+        while True:
+            wanted = {**fields, "limit": str(_PAGE), **({"after": after} if after else {})}
+            page = self.get(path, wanted)
+            yield from page[key]
+            if page["next_after"] is None:
+                return
+            after = str(page["next_after"])
+
+    def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401
+        try:
+            response = self._pool.request(method, self._server + path, **options)
+        except urllib3.exceptions.SSLError as error:
+            raise ApiError(
+                f"the server's certificate is not trusted: {error}; pass the fleet's CA with --ca",
+                status=None,
+            ) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise ApiError(f"{self._server} does not answer: {error}", status=None) from error
+        try:
+            content: object = json.loads(response.data)
+        except ValueError:
+            content = None
+        if response.status >= 400:  # noqa: PLR2004
+            detail = content.get("detail") if isinstance(content, dict) else None
+            raise ApiError(
+                str(detail or f"{self._server} answered {response.status}"), status=response.status
+            )
+        if not isinstance(content, dict):
+            raise ApiError(
+                f"{self._server}{path} does not speak like a fleet server", status=response.status
+            )
+        return content

@@ -1,0 +1,52 @@
+"""Gives each request an id, which its log lines and its answer carry, and logs how it ended."""
+
+import logging
+import secrets
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fleet_server.logs import request_id
+
+logger = logging.getLogger(__name__)
+
+
+class RequestLog:
+    """ASGI middleware. It logs method, path and status; never headers, bodies or queries."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        identifier = secrets.token_hex(8)
+        token = request_id.set(identifier)
+        began = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"x-request-id", identifier.encode()),
+                ]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            logger.info(
+                "request",
+                extra={
+                    "method": scope["method"],
+                    "path": scope["path"][:300],
+                    "status": status,
+                    "duration_ms": round((time.perf_counter() - began) * 1000, 1),
+                },
+            )
+            request_id.reset(token)

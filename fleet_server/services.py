@@ -1,0 +1,47 @@
+"""The services of one running server, as the routes get them."""
+
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Request
+
+from fleet_server.accounts.service import Accounts
+from fleet_server.assignments.service import Assignments
+from fleet_server.database import Database
+from fleet_server.devices.enrollment import Enrollment
+from fleet_server.devices.service import Devices
+from fleet_server.releases.service import Releases
+from fleet_server.settings import ServerSettings
+from fleet_server.telemetry.service import Telemetry
+
+
+class Components(Protocol):
+    """What the health routes ask about."""
+
+    async def states(self) -> dict[str, bool]:
+        """Say of each component of the process whether it works now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything that the routes call."""
+
+    settings: ServerSettings
+    database: Database
+    accounts: Accounts
+    enrollment: Enrollment
+    devices: Devices
+    releases: Releases
+    assignments: Assignments
+    telemetry: Telemetry
+    components: Components
+
+
+def of_request(request: Request) -> Services:
+    """Return the services of the application that got the request."""
+    services: Services = request.app.state.services
+    return services
+
+
+Wired = Annotated[Services, Depends(of_request)]
+"""Parameter type of routes that need services."""

@@ -1,0 +1,102 @@
+"""The server's settings: the table ``[server]`` of ``server.toml``, over it the environment.
+
+Every key may be set as ``SKERRY_SERVER_<KEY>``, such as ``SKERRY_SERVER_HTTPS_PORT``. Unknown keys
+are refused in both, so a misspelt setting never silently does nothing.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from fleet_server.errors import SettingsError
+
+_PREFIX = "SKERRY_SERVER_"
+_TABLE = "server"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ServerSettings(BaseSettings):
+    """All settings, frozen.
+
+    Attributes:
+        host: address on which HTTPS and MQTT listen. The default serves this machine only; set it
+            to ``0.0.0.0`` (or the address of one interface) so that devices can reach the server.
+        https_port: API for devices, operators and publishers.
+        mqtt_port: the embedded broker; TLS with client certificates.
+        public_host: the broker's host name as devices shall use it. Without it each device is told
+            the name by which it called the API.
+        max_connections: how many MQTT connections are served at once; more are closed.
+        log_level: lowest level that is logged.
+    """
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+    host: Annotated[str, Field(min_length=1, max_length=253)] = "127.0.0.1"
+    https_port: Port = 8443
+    mqtt_port: Port = 8883
+    public_host: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    max_connections: Annotated[int, Field(ge=2, le=100_000)] = 4096
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (the library calls it by this name)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take only what `load` hands over: the library itself would skip unknown variables."""
+        return (init_settings,)
+
+
+def load(path: Path, environment: Mapping[str, str]) -> ServerSettings:
+    """Read the settings.
+
+    Args:
+        path: the file ``server.toml``; it need not exist.
+        environment: the process's environment variables.
+
+    Raises:
+        SettingsError: the file is not TOML, a key is unknown, or a value is out of range.
+    """
+    values: dict[str, object] = dict(_file_table(path))
+    named = {key: f"{_TABLE}.{key} in {path}" for key in values}
+    for variable, value in sorted(environment.items()):
+        if variable.startswith(_PREFIX):
+            key = variable.removeprefix(_PREFIX).lower()
+            values[key] = value
+            named[key] = f"environment variable {variable}"
+    try:
+        return ServerSettings.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = str(problem["loc"][0]) if problem["loc"] else _TABLE
+        what = (
+            f"is not a setting; the settings are {', '.join(sorted(ServerSettings.model_fields))}"
+            if problem["type"] == "extra_forbidden"
+            else problem["msg"].lower()
+        )
+        raise SettingsError(f"{named.get(key, key)}: {what}") from error
+
+
+def _file_table(path: Path) -> dict[str, object]:
+    try:
+        document: dict[str, object] = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"cannot read the settings {path}: {error}") from error
+    table = document.pop(_TABLE, {})
+    if document or not isinstance(table, dict):
+        stray = ", ".join(sorted(document)) or _TABLE
+        raise SettingsError(
+            f"the settings {path} have {stray} outside the table [{_TABLE}], where all keys belong"
+        )
+    return table

@@ -1,0 +1,1 @@
+"""Telemetry and events: taken in once each, acknowledged after commit, summed on request."""

@@ -1,0 +1,180 @@
+"""Reads telemetry: pages of windows and events, sums over time."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import msgspec
+from sqlalchemy import Select, func, select
+
+from fleet_protocol.messages import ModelWindow
+from fleet_server.database import Database
+from fleet_server.devices.tables import Device
+from fleet_server.errors import NotFoundError, RefusedError
+from fleet_server.telemetry.reception import Reception
+from fleet_server.telemetry.summary import Summary
+from fleet_server.telemetry.tables import DeviceEvent, ModelCounts, Stream, Window
+
+MAX_RANGE = timedelta(days=31)
+_ROWS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Windows that started in [from_ms, to_ms)."""
+
+    from_ms: int
+    to_ms: int
+
+    def check(self) -> None:
+        """Accept it if it is not reversed and not longer than `MAX_RANGE`.
+
+        Raises:
+            RefusedError: it is.
+        """
+        if not 0 <= self.to_ms - self.from_ms <= MAX_RANGE.total_seconds() * 1000:
+            raise RefusedError(
+                f"`to` must lie after `from`, by {MAX_RANGE.days} days at most (milliseconds)"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The sums of a period.
+
+    Attributes:
+        windows: stored windows.
+        covered: sequence numbers that they stand for.
+    """
+
+    summary: Summary
+    windows: int
+    covered: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWindow:
+    """A window with its models."""
+
+    window: Window
+    models: list[str]
+
+
+class Telemetry:
+    """The tables of telemetry, for reading."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def totals(
+        self, period: Period, *, family: str | None = None, device_id: str | None = None
+    ) -> Totals:
+        """Sum windows up.
+
+        Raises:
+            RefusedError: the period is too long.
+            NotFoundError: there is no such device.
+            UnavailableError: the database failed.
+        """
+        period.check()
+        if device_id is not None:
+            await self._check_device(device_id)
+        windows, covered = await self._count(period, device_id)
+        summary = Summary()
+        after = 0
+        while True:
+            query = _models_of(period, family, device_id).where(ModelCounts.id > after)
+            async with self._database.reading() as session:
+                rows = (await session.execute(query.limit(_ROWS_AT_ONCE))).all()
+            await asyncio.to_thread(_add_rows, summary, [(row[1], row[2]) for row in rows])
+            if len(rows) < _ROWS_AT_ONCE:
+                return Totals(summary, windows, covered)
+            after = rows[-1][0]
+
+    async def windows(self, device_id: str, *, after: int, limit: int) -> list[StoredWindow]:
+        """Return stored windows of a device after an id.
+
+        Raises:
+            NotFoundError: there is no such device.
+            UnavailableError: the database failed.
+        """
+        await self._check_device(device_id)
+        query = (
+            select(Window)
+            .where(Window.device_id == device_id, Window.id > after)
+            .order_by(Window.id)
+            .limit(limit)
+        )
+        async with self._database.reading() as session:
+            rows = (await session.scalars(query)).all()
+            models: dict[int, list[str]] = {row.id: [] for row in rows}
+            counts = select(ModelCounts.window_id, ModelCounts.counts).where(
+                ModelCounts.window_id.in_(models)
+            )
+            for window_id, text in await session.execute(counts.order_by(ModelCounts.id)):
+                models[window_id].append(text)
+        return [StoredWindow(row, models[row.id]) for row in rows]
+
+    async def events(self, device_id: str, *, after: int, limit: int) -> Sequence[DeviceEvent]:
+        """Return stored events of a device after an id.
+
+        Raises:
+            NotFoundError: there is no such device.
+            UnavailableError: the database failed.
+        """
+        await self._check_device(device_id)
+        query = (
+            select(DeviceEvent)
+            .where(DeviceEvent.device_id == device_id, DeviceEvent.id > after)
+            .order_by(DeviceEvent.id)
+            .limit(limit)
+        )
+        async with self._database.reading() as session:
+            return (await session.scalars(query)).all()
+
+    async def streams(self, device_id: str) -> list[tuple[str, Reception]]:
+        """Return how far a device's streams have come.
+
+        Raises:
+            UnavailableError: the database failed.
+        """
+        query = select(Stream).where(Stream.device_id == device_id).order_by(Stream.stream)
+        async with self._database.reading() as session:
+            return [
+                (row.stream, Reception.decode(acked=row.acked, ahead=row.ahead))
+                for row in await session.scalars(query)
+            ]
+
+    async def _count(self, period: Period, device_id: str | None) -> tuple[int, int]:
+        query = select(
+            func.count(),
+            func.coalesce(func.sum(Window.sequence - Window.covers_from + 1), 0),
+        ).where(Window.start_ms >= period.from_ms, Window.start_ms < period.to_ms)
+        if device_id is not None:
+            query = query.where(Window.device_id == device_id)
+        async with self._database.reading() as session:
+            windows, covered = (await session.execute(query)).one()
+        return int(windows), int(covered)
+
+    async def _check_device(self, device_id: str) -> None:
+        async with self._database.reading() as session:
+            if await session.get(Device, device_id) is None:
+                raise NotFoundError(f"there is no device {device_id[:80]!r}")
+
+
+def _models_of(period: Period, family: str | None, device_id: str | None) -> Select[int, str, str]:
+    query = select(ModelCounts.id, ModelCounts.device_id, ModelCounts.counts).where(
+        ModelCounts.start_ms >= period.from_ms, ModelCounts.start_ms < period.to_ms
+    )
+    if family is not None:
+        query = query.where(ModelCounts.family == family)
+    if device_id is not None:
+        query = query.where(ModelCounts.device_id == device_id)
+    return query.order_by(ModelCounts.id)
+
+
+def _add_rows(summary: Summary, rows: list[tuple[str, str]]) -> None:
+    summary.add(
+        (device_id, msgspec.json.decode(text, type=ModelWindow)) for device_id, text in rows
+    )

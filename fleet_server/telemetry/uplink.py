@@ -1,0 +1,51 @@
+"""What comes from devices, decoded: bytes and a topic in, a typed message out."""
+
+from dataclasses import dataclass
+
+from fleet_protocol import messages
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.messages import Event, Presence, Reported, TelemetryWindow
+from fleet_protocol.topics import Channel, Topic
+
+Content = TelemetryWindow | Event | Reported | Presence
+
+_TYPES: dict[Channel, type[Content]] = {
+    Channel.TELEMETRY: TelemetryWindow,
+    Channel.EVENT: Event,
+    Channel.REPORTED: Reported,
+    Channel.PRESENCE: Presence,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """One message of a device.
+
+    Attributes:
+        device_id: from the topic, which the broker ties to the client certificate.
+        retained: the broker kept it from earlier, so it does not show that the device lives.
+    """
+
+    device_id: str
+    content: Content
+    retained: bool
+
+
+def decode(topic: str, payload: bytes, *, retained: bool) -> Uplink:
+    """Read a message as it came from the broker.
+
+    Raises:
+        ProtocolError: the topic or the payload breaks the contract.
+    """
+    parsed = Topic.parse(topic)
+    kind = _TYPES.get(parsed.channel)
+    if kind is None:
+        raise ProtocolError(f"nothing comes from devices on {parsed.channel}")
+    content = messages.decode(payload, kind)
+    if isinstance(content, TelemetryWindow | Event) and content.covers_from > content.sequence:
+        raise ProtocolError(
+            f"covers_from {content.covers_from} lies above sequence {content.sequence}"
+        )
+    if isinstance(content, TelemetryWindow) and content.start_ms > content.end_ms:
+        raise ProtocolError("the window ends before it starts")
+    return Uplink(parsed.device_id, content, retained)

@@ -1,0 +1,264 @@
+"""The release repository and the director as a device sees them, with real TUF metadata.
+
+`SimulatedRepository` implements the agent's `ReleaseServer`, so the agent's own python-tuf client,
+its downloads and its verification run against it; a test turns its faults on.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from urllib.parse import unquote
+
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    MetaFile,
+    Root,
+    Signed,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+
+from edge_agent.control.server_client import (
+    METADATA_ROUTE,
+    TARGETS_ROUTE,
+    ServerRefusedError,
+    ServerUnreachableError,
+)
+from fleet_protocol.assignments import Binding, extra_fields
+from tests.simulators.device_releases import Release
+
+FAR_AWAY = timedelta(days=3650)
+
+
+def signed(content: Signed, *signers: CryptoSigner) -> bytes:
+    """Return signed metadata as it travels."""
+    metadata: Metadata[Signed] = Metadata(content)
+    for signer in signers:
+        metadata.sign(signer, append=True)
+    return metadata.to_bytes()
+
+
+def target_file(path: str, content: bytes) -> TargetFile:
+    """Return what metadata states about a file."""
+    return TargetFile.from_data(path, content, ["sha256"])
+
+
+@dataclass
+class Faults:
+    """What a test lets go wrong; each is off at first.
+
+    Attributes:
+        unreachable: no request gets an answer.
+        refuse: status with which every request for a path that contains the key is answered.
+        break_after: bytes after which a body breaks off.
+        end_after: bytes after which a body ends as if it were complete.
+        ignore_range: answer 200 with the whole file, as some proxies do.
+        content: served in the place of a file whose path contains the key.
+    """
+
+    unreachable: bool = False
+    refuse: dict[str, int] = field(default_factory=dict)
+    break_after: int | None = None
+    end_after: int | None = None
+    ignore_range: bool = False
+    content: dict[str, bytes] = field(default_factory=dict)
+
+
+class SimulatedRepository:
+    """A TUF repository with one family, consistent snapshots, everything in memory.
+
+    Attributes:
+        requests: path and Range of each request, in order.
+    """
+
+    def __init__(self, *, family: str = "animals", now: datetime | None = None) -> None:
+        self.faults = Faults()
+        self.requests: list[tuple[str, str | None]] = []
+        self._now = now or datetime.now(UTC).replace(microsecond=0)
+        self._family = family
+        self._keys = {
+            name: CryptoSigner.generate_ed25519()
+            for name in ("root", "targets", "snapshot", "timestamp", "publisher")
+        }
+        self._files: dict[str, bytes] = {}
+        self._targets: dict[str, TargetFile] = {}
+        self._version = 0
+        self.root = self._make_root()
+        self._files[f"{METADATA_ROUTE}1.root.json"] = self.root
+        self._files[f"{METADATA_ROUTE}1.targets.json"] = self._make_targets()
+        self._publish()
+
+    def add(self, *releases: Release) -> None:
+        """Publish releases."""
+        for release in releases:
+            for path, content in release.targets().items():
+                self.put_target(path, content)
+        self._publish()
+
+    def put_target(self, path: str, content: bytes) -> None:
+        """Sign a target with the publisher's key at the next publication."""
+        self._targets[path] = target_file(path, content)
+        folder, _, name = path.rpartition("/")
+        digest = hashlib.sha256(content).hexdigest()
+        self._files[f"{TARGETS_ROUTE}{folder}/{digest}.{name}"] = content
+
+    def publish(self, *, timestamp_expires: datetime | None = None) -> None:
+        """Sign everything anew."""
+        self._publish(timestamp_expires)
+
+    @contextlib.contextmanager
+    def open(self, path: str, headers: Mapping[str, str]) -> Iterator["_Answer"]:
+        """Answer a request."""
+        path = unquote(path)
+        wanted = headers.get("Range")
+        self.requests.append((path, wanted))
+        if self.faults.unreachable:
+            raise ServerUnreachableError("the simulated server is away")
+        for part, status in self.faults.refuse.items():
+            if part in path:
+                raise ServerRefusedError(f"{path}: {status}", status=status)
+        content = self._files.get(path)
+        for part, replacement in self.faults.content.items():
+            if part in path:
+                content = replacement
+        if content is None:
+            raise ServerRefusedError(f"{path}: 404", status=404)
+        start = 0
+        if wanted is not None and not self.faults.ignore_range:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                raise ServerRefusedError(f"{path}: 416", status=416)
+        yield _Answer(206 if start else 200, content[start:], self.faults)
+
+    def _make_root(self) -> bytes:
+        root = Root(expires=self._now + FAR_AWAY, consistent_snapshot=True)
+        for role in ("root", "targets", "snapshot", "timestamp"):
+            root.add_key(self._keys[role].public_key, role)
+        return signed(root, self._keys["root"])
+
+    def _make_targets(self) -> bytes:
+        key = self._keys["publisher"].public_key
+        role = DelegatedRole(
+            name=self._family,
+            keyids=[key.keyid],
+            threshold=1,
+            terminating=True,
+            paths=[f"models/{self._family}/*/*"],
+        )
+        delegations = Delegations(keys={key.keyid: key}, roles={self._family: role})
+        targets = Targets(expires=self._now + FAR_AWAY, delegations=delegations)
+        return signed(targets, self._keys["targets"])
+
+    def _publish(self, timestamp_expires: datetime | None = None) -> None:
+        self._version += 1
+        version = self._version
+        role = Targets(
+            version=version, expires=self._now + FAR_AWAY, targets=dict(self._targets)
+        )
+        snapshot = Snapshot(
+            version=version,
+            expires=self._now + FAR_AWAY,
+            meta={
+                "targets.json": MetaFile(1),
+                f"{self._family}.json": MetaFile(version),
+            },
+        )
+        timestamp = Timestamp(
+            version=version,
+            expires=timestamp_expires or self._now + FAR_AWAY,
+            snapshot_meta=MetaFile(version),
+        )
+        self._files |= {
+            f"{METADATA_ROUTE}{version}.{self._family}.json": signed(
+                role, self._keys["publisher"]
+            ),
+            f"{METADATA_ROUTE}{version}.snapshot.json": signed(snapshot, self._keys["snapshot"]),
+            f"{METADATA_ROUTE}timestamp.json": signed(timestamp, self._keys["timestamp"]),
+        }
+
+
+class _Answer:
+    def __init__(self, status: int, content: bytes, faults: Faults) -> None:
+        self._status = status
+        self._content = content
+        self._faults = faults
+
+    @property
+    def status(self) -> int:
+        return self._status
+
+    def chunks(self) -> Iterator[bytes]:
+        sent = 0
+        for start in range(0, len(self._content), 4096):
+            chunk = self._content[start : start + 4096]
+            if self._faults.end_after is not None and sent >= self._faults.end_after:
+                return
+            if self._faults.break_after is not None and sent >= self._faults.break_after:
+                raise ServerUnreachableError("the simulated server broke off")
+            yield chunk
+            sent += len(chunk)
+
+
+class Director:
+    """Signs assignments as the fleet's signer does.
+
+    Attributes:
+        root: its root metadata, as a claim carries it.
+    """
+
+    def __init__(self, *, now: datetime | None = None) -> None:
+        self._now = now or datetime.now(UTC).replace(microsecond=0)
+        self.root_key = CryptoSigner.generate_ed25519()
+        self.key = CryptoSigner.generate_ed25519()
+        self.root = self.make_root(1, self.root_key, self.root_key)
+
+    def make_root(self, version: int, key: CryptoSigner, *signers: CryptoSigner) -> bytes:
+        """Return a root with a root key, signed by some."""
+        root = Root(version=version, expires=self._now + FAR_AWAY)
+        root.add_key(key.public_key, "root")
+        root.add_key(self.key.public_key, "targets")
+        return signed(root, *signers)
+
+    def assign(
+        self,
+        device_id: str,
+        version: int,
+        releases: Iterable[Release],
+        *,
+        expires: datetime | None = None,
+    ) -> bytes:
+        """Return an assignment."""
+        return self.assign_targets(
+            device_id,
+            version,
+            {one.manifest_path: target_file(one.manifest_path, one.manifest_bytes)
+             for one in releases},
+            expires=expires,
+        )
+
+    def assign_targets(  # noqa: PLR0913 (what a test wants to get wrong, by keyword)
+        self,
+        device_id: str,
+        version: int,
+        targets: dict[str, TargetFile],
+        *,
+        expires: datetime | None = None,
+        fields: dict[str, object] | None = None,
+        signer: CryptoSigner | None = None,
+    ) -> bytes:
+        """Return an assignment of whatever a test wants to have signed."""
+        binding = Binding(device_id=device_id, run_nothing=not targets)
+        content = Targets(
+            version=version,
+            expires=expires or self._now + timedelta(days=30),
+            targets=targets,
+            unrecognized_fields=extra_fields(binding) if fields is None else fields,
+        )
+        return signed(content, signer or self.key)

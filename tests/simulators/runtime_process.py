@@ -1,0 +1,177 @@
+"""A runtime process in memory: what control sees behind the admin socket, with real counters."""
+
+import secrets
+from array import array
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.control.runtime_client import RuntimeRefusedError, RuntimeUnavailableError
+from edge_agent.control.v2_binary import Tensor
+from edge_agent.counters import CounterLabel, CounterWriter
+from edge_agent.runtime_api import ActiveRelease, ActiveSet, LoadedRelease, RuntimeStatus
+from edge_agent.state_dir import StateDir
+from fleet_protocol.manifest import Datatype, GoldenTensor
+from fleet_protocol.messages import ErrorKind
+from tests.simulators.device_releases import LABELS
+
+PID = 4711
+
+
+class SimulatedRuntime:
+    """Implements the agent's `Runtime`; boots from ``active.json`` like the real one.
+
+    Attributes:
+        models: what a version computes; one that is not named doubles its input.
+        unloadable: versions that the runtime refuses to load.
+        deadly: versions whose load kills the runtime.
+    """
+
+    def __init__(self, state: StateDir) -> None:
+        self.models: dict[str, Callable[[float], float]] = {}
+        self.unloadable: set[str] = set()
+        self.deadly: set[str] = set()
+        self.down = False
+        self.calls: list[str] = []
+        self._state = state
+        self._files = 0
+        self._epoch = ""
+        self._loaded: dict[tuple[str, str], ActiveRelease] = {}
+        self._active: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
+        self._counters: dict[tuple[str, str], CounterWriter] = {}
+        self.boot()
+
+    def boot(self) -> None:
+        """Begin a new life from ``active.json``; the old one ended without a word."""
+        self.down = False
+        self._epoch = secrets.token_hex(8)
+        self._loaded, self._active, self._failed, self._counters = {}, {}, {}, {}
+        path = self._state.active_set
+        releases = (
+            msgspec.json.decode(path.read_bytes(), type=ActiveSet).releases
+            if path.exists()
+            else []
+        )
+        for release in releases:
+            if self._state.blob(release.sha256).exists():
+                self._load(release)
+                self._active[release.family] = release.version
+            else:
+                self._failed[release.family] = "its file is gone"
+
+    def serving(self, family: str) -> str | None:
+        """Return the version that answers calls."""
+        return self._active.get(family)
+
+    def loaded(self) -> set[str]:
+        """Return the versions in memory."""
+        return {version for _, version in self._loaded}
+
+    def answer_calls(self, family: str, *, good: int = 0, bad: int = 0) -> None:
+        """Count calls of applications on the active version."""
+        counters = self._counters[family, self._active[family]]
+        for _ in range(good):
+            counters.answered(100.0)
+            counters.classified(0)
+        for _ in range(bad):
+            counters.failed(ErrorKind.BACKEND)
+
+    def status(self) -> RuntimeStatus:
+        self._called("status")
+        return RuntimeStatus(
+            epoch=self._epoch,
+            pid=PID,
+            releases=[
+                LoadedRelease(
+                    family=family,
+                    version=version,
+                    variant=release.variant,
+                    backend="onnxruntime",
+                    accelerator=release.accelerator,
+                    active=self._active.get(family) == version,
+                )
+                for (family, version), release in self._loaded.items()
+            ],
+            resident_bytes=len(self.calls),
+            backends={"onnxruntime": "1.0"},
+            failed=dict(self._failed),
+        )
+
+    def load(self, release: ActiveRelease) -> None:
+        self._called("load")
+        if release.version in self.deadly:
+            self.down = True
+            raise RuntimeUnavailableError("the runtime died while it loaded")
+        if release.version in self.unloadable:
+            raise RuntimeRefusedError("this is not a model", status=422)
+        if not self._state.blob(release.sha256).exists():
+            raise RuntimeRefusedError("the file is not among the blobs", status=422)
+        if (release.family, release.version) not in self._loaded:
+            self._load(release)
+
+    def activate(self, family: str, version: str) -> None:
+        self._called("activate")
+        if (family, version) not in self._loaded:
+            raise RuntimeRefusedError("not loaded", status=404)
+        self._active[family] = version
+        self._failed.pop(family, None)
+
+    def unload(self, family: str, version: str) -> None:
+        self._called("unload")
+        if self._active.get(family) == version:
+            raise RuntimeRefusedError("it is active", status=409)
+        self._drop(family, version)
+
+    def stop_family(self, family: str) -> None:
+        self._called("stop_family")
+        self._active.pop(family, None)
+        self._failed.pop(family, None)
+        for loaded_family, version in list(self._loaded):
+            if loaded_family == family:
+                self._drop(family, version)
+
+    def infer(
+        self,
+        family: str,
+        version: str,
+        inputs: Sequence[GoldenTensor],
+        outputs: Sequence[str],
+    ) -> dict[str, Tensor]:
+        self._called("infer")
+        if (family, version) not in self._loaded:
+            raise RuntimeRefusedError("not loaded", status=404)
+        model = self.models.get(version, _double)
+        values = array("f", inputs[0].data())
+        data = array("f", [model(value) for value in values]).tobytes()
+        return {outputs[0]: Tensor(outputs[0], Datatype.FP32, inputs[0].shape, data)}
+
+    def _called(self, name: str) -> None:
+        if self.down:
+            raise RuntimeUnavailableError("the runtime is down")
+        self.calls.append(name)
+
+    def _load(self, release: ActiveRelease) -> None:
+        self._files += 1
+        key = (release.family, release.version)
+        self._loaded[key] = release
+        label = CounterLabel(
+            epoch=self._epoch,
+            family=release.family,
+            version=release.version,
+            variant=release.variant,
+            classes=LABELS,
+        )
+        self._counters[key] = CounterWriter(self._counter_path(), label)
+
+    def _counter_path(self) -> Path:
+        return self._state.run / f"counters-{self._epoch}-{self._files}.bin"
+
+    def _drop(self, family: str, version: str) -> None:
+        if self._loaded.pop((family, version), None) is not None:
+            self._counters.pop((family, version)).close()
+
+
+def _double(value: float) -> float:
+    return 2 * value

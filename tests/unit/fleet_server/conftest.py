@@ -1,0 +1,47 @@
+"""A provisioned fleet per session, a copy of it and a database per test."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from fleet_server import migrate
+from fleet_server.database import Database, sqlite_url
+from tests.unit.fleet_server.authority import Fleet
+
+
+class FakeClock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **amount: float) -> None:
+        self.now += timedelta(**amount)
+
+
+@pytest.fixture(scope="session")
+def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    return Fleet.provision(tmp_path_factory.mktemp("authority") / "authority")
+
+
+@pytest.fixture
+def fleet(provisioned: Fleet, tmp_path: Path) -> Fleet:
+    return provisioned.copy_to(tmp_path / "authority")
+
+
+@pytest.fixture
+async def database(fleet: Fleet) -> AsyncIterator[Database]:
+    migrate.upgrade(fleet.data)
+    opened = Database(sqlite_url(fleet.data.database))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
