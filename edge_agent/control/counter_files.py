@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent import counters, pid_file
+from edge_agent import counters
 from edge_agent.control.runtime_client import Runtime, RuntimeRefusedError, RuntimeUnavailableError
 from edge_agent.counters import CountersError, Counts
-from edge_agent.state_dir import StateDir
 
 logger = logging.getLogger(__name__)
 
@@ -37,19 +36,19 @@ class Reading:
 
 
 class CounterFiles:
-    """Reads the counter files of a state directory; methods block their thread."""
+    """Reads the counter files below ``run/``; methods block their thread."""
 
     def __init__(
         self,
         *,
-        state: StateDir,
+        folder: Path,
         runtime: Runtime,
-        holder: Callable[[Path], int | None] = pid_file.holder,
+        runtime_pid: Callable[[], int | None],
     ) -> None:
-        self._run = state.run
-        self._runtime_pid = state.pid_file("runtime")
+        """Take where the files are and how to learn which runtime lives."""
+        self._run = folder
         self._runtime = runtime
-        self._holder = holder
+        self._runtime_pid = runtime_pid
 
     def read(self) -> Reading:
         """Read every file.
@@ -72,7 +71,7 @@ class CounterFiles:
 
     def _living(self) -> tuple[bool, str | None]:
         """Say that no runtime lives, or name the epoch of the one that does, if it answers."""
-        pid = self._holder(self._runtime_pid)
+        pid = self._runtime_pid()
         if pid is None:
             return True, None
         try:

@@ -159,9 +159,7 @@ class SimulatedRepository:
     def _publish(self, timestamp_expires: datetime | None = None) -> None:
         self._version += 1
         version = self._version
-        role = Targets(
-            version=version, expires=self._now + FAR_AWAY, targets=dict(self._targets)
-        )
+        role = Targets(version=version, expires=self._now + FAR_AWAY, targets=dict(self._targets))
         snapshot = Snapshot(
             version=version,
             expires=self._now + FAR_AWAY,
@@ -176,9 +174,7 @@ class SimulatedRepository:
             snapshot_meta=MetaFile(version),
         )
         self._files |= {
-            f"{METADATA_ROUTE}{version}.{self._family}.json": signed(
-                role, self._keys["publisher"]
-            ),
+            f"{METADATA_ROUTE}{version}.{self._family}.json": signed(role, self._keys["publisher"]),
             f"{METADATA_ROUTE}{version}.snapshot.json": signed(snapshot, self._keys["snapshot"]),
             f"{METADATA_ROUTE}timestamp.json": signed(timestamp, self._keys["timestamp"]),
         }
@@ -238,8 +234,10 @@ class Director:
         return self.assign_targets(
             device_id,
             version,
-            {one.manifest_path: target_file(one.manifest_path, one.manifest_bytes)
-             for one in releases},
+            {
+                one.manifest_path: target_file(one.manifest_path, one.manifest_bytes)
+                for one in releases
+            },
             expires=expires,
         )
 

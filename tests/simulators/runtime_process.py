@@ -50,9 +50,7 @@ class SimulatedRuntime:
         self._loaded, self._active, self._failed, self._counters = {}, {}, {}, {}
         path = self._state.active_set
         releases = (
-            msgspec.json.decode(path.read_bytes(), type=ActiveSet).releases
-            if path.exists()
-            else []
+            msgspec.json.decode(path.read_bytes(), type=ActiveSet).releases if path.exists() else []
         )
         for release in releases:
             if self._state.blob(release.sha256).exists():
