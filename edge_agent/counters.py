@@ -6,8 +6,8 @@ the file at its leisure; words are aligned, so it never sees half a number. Noth
 enters the kernel on the hot path.
 
 Layout, little-endian: 8 bytes magic, 8 bytes length of the label text, the label (JSON), padding
-up to `_WORDS_OFFSET`, then 64-bit words: closed, requests, one per `ErrorKind`, latency total in
-microseconds, one per latency bucket, one per class.
+up to `_WORDS_OFFSET`, then 64-bit words: closed, requests, one per kind of error that the label
+names, latency total in microseconds, one per latency bucket, one per class.
 """
 
 import mmap
@@ -32,7 +32,8 @@ _REQUESTS = 1
 _ERRORS = 2
 _TOTAL_US = _ERRORS + len(_ERROR_KINDS)
 _BUCKETS = _TOTAL_US + 1
-_CLASSES = _BUCKETS + MAX_INDEX + 1
+_BUCKET_COUNT = MAX_INDEX + 1
+_CLASSES = _BUCKETS + _BUCKET_COUNT
 
 
 class CountersError(AgentError):
@@ -47,6 +48,16 @@ class CounterLabel(msgspec.Struct, frozen=True, kw_only=True):
     version: Version
     variant: str
     classes: list[str] = []
+
+
+class _StoredLabel(CounterLabel, frozen=True, kw_only=True):
+    """The label in a file, which outlives the software that made it.
+
+    Attributes:
+        error_kinds: in the order of their words; the default is what the first files had.
+    """
+
+    error_kinds: tuple[str, ...] = ("bad_request", "backend")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,8 @@ class CounterWriter:
         Raises:
             CountersError: the file exists or cannot be written, or the label is too long.
         """
-        text = msgspec.json.encode(label)
+        stored = _StoredLabel(**msgspec.structs.asdict(label), error_kinds=_ERROR_KINDS)
+        text = msgspec.json.encode(stored)
         if _HEADER.size + len(text) > _WORDS_OFFSET:
             raise CountersError(
                 f"the labels of {label.family} {label.version} take {len(text)} bytes of JSON, "
@@ -133,22 +145,33 @@ def read(path: Path) -> Counts:
         magic, text_length = _HEADER.unpack_from(raw)
         if magic != _MAGIC:
             raise CountersError(f"{path} is not a counter file")
-        label = msgspec.json.decode(
-            raw[_HEADER.size : _HEADER.size + text_length], type=CounterLabel
+        stored = msgspec.json.decode(
+            raw[_HEADER.size : _HEADER.size + text_length], type=_StoredLabel
         )
         words = memoryview(raw)[_WORDS_OFFSET:].cast("Q")
-        class_counts = words[_CLASSES : _CLASSES + len(label.classes)].tolist()
-        buckets = words[_BUCKETS:_CLASSES].tolist()
-    except (OSError, struct.error, msgspec.DecodeError, IndexError, TypeError) as error:
+        total = _ERRORS + len(stored.error_kinds)
+        first_class = total + 1 + _BUCKET_COUNT
+        class_counts = words[first_class : first_class + len(stored.classes)].tolist()
+        buckets = words[total + 1 : first_class].tolist()
+        errors = dict(zip(stored.error_kinds, words[_ERRORS:total].tolist(), strict=True))
+    except (
+        OSError, struct.error, msgspec.DecodeError, IndexError, TypeError, ValueError,
+    ) as error:  # fmt: skip
         raise CountersError(f"cannot read the counter file {path}: {error}") from error
     return Counts(
-        label=label,
+        label=CounterLabel(
+            epoch=stored.epoch,
+            family=stored.family,
+            version=stored.version,
+            variant=stored.variant,
+            classes=stored.classes,
+        ),
         closed=bool(words[_CLOSED]),
         requests=words[_REQUESTS],
-        errors={kind: words[_ERRORS + at] for at, kind in enumerate(_ERROR_KINDS)},
+        errors={kind: errors.get(kind, 0) for kind in _ERROR_KINDS},
         latency_us=Histogram(
             buckets={index: count for index, count in enumerate(buckets) if count},
-            total=float(words[_TOTAL_US]),
+            total=float(words[total]),
         ),
-        classes=dict(zip(label.classes, class_counts, strict=True)),
+        classes=dict(zip(stored.classes, class_counts, strict=True)),
     )

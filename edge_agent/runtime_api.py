@@ -21,6 +21,8 @@ class ActiveRelease(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         sha256: names the file below ``blobs/``; control has verified it before it says so.
         accelerator: where to run it, ``cpu`` for the plain backend.
+        backend: which backend runs it; empty for the first that serves format and accelerator.
+        choice: for a person: why this variant runs here and not another one of the release.
     """
 
     family: Family
@@ -31,6 +33,8 @@ class ActiveRelease(msgspec.Struct, frozen=True, kw_only=True):
     sha256: Sha256
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
+    backend: str = ""
+    choice: str = ""
 
 
 class ActiveSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +59,22 @@ class LoadedRelease(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     accelerator: str
     active: bool
+    choice: str = ""
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """What one backend can do with one format on one accelerator of this machine.
+
+    Attributes:
+        version: of the backend's library; empty where it is not usable.
+        problem: why not, as a sentence; empty where it works.
+    """
+
+    backend: str
+    version: str
+    format: Format
+    accelerator: str
+    problem: str = ""
 
 
 class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +83,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         epoch: unique to one life of the runtime process.
         backends: name of each usable backend to its library's version.
+        placements: what runs where, and why not for the rest; empty until that has been found out.
         failed: families of ``active.json`` that could not be loaded, with the reason.
     """
 
@@ -72,3 +93,4 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     resident_bytes: int
     backends: dict[str, str]
     failed: dict[str, str] = {}
+    placements: list[Placement] = []

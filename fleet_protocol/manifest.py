@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from fleet_protocol import bytes_tensor
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.names import Family, FileName, Sha256, Version
 
@@ -25,7 +26,11 @@ Shape = Annotated[list[Dimension], msgspec.Meta(max_length=8)]
 
 
 class Datatype(StrEnum):
-    """Tensor datatypes of the Open Inference Protocol V2 that have a fixed size."""
+    """Tensor datatypes of the Open Inference Protocol V2.
+
+    All but BYTES, whose elements are byte strings (`fleet_protocol.bytes_tensor`), have a fixed
+    size.
+    """
 
     BOOL = "BOOL"
     UINT8 = "UINT8"
@@ -39,6 +44,7 @@ class Datatype(StrEnum):
     FP16 = "FP16"
     FP32 = "FP32"
     FP64 = "FP64"
+    BYTES = "BYTES"
 
 
 ITEM_BYTES: dict[Datatype, int] = {
@@ -55,6 +61,7 @@ ITEM_BYTES: dict[Datatype, int] = {
     Datatype.INT64: 8,
     Datatype.FP64: 8,
 }
+"""Size of one element; BYTES has none."""
 
 
 class Format(StrEnum):
@@ -85,7 +92,10 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class GoldenTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A concrete tensor: little-endian, row-major bytes in base64."""
+    """A concrete tensor: little-endian, row-major bytes in base64.
+
+    A BYTES tensor has each element behind its length, as `fleet_protocol.bytes_tensor` says.
+    """
 
     name: Text
     datatype: Datatype
@@ -102,6 +112,9 @@ class GoldenTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raw = base64.b64decode(self.data_base64, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ProtocolError(f"golden tensor {self.name!r} is not base64: {error}") from error
+        if self.datatype is Datatype.BYTES:
+            self._check_elements(raw)
+            return raw
         expected = math.prod(self.shape) * ITEM_BYTES[self.datatype]
         if len(raw) != expected:
             raise ProtocolError(
@@ -109,6 +122,12 @@ class GoldenTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 f"{self.shape} takes {expected}"
             )
         return raw
+
+    def _check_elements(self, raw: bytes) -> None:
+        try:
+            bytes_tensor.unpack(raw, math.prod(self.shape))
+        except ProtocolError as error:
+            raise ProtocolError(f"golden tensor {self.name!r}: {error}") from error
 
 
 class GoldenVector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

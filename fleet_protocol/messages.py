@@ -34,6 +34,8 @@ class ErrorKind(StrEnum):
     """The caller's fault: malformed body, wrong shape or datatype."""
     BACKEND = "backend"
     """The runtime failed on a well-formed call; this one counts against a release."""
+    REFUSED = "refused"
+    """Well-formed but not run: the queue was full or the call's deadline could not be met."""
 
 
 class ModelWindow(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,14 +6,17 @@ from fastapi import FastAPI
 
 from fleet_server import health, http_errors
 from fleet_server.assignments import routes as assignments
+from fleet_server.body_limit import BodyLimit
 from fleet_server.devices import routes as devices
 from fleet_server.releases import routes as releases
 from fleet_server.request_log import RequestLog
 from fleet_server.services import Services
 from fleet_server.telemetry import routes as telemetry
 
-MAX_BODY_BYTES = 1024 * 1024
-"""Of every request but uploads, which have bounds of their own."""
+_BODY_LIMITS = {
+    "/device/v1/enroll": devices.MAX_ENROLL_BYTES,
+    "/api/v1/releases": None,  # each part of an upload is bounded by what is signed
+}
 
 
 def create_app(services: Services) -> FastAPI:
@@ -24,7 +27,6 @@ def create_app(services: Services) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
-        max_body_size=MAX_BODY_BYTES,
     )
     app.state.services = services
     for router in (
@@ -39,5 +41,6 @@ def create_app(services: Services) -> FastAPI:
     ):
         app.include_router(router)
     http_errors.install(app)
+    app.add_middleware(BodyLimit, limits=_BODY_LIMITS)
     app.add_middleware(RequestLog)
     return app

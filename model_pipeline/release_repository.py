@@ -28,8 +28,9 @@ from tuf.api.exceptions import (
 )
 from tuf.api.metadata import DelegatedRole, Metadata, Snapshot, TargetFile, Targets
 from tuf.api.serialization import DeserializationError
-from tuf.ngclient import Updater, UpdaterConfig
+from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
+from tuf.ngclient.updater import Updater
 
 from model_pipeline.bundle import BundledFile
 from model_pipeline.errors import PipelineError

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 from tuf.api.exceptions import DownloadError, DownloadHTTPError
-from tuf.ngclient import FetcherInterface
+from tuf.ngclient.fetcher import FetcherInterface
 
 from model_pipeline.errors import PipelineError
 

@@ -35,7 +35,9 @@ The order in which a fleet comes to life, each line on the machine that is named
    machine), then `skerry agent enroll --server https://fleet.example.org:8443 --claim cam-01.json`
    and `skerry agent run` (device).
 
-5. `skerry fleet assign fashion_mnist 1.0.0 --all` (operator) lets the devices run the release.
+5. `skerry fleet assign fashion_mnist 1.0.0 --all --server https://fleet.example.org:8443
+   --ca authority/public/fleet-ca.crt --token-file token` (operator)
+   lets the devices run the release.
 
 `skerry demo` does all of this on one machine.
 """

@@ -44,6 +44,11 @@ class Fetching:
         ):
             self._running.cancelled.set()
 
+    async def finished(self) -> None:
+        """Wait until no fetch is under way."""
+        while self._running is not None:
+            await asyncio.shield(self._running.task)
+
     async def stop(self) -> None:
         """Cancel the fetch under way and wait for its end."""
         if self._running is not None:

@@ -20,8 +20,10 @@ from edge_agent.inference.errors import (
 )
 from edge_agent.inference.inference_call import Call, Clock
 from edge_agent.inference.release_loader import ReleaseLoader
+from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.tensors import Tensor
+from edge_agent.inference.workers import Workers
 from edge_agent.runtime_api import ActiveRelease, LoadedRelease, RuntimeStatus
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class DataPlane:
         loader: ReleaseLoader,
         clock: Clock,
         workers: int,
+        limits: Callable[[ActiveRelease], QueueLimits] | None = None,
     ) -> None:
         """Start with nothing.
 
@@ -51,10 +54,12 @@ class DataPlane:
             loader: makes releases of files; only ever called in one thread of ours.
             clock: times calls.
             workers: how many calls may run beside the event loop at once.
+            limits: what the scheduler of a release is told; by default it may use all workers.
         """
         self._loader = loader
         self._clock = clock
-        self._runners = ThreadPoolExecutor(workers, thread_name_prefix="infer")
+        self._workers = Workers(workers)
+        self._limits = limits or (lambda _: QueueLimits(instances=workers))
         # One thread: two loads at once would double the peak of memory.
         self._loading_thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loading = asyncio.Lock()
@@ -69,12 +74,13 @@ class DataPlane:
         return Call(served, started=started, counted=counted, clock=self._clock)
 
     async def run_in_thread(self, call: Call, feed: list[Tensor]) -> list[Tensor]:
-        """Run a call's model without holding the event loop.
+        """Run a call's model without holding the event loop, when it is its turn.
 
         Raises:
             BackendError: the library failed.
+            RefusedError: it was not run; the queue is full or the deadline cannot be met.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._runners, call.run, feed)
+        return await call.run_in_turn(feed)
 
     def active(self, family: str, version: str | None = None) -> ServedRelease:
         """Return the active release of a family, which must have the version if one is given.
@@ -151,6 +157,9 @@ class DataPlane:
                 if len(self._held) >= _MAX_HELD:
                     raise ConflictError(f"{_MAX_HELD} releases are loaded; unload some first")
                 served = await self._in_loading_thread(partial(self._loader.load, release))
+                served.schedule(
+                    limits=self._limits(release), workers=self._workers, clock=self._clock
+                )
                 self._held[key] = served
                 logger.info("release_loaded", extra=_fields(served))
         if served.release != release:
@@ -212,7 +221,7 @@ class DataPlane:
         tasks += self._retiring
         if tasks and (await asyncio.wait(tasks, timeout=timeout_s))[1]:
             return False
-        self._runners.shutdown()
+        self._workers.close()
         self._loading_thread.shutdown()
         return True
 
@@ -235,6 +244,7 @@ class DataPlane:
 
     async def _let_go(self, served: ServedRelease) -> None:
         await served.drained()
+        served.scheduler.close()
         await self._in_loading_thread(served.close)
         logger.info("release_unloaded", extra=_fields(served))
 

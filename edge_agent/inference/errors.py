@@ -19,6 +19,23 @@ class UnavailableError(InferenceError):
     """The device should be able to answer but cannot at the moment."""
 
 
+class RefusedError(InferenceError):
+    """The call was not run because there is too much to do.
+
+    Attributes:
+        retry_after_s: when it may go better, None if nobody can say.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        """Keep what the answer needs."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineError(RefusedError):
+    """The call was not run because its answer would come after its deadline."""
+
+
 class ConflictError(InferenceError):
     """An admin request contradicts what the runtime holds."""
 

@@ -7,6 +7,7 @@ from edge_agent.inference.errors import (
     BackendError,
     ConflictError,
     LoadError,
+    RefusedError,
     RequestError,
     UnavailableError,
     UnknownModelError,
@@ -48,6 +49,8 @@ def error_response(error: Exception) -> HttpResponse:
     """Return the answer for an error."""
     if isinstance(error, HttpError):
         return failure_response(error.status, str(error), allow=error.allow)
+    if isinstance(error, RefusedError):
+        return failure_response(503, str(error), retry_after_s=error.retry_after_s)
     status = _STATUSES.get(type(error))
     if status is not None:
         return failure_response(status, str(error))

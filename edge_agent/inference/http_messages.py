@@ -1,5 +1,6 @@
 """HTTP requests and answers as the runtime sees them, without sockets."""
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -79,10 +80,22 @@ def json_response(body: msgspec.Struct | dict[str, int], status: int = 200) -> H
     return HttpResponse(status=status, parts=[msgspec.json.encode(body)])
 
 
-def failure_response(status: int, message: str, *, allow: str | None = None) -> HttpResponse:
-    """Return an answer that says what went wrong."""
+def failure_response(
+    status: int, message: str, *, allow: str | None = None, retry_after_s: float | None = None
+) -> HttpResponse:
+    """Return an answer that says what went wrong.
+
+    Args:
+        status: 4xx or 5xx.
+        message: for the caller.
+        allow: the methods that the path has, for 405.
+        retry_after_s: when it may go better; sent as whole seconds, at least one.
+    """
+    headers = f"Allow: {allow}\r\n" if allow else ""
+    if retry_after_s is not None:
+        headers += f"Retry-After: {max(1, math.ceil(retry_after_s))}\r\n"
     return HttpResponse(
         status=status,
         parts=[msgspec.json.encode(Failure(error=message))],
-        extra_headers=f"Allow: {allow}\r\n" if allow else "",
+        extra_headers=headers,
     )

@@ -1,11 +1,17 @@
-"""One inference call: keeps its release in memory and counts how it ends."""
+"""One inference call: keeps its release in memory, counts how it ends and how long it took."""
 
+import math
 from collections.abc import Callable
 from types import TracebackType
 
-from edge_agent.inference.errors import RequestError
+from edge_agent.inference import batches
+from edge_agent.inference.errors import RefusedError, RequestError
+from edge_agent.inference.scheduler import Outputs, Pending
+from edge_agent.inference.scheduling import DEFAULT_PRIORITY
 from edge_agent.inference.served_release import ServedRelease
+from edge_agent.inference.statistics import Timeline
 from edge_agent.inference.tensors import Tensor
+from edge_agent.inference.v2_codec import InferenceRequest
 from fleet_protocol.messages import ErrorKind
 
 Clock = Callable[[], float]
@@ -16,10 +22,13 @@ class Call:
     """A call on a release.
 
     It is a context manager around everything from reading the request to encoding the answer. The
-    exception that leaves it decides how the call is counted; none counts as a success.
+    exception that leaves it decides how the call is counted; none counts as a success. What was
+    cancelled is not counted: nobody gets an answer.
     """
 
-    __slots__ = ("_clock", "_counted", "_deferred", "_outputs", "_started", "release")
+    __slots__ = (
+        "_clock", "_counted", "_deadline", "_deferred", "_level", "_outputs", "line", "release",
+    )  # fmt: skip
 
     def __init__(
         self, release: ServedRelease, *, started: float, counted: bool, clock: Clock
@@ -29,31 +38,88 @@ class Call:
         Args:
             release: that answers.
             started: when the last byte of the request arrived, on the clock.
-            counted: False leaves it out of the counters.
+            counted: False leaves it out of counters and statistics.
             clock: in seconds, monotonic.
         """
         self.release = release
-        self._started = started
+        self.line = Timeline(started)
         self._counted = counted
         self._clock = clock
         self._deferred = False
-        self._outputs: list[Tensor] | None = None
+        self._deadline = math.inf
+        self._level = DEFAULT_PRIORITY
+        self._outputs: Outputs | None = None
         release.in_flight += 1
 
-    def runs_inline(self, feed: list[Tensor]) -> bool:
-        """Say whether the call is short enough to run on the event loop."""
+    def feed(self, request: InferenceRequest) -> batches.Feed:
+        """Return the inputs in the order of the release; keep timeout and priority.
+
+        Raises:
+            RequestError: inputs or requested outputs are not the release's.
+        """
+        if request.timeout_us:
+            self._deadline = self.line.started + request.timeout_us * 1e-6
+        if request.priority:
+            self._level = request.priority
+        return self.release.feed(request)
+
+    def runs_inline(self, feed: batches.Feed) -> bool:
+        """Say whether `run` may be called on the event loop: the call is short, nobody waits.
+
+        Raises:
+            DeadlineError: it would run at once and still too late.
+        """
+        release = self.release
+        if release.batchable:
+            self.line.items = feed[0].shape[0]
         total = 0
         for tensor in feed:
             total += len(tensor.data)
-        return total <= self.release.inline_bytes
+        if total > release.inline_bytes or not release.scheduler.vacant:
+            return False
+        if self._deadline != math.inf:
+            release.scheduler.check_deadline(self.line, self._deadline)
+        return True
 
-    def run(self, feed: list[Tensor]) -> list[Tensor]:
-        """Run the model.
+    def run(self, feed: batches.Feed) -> Outputs:
+        """Run the model here and now.
 
         Raises:
             BackendError: the library failed.
         """
-        self._outputs = self.release.model.run(feed)
+        line, clock = self.line, self._clock
+        line.queued = line.began = began = clock()
+        outputs = self.release.model.run(feed)
+        line.ended = ended = clock()
+        self.release.scheduler.run_times.observe(line.items, ended - began)
+        self._outputs = outputs
+        return outputs
+
+    async def run_in_turn(self, feed: batches.Feed) -> Outputs:
+        """Run the model in a thread when it is this call's turn.
+
+        Raises:
+            BackendError: the library failed.
+            RefusedError: it was not run; the queue is full or the deadline cannot be met.
+        """
+        release, line = self.release, self.line
+        scheduler = release.scheduler
+        line.queued = self._clock()
+        if release.batchable:
+            line.items = feed[0].shape[0]
+        pending = Pending(
+            feed=feed,
+            line=line,
+            level=self._level,
+            deadline=self._deadline,
+            batch_key=batches.key(feed) if scheduler.batching and release.batchable else None,
+        )
+        future = scheduler.submit(pending)
+        try:
+            self._outputs = await future
+        finally:
+            if not future.done() or future.cancelled():
+                scheduler.withdraw(pending)
         return self._outputs
 
     def defer(self) -> None:
@@ -78,12 +144,23 @@ class Call:
             self.release.leave()
 
     def _count(self, error: BaseException | None) -> None:
-        counters = self.release.counters
+        release, line = self.release, self.line
+        answered = self._clock()
         if error is None:
-            counters.answered((self._clock() - self._started) * 1e6)
-            for winner in self.release.winners(self._outputs or []):
+            counters = release.counters
+            counters.answered((answered - line.started) * 1e6)
+            for winner in release.winners(self._outputs or []):
                 counters.classified(winner)
-        elif isinstance(error, RequestError):
-            counters.failed(ErrorKind.BAD_REQUEST)
-        else:
-            counters.failed(ErrorKind.BACKEND)
+            release.statistics.answered(line, answered)
+        elif isinstance(error, Exception):
+            kind = _kind(error)
+            release.counters.failed(kind)
+            release.statistics.failed(kind, line, answered)
+
+
+def _kind(error: Exception) -> ErrorKind:
+    if isinstance(error, RequestError):
+        return ErrorKind.BAD_REQUEST
+    if isinstance(error, RefusedError):
+        return ErrorKind.REFUSED
+    return ErrorKind.BACKEND

@@ -1,7 +1,8 @@
 """The ``data`` field of a V2 tensor in JSON, to bytes and back.
 
 The values may be flat in row-major order or nested as the shape says. They are read as the
-datatype asks (a float is no integer, a bool no number) and must lie in its range.
+datatype asks (a float is no integer, a bool no number) and must lie in its range. The elements of
+BYTES are strings, which travel as UTF-8. FP16 has no form in JSON, as with Triton.
 """
 
 import functools
@@ -15,12 +16,14 @@ from typing import cast
 
 import msgspec
 
-from edge_agent.inference.errors import RequestError
+from edge_agent.inference.errors import BackendError, RequestError
 from edge_agent.inference.tensors import Data, Tensor, described
+from fleet_protocol import bytes_tensor
+from fleet_protocol.errors import ProtocolError
 from fleet_protocol.manifest import Datatype
 
 _D = Datatype
-_FLOATS = frozenset({_D.FP16, _D.FP32, _D.FP64})
+_FLOATS = frozenset({_D.FP32, _D.FP64})
 _STRUCT_CODES: dict[Datatype, str] = {
     _D.BOOL: "?",
     _D.UINT8: "B",
@@ -31,7 +34,6 @@ _STRUCT_CODES: dict[Datatype, str] = {
     _D.INT16: "h",
     _D.INT32: "i",
     _D.INT64: "q",
-    _D.FP16: "e",
     _D.FP32: "f",
     _D.FP64: "d",
 }
@@ -46,8 +48,13 @@ def to_bytes(raw: Data, *, name: str, datatype: Datatype, shape: Sequence[int]) 
 
     Raises:
         RequestError: not a list, nested otherwise than the shape, a value of another type or out
-            of the datatype's range, or too many or too few of them.
+            of the datatype's range, too many or too few of them, or FP16.
     """
+    if datatype is _D.FP16:
+        raise RequestError(
+            f"input {name!r}: FP16 does not travel as JSON; send it as binary data "
+            "(binary_data_size)"
+        )
     opening = _OPENING.match(raw)
     depth = opening.group().count(b"[") if opening else 0
     # Below an empty dimension there is nothing to nest.
@@ -67,6 +74,8 @@ def to_bytes(raw: Data, *, name: str, datatype: Datatype, shape: Sequence[int]) 
             f"the data of input {name!r} does not have the {math.prod(shape)} values, nested "
             f"as the shape says or flat, of {described(datatype, shape)}"
         )
+    if datatype is _D.BYTES:
+        return bytes_tensor.pack(map(str.encode, cast("list[str]", flat)))
     try:
         return struct.pack(f"<{len(flat)}{_STRUCT_CODES[datatype]}", *flat)
     except (struct.error, OverflowError):
@@ -79,22 +88,35 @@ def to_values(tensor: Tensor) -> tuple[object, ...]:
     """Return the values of a tensor, flat, for JSON.
 
     Raises:
-        RequestError: there are too many, or one is infinite or not a number, which JSON cannot
-            carry.
+        RequestError: there are too many, they are FP16, or one is infinite, not a number or not
+            UTF-8, which JSON cannot carry.
     """
+    if tensor.datatype is _D.FP16:
+        raise _not_for_json(tensor, "is FP16, which does not travel as JSON")
     count = math.prod(tensor.shape)
     if count > MAX_VALUES:
-        raise RequestError(
-            f"output {tensor.name!r} has {count} values, at most {MAX_VALUES} are sent as JSON: "
-            'ask for it as binary data ("binary_data": true)'
-        )
+        raise _not_for_json(tensor, f"has {count} values, at most {MAX_VALUES} are sent as JSON")
+    if tensor.datatype is _D.BYTES:
+        return _texts(tensor, count)
     values = struct.unpack(f"<{count}{_STRUCT_CODES[tensor.datatype]}", tensor.data)
     if tensor.datatype in _FLOATS and not all(map(math.isfinite, values)):
-        raise RequestError(
-            f"output {tensor.name!r} holds infinities or NaN, which JSON cannot carry: "
-            'ask for it as binary data ("binary_data": true)'
-        )
+        raise _not_for_json(tensor, "holds infinities or NaN, which JSON cannot carry")
     return values
+
+
+def _texts(tensor: Tensor, count: int) -> tuple[object, ...]:
+    try:
+        return tuple(element.decode() for element in bytes_tensor.unpack(tensor.data, count))
+    except UnicodeDecodeError:
+        raise _not_for_json(tensor, "holds bytes that are not UTF-8") from None
+    except ProtocolError as error:
+        raise BackendError(f"output {tensor.name!r} is no BYTES tensor: {error}") from error
+
+
+def _not_for_json(tensor: Tensor, why: str) -> RequestError:
+    return RequestError(
+        f'output {tensor.name!r} {why}: ask for it as binary data ("binary_data": true)'
+    )
 
 
 @functools.cache
@@ -104,6 +126,8 @@ def _decoder(datatype: Datatype, depth: int) -> msgspec.json.Decoder[list[object
         nested = float
     elif datatype is Datatype.BOOL:
         nested = bool
+    elif datatype is Datatype.BYTES:
+        nested = str
     for _ in range(depth):
         nested = GenericAlias(list, (nested,))
     return msgspec.json.Decoder(cast("type[list[object]]", nested))

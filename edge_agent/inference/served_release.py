@@ -1,14 +1,24 @@
 """One release in memory: its model, its counters, the calls in flight on it."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 
 from edge_agent.counters import CounterWriter
+from edge_agent.inference import batches
 from edge_agent.inference.backends.base import Model
 from edge_agent.inference.errors import RequestError
+from edge_agent.inference.scheduler import Scheduler
+from edge_agent.inference.scheduling import QueueLimits
+from edge_agent.inference.statistics import ReleaseStatistics
 from edge_agent.inference.tensors import Tensor, described
 from edge_agent.inference.v2_codec import InferenceRequest
+from edge_agent.inference.workers import Workers
 from edge_agent.runtime_api import ActiveRelease
 from fleet_protocol.manifest import TensorSpec, shape_fits
+
+Clock = Callable[[], float]
+"""Seconds, monotonic."""
 
 
 class ServedRelease:
@@ -37,12 +47,33 @@ class ServedRelease:
         self.model = model
         self.counters = counters
         self.inline_bytes = inline_bytes
+        self.batchable = batches.has_batch_dimension(release)
+        self.statistics = ReleaseStatistics()
+        self.scheduler: Scheduler
         self.in_flight = 0
         self._idle: asyncio.Event | None = None
         self._input_specs = {spec.name: spec for spec in release.inputs}
         self._output_names = {spec.name for spec in release.outputs}
         self._classified = next(
             (at for at, spec in enumerate(release.outputs) if spec.labels), None
+        )
+
+    def schedule(self, *, limits: QueueLimits, workers: Workers, clock: Clock) -> None:
+        """Make the scheduler, on the event loop, before the first call.
+
+        Args:
+            limits: for this release.
+            workers: the threads, shared with other releases.
+            clock: in seconds, monotonic.
+        """
+        self.scheduler = Scheduler(
+            name=self.name,
+            run=self.model.run,
+            limits=limits if self.batchable else replace(limits, max_batch=1),
+            workers=workers,
+            clock=clock,
+            hold=self.enter,
+            let_go=self.leave,
         )
 
     def feed(self, request: InferenceRequest) -> list[Tensor]:
@@ -102,8 +133,12 @@ class ServedRelease:
         self.counters.close()
         self.model.close()
 
+    def enter(self) -> None:
+        """Keep the release in memory until `leave`."""
+        self.in_flight += 1
+
     def leave(self) -> None:
-        """Take one call out of flight."""
+        """Take one call, or one run, out of flight."""
         self.in_flight -= 1
         if not self.in_flight and self._idle is not None:
             self._idle.set()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from fleet_protocol.bytes_tensor import LENGTH_BYTES
 from fleet_protocol.manifest import ITEM_BYTES, Datatype
 
 Data = bytes | bytearray | memoryview
@@ -19,7 +20,8 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     """A concrete tensor.
 
     Attributes:
-        data: ``size_bytes(datatype, shape)`` bytes, which nobody changes while the tensor lives.
+        data: ``size_bytes(datatype, shape)`` bytes, which nobody changes while the tensor lives;
+            of BYTES at least so many, in the form of `fleet_protocol.bytes_tensor`.
     """
 
     name: str
@@ -29,7 +31,12 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def size_bytes(datatype: Datatype, shape: Sequence[int]) -> int:
-    """Return how many bytes a tensor takes."""
+    """Return how many bytes a tensor takes.
+
+    For BYTES it is the least: so many zeros are so many empty elements.
+    """
+    if datatype is Datatype.BYTES:
+        return math.prod(shape) * LENGTH_BYTES
     return math.prod(shape) * ITEM_BYTES[datatype]
 
 

@@ -1,8 +1,10 @@
 """Bytes to inference requests and answers to bytes: V2 JSON and the binary tensor data extension.
 
 Pure: no I/O, no model. Whether the tensors are what a model takes is the data plane's question.
+Tensors in shared memory are named here and fetched in `edge_agent.inference.shared_memory`.
 """
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -10,14 +12,32 @@ import msgspec
 from edge_agent.inference import json_data, v2_messages
 from edge_agent.inference.errors import RequestError
 from edge_agent.inference.tensors import Data, Tensor, described, size_bytes
-from fleet_protocol.manifest import Datatype
+from fleet_protocol import bytes_tensor
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.manifest import Datatype, TensorSpec
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
 """Reading JSON holds the interpreter, so everybody else waits: more data than this comes binary."""
 
+MAX_ELEMENTS = 1 << 16
+"""Of one BYTES input: they are walked one by one, which keeps everybody else waiting."""
+
 _DATATYPES: dict[str, Datatype] = {datatype.value: datatype for datatype in Datatype}
+_CHECKED = frozenset({Datatype.BOOL, Datatype.BYTES})
 _REQUEST = msgspec.json.Decoder(v2_messages.Request)
 _ENCODER = msgspec.json.Encoder()
+
+
+class Slice(msgspec.Struct, frozen=True, kw_only=True):
+    """A place in a registered shared memory region.
+
+    Attributes:
+        offset: from the beginning of the region.
+    """
+
+    region: str
+    offset: int
+    byte_size: int
 
 
 class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,12 +47,23 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
         id: the caller's, returned with the answer; empty if there is none.
         outputs: names in the order wanted, each with "as binary data"; None for all outputs.
         binary_output: how outputs travel when ``outputs`` does not say.
+        timeout_us: from the arrival of the request to its answer; 0 for no limit.
+        priority: 1 is first; 0 for the default.
+        classes: outputs of which so many of the highest classes are wanted instead of the values.
+        shared_inputs: inputs that lie in shared memory; their data are empty until
+            `shared_memory.Regions.filled`.
+        shared_outputs: outputs that shall be put into shared memory.
     """
 
     id: str
     inputs: list[Tensor]
     outputs: dict[str, bool] | None
     binary_output: bool
+    timeout_us: int = 0
+    priority: int = 0
+    classes: dict[str, int] = {}
+    shared_inputs: dict[str, Slice] = {}
+    shared_outputs: dict[str, Slice] = {}
 
 
 class EncodedAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,12 +78,15 @@ class EncodedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     parts: list[Data]
 
 
-def decode_request(body: Data, header_length: int | None) -> InferenceRequest:
+def decode_request(
+    body: Data, header_length: int | None, *, shared_memory: bool = False
+) -> InferenceRequest:
     """Read a request.
 
     Args:
         body: the whole body; tensors of the answer refer to its memory.
         header_length: the ``Inference-Header-Content-Length``, None if the caller sent none.
+        shared_memory: whether tensors may lie in shared memory.
 
     Raises:
         RequestError: the bytes are not a request; the message says where and why.
@@ -65,12 +99,51 @@ def decode_request(body: Data, header_length: int | None) -> InferenceRequest:
             f"Inference-Header-Content-Length is {header_length}, the body has {len(view)} bytes"
         )
     message = _decode_json(view[:header_length])
-    requested = _requested_outputs(message)
-    return InferenceRequest(
+    request = InferenceRequest(
         id=message.id,
         inputs=_inputs(message.inputs, view[header_length:]),
-        outputs=requested,
+        outputs=_requested_outputs(message),
         binary_output=message.parameters.binary_data_output,
+        timeout_us=message.parameters.timeout,
+        priority=message.parameters.priority,
+        classes=_classes(message.outputs),
+        shared_inputs=_shared(message.inputs, "input"),
+        shared_outputs=_shared(message.outputs, "output"),
+    )
+    if not shared_memory and (request.shared_inputs or request.shared_outputs):
+        name = next(iter(request.shared_inputs or request.shared_outputs))
+        raise RequestError(
+            f"{name!r} refers to shared memory, but shared memory is not enabled here "
+            "(setting runtime.shared_memory)"
+        )
+    return request
+
+
+def decode_raw(body: Data, inputs: Sequence[TensorSpec]) -> InferenceRequest:
+    """Read a request that is nothing but the data of the only input; all outputs come binary.
+
+    The size of the data decides about the dimension that the model leaves free. Where the batch
+    and one more are free the batch is 1, and a BYTES tensor has one element, which is the body.
+
+    Raises:
+        RequestError: the model is not one for such requests, or the size does not fit.
+    """
+    if len(inputs) != 1:
+        raise RequestError(
+            f"Inference-Header-Content-Length is 0, so the body is one raw tensor, but the model "
+            f"takes {len(inputs)} inputs: send an inference request object"
+        )
+    spec = inputs[0]
+    if spec.datatype is Datatype.BYTES:
+        data: Data = bytes_tensor.pack([bytes(body)])
+        shape = _raw_shape(spec, 1)
+    else:
+        items, rest = divmod(len(body), size_bytes(spec.datatype, []))
+        shape = _raw_shape(spec, 0 if rest else items)
+        data = body
+    tensor = Tensor(name=spec.name, datatype=spec.datatype, shape=shape, data=data)
+    return InferenceRequest(
+        id="", inputs=[checked_elements(tensor)], outputs=None, binary_output=True
     )
 
 
@@ -91,15 +164,20 @@ def encode_answer(
     described_outputs: list[v2_messages.Output] = []
     parts: list[Data] = [b""]
     for tensor, binary in _wanted(request, outputs):
-        if binary:
+        place = request.shared_outputs.get(tensor.name) if request.shared_outputs else None
+        parameters: v2_messages.BinarySize | v2_messages.SharedPlace | None = None
+        if place is not None:
+            parameters = v2_messages.SharedPlace(place.region, len(tensor.data), place.offset)
+        elif binary:
             parts.append(tensor.data)
+            parameters = v2_messages.BinarySize(len(tensor.data))
         described_outputs.append(
             v2_messages.Output(
                 name=tensor.name,
                 datatype=tensor.datatype.value,
                 shape=tensor.shape,
-                parameters=v2_messages.BinarySize(len(tensor.data)) if binary else None,
-                data=None if binary else json_data.to_values(tensor),
+                parameters=parameters,
+                data=None if parameters else json_data.to_values(tensor),
             )
         )
     parts[0] = _ENCODER.encode(
@@ -143,69 +221,121 @@ def _requested_outputs(message: v2_messages.Request) -> dict[str, bool] | None:
     for output in message.outputs:
         if output.name in requested:
             raise RequestError(f"output {output.name!r} is requested twice")
-        if output.parameters.classification:
-            raise RequestError(
-                f"output {output.name!r}: the classification extension is not offered; ask for "
-                "the scores and choose the largest"
-            )
-        if output.parameters.shared_memory_region is not None:
-            raise RequestError(f"output {output.name!r}: shared memory is not enabled here")
         binary = output.parameters.binary_data
         requested[output.name] = message.parameters.binary_data_output if binary is None else binary
     return requested
 
 
-def _inputs(inputs: Sequence[v2_messages.Input], binary: memoryview) -> list[Tensor]:
+def _classes(outputs: Sequence[v2_messages.RequestedOutput]) -> dict[str, int]:
+    classes: dict[str, int] = {}
+    for output in outputs:
+        if output.parameters.classification:
+            if output.parameters.shared_memory_region is not None:
+                raise RequestError(
+                    f"output {output.name!r}: classes cannot be put into shared memory"
+                )
+            classes[output.name] = output.parameters.classification
+    return classes
+
+
+def _shared(
+    entries: Sequence[v2_messages.Input] | Sequence[v2_messages.RequestedOutput], kind: str
+) -> dict[str, Slice]:
+    places: dict[str, Slice] = {}
+    for entry in entries:
+        parameters = entry.parameters
+        if parameters.shared_memory_region is None:
+            continue
+        if parameters.shared_memory_byte_size is None:
+            raise RequestError(f"{kind} {entry.name!r} needs shared_memory_byte_size")
+        places[entry.name] = Slice(
+            region=parameters.shared_memory_region,
+            offset=parameters.shared_memory_offset,
+            byte_size=parameters.shared_memory_byte_size,
+        )
+    return places
+
+
+def _raw_shape(spec: TensorSpec, items: int) -> list[int]:
+    free = [at for at, size in enumerate(spec.shape) if size == -1]
+    shape = [max(size, 1) if size == -1 else size for size in spec.shape]
+    if len(free) == 1 or (len(free) == 2 and free[0] == 0):  # noqa: PLR2004 (batch and one more)
+        rest = math.prod(shape)
+        shape[free[-1]] = items // rest if rest else 0
+    if len(free) > 2 or (len(free) == 2 and free[0]) or math.prod(shape) != items:  # noqa: PLR2004
+        raise RequestError(
+            f"Inference-Header-Content-Length is 0, so the body is the raw tensor {spec.name!r}, "
+            f"but its size does not say which shape of {described(spec.datatype, spec.shape)} it "
+            "has: send an inference request object"
+        )
+    return shape
+
+
+def _inputs(inputs: Sequence[v2_messages.Input], segments: Sequence[Data]) -> list[Tensor]:
     tensors: list[Tensor] = []
     names: set[str] = set()
-    offset = 0
-    for entry in inputs:
+    for entry, segment in zip(inputs, segments, strict=True):
         if entry.name in names:
             raise RequestError(f"input {entry.name!r} is given twice")
         names.add(entry.name)
-        size = entry.parameters.binary_data_size
-        tensors.append(_input(entry, binary[offset : offset + (size or 0)]))
-        offset += size or 0
-    if offset != len(binary):
-        raise RequestError(
-            f"{len(binary)} bytes follow the JSON, the inputs' binary_data_size add up to "
-            f"{offset}; Inference-Header-Content-Length must be the length of the JSON"
-        )
+        tensors.append(_input(entry, segment))
     return tensors
 
 
-def _input(entry: v2_messages.Input, binary: memoryview) -> Tensor:
+def _input(entry: v2_messages.Input, binary: Data) -> Tensor:
     datatype = _DATATYPES.get(entry.datatype)
     if datatype is None:
         raise RequestError(
             f"input {entry.name!r} has datatype {entry.datatype[:40]!r}; known are "
             f"{', '.join(_DATATYPES)}"
         )
-    if entry.parameters.shared_memory_region is not None:
-        raise RequestError(f"input {entry.name!r}: shared memory is not enabled here")
     text = memoryview(entry.data)
-    if (not text) == (entry.parameters.binary_data_size is None):
-        raise RequestError(f"input {entry.name!r} needs either data or binary_data_size")
+    shared = entry.parameters.shared_memory_region is not None
+    if bool(text) + (entry.parameters.binary_data_size is not None) + shared != 1:
+        raise RequestError(
+            f"input {entry.name!r} needs either data or binary_data_size or shared_memory_region"
+        )
     if text:
         data: Data = json_data.to_bytes(text, name=entry.name, datatype=datatype, shape=entry.shape)
-    else:
-        data = _checked_binary(entry, datatype, binary)
-    return Tensor(name=entry.name, datatype=datatype, shape=entry.shape, data=data)
+        return Tensor(name=entry.name, datatype=datatype, shape=entry.shape, data=data)
+    if shared:
+        _check_size(entry, datatype, entry.parameters.shared_memory_byte_size)
+        return Tensor(name=entry.name, datatype=datatype, shape=entry.shape, data=b"")
+    _check_size(entry, datatype, entry.parameters.binary_data_size)
+    if len(binary) != entry.parameters.binary_data_size:
+        raise RequestError(
+            f"input {entry.name!r} declares {entry.parameters.binary_data_size} bytes of binary "
+            f"data, only {len(binary)} are left in the body"
+        )
+    tensor = Tensor(name=entry.name, datatype=datatype, shape=entry.shape, data=binary)
+    return checked_elements(tensor) if datatype in _CHECKED else tensor
 
 
-def _checked_binary(entry: v2_messages.Input, datatype: Datatype, binary: memoryview) -> memoryview:
-    declared = entry.parameters.binary_data_size
+def _check_size(entry: v2_messages.Input, datatype: Datatype, declared: int | None) -> None:
     expected = size_bytes(datatype, entry.shape)
-    if declared != expected:
+    if datatype is not Datatype.BYTES and declared != expected:
         raise RequestError(
             f"input {entry.name!r} declares {declared} bytes of binary data, "
             f"{described(datatype, entry.shape)} takes {expected}"
         )
-    if len(binary) != expected:
-        raise RequestError(
-            f"input {entry.name!r} declares {declared} bytes of binary data, only {len(binary)} "
-            "are left in the body"
-        )
-    if datatype is Datatype.BOOL and binary.tobytes().translate(None, b"\0\1"):
-        raise RequestError(f"input {entry.name!r} is BOOL and has bytes other than 0 and 1")
-    return binary
+
+
+def checked_elements(tensor: Tensor) -> Tensor:
+    """Return a tensor whose data are sound; of most datatypes all are.
+
+    Raises:
+        RequestError: a BOOL that is neither 0 nor 1, or BYTES that are no elements.
+    """
+    if tensor.datatype is Datatype.BOOL and bytes(tensor.data).translate(None, b"\0\1"):
+        raise RequestError(f"input {tensor.name!r} is BOOL and has bytes other than 0 and 1")
+    if tensor.datatype is Datatype.BYTES:
+        count = math.prod(tensor.shape)
+        if count > MAX_ELEMENTS:
+            raise RequestError(
+                f"input {tensor.name!r} has {count} elements, at most {MAX_ELEMENTS} are read"
+            )
+        try:
+            bytes_tensor.unpack(tensor.data, count)
+        except ProtocolError as error:
+            raise RequestError(f"input {tensor.name!r} is no BYTES tensor: {error}") from error
+    return tensor

@@ -20,6 +20,8 @@ class InputParameters(msgspec.Struct, frozen=True):
 
     binary_data_size: Size | None = None
     shared_memory_region: str | None = None
+    shared_memory_offset: Size = 0
+    shared_memory_byte_size: Size | None = None
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -36,8 +38,10 @@ class OutputParameters(msgspec.Struct, frozen=True):
     """Parameters of one requested output."""
 
     binary_data: bool | None = None
-    classification: int = 0
+    classification: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
     shared_memory_region: str | None = None
+    shared_memory_offset: Size = 0
+    shared_memory_byte_size: Size | None = None
 
 
 class RequestedOutput(msgspec.Struct, frozen=True):
@@ -48,9 +52,16 @@ class RequestedOutput(msgspec.Struct, frozen=True):
 
 
 class RequestParameters(msgspec.Struct, frozen=True):
-    """Parameters of the whole request."""
+    """Parameters of the whole request.
+
+    Attributes:
+        timeout: in microseconds.
+        priority: 1 is the highest; 0 leaves it to the server.
+    """
 
     binary_data_output: bool = False
+    timeout: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    priority: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 0
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -68,13 +79,21 @@ class BinarySize(msgspec.Struct, frozen=True):
     binary_data_size: int
 
 
+class SharedPlace(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Parameters of an output whose data lie in a shared memory region."""
+
+    shared_memory_region: str
+    shared_memory_byte_size: int
+    shared_memory_offset: int = 0
+
+
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One output; ``data`` or ``parameters``."""
+    """One output; ``data``, or ``parameters`` that say where they are."""
 
     name: str
     datatype: str
     shape: list[int]
-    parameters: BinarySize | None = None
+    parameters: BinarySize | SharedPlace | None = None
     data: tuple[object, ...] | None = None
 
 

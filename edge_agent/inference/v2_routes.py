@@ -94,7 +94,7 @@ class V2Routes:
                     "the body as it is"
                 )
             query = v2_codec.decode_request(request.body, request.header_length)
-            feed = served.feed(query)
+            feed = call.feed(query)
             if call.runs_inline(feed):
                 return _encoded(query, served, call.run(feed))
             call.defer()

@@ -12,6 +12,7 @@ The steps, each with the attack that it stops:
 6. The device is enrolled, not decommissioned, and this is its key (a revoked device).
 """
 
+import asyncio
 from asyncio import StreamReader, StreamWriter
 from dataclasses import dataclass
 from typing import Protocol
@@ -79,10 +80,14 @@ async def admit(reader: StreamReader, writer: StreamWriter, registry: Registry) 
     try:
         peer = read_peer(certificate)  # (2)
         identity = Identity(peer.device_id)
-        first, body = await streams.read_packet(  # (3)
-            reader, limit_bytes=packets.MAX_CONNECT_BYTES, timeout_s=CONNECT_TIMEOUT_S
-        )
-        connect = packets.parse_connect(first, body)
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):  # (3)
+            first, body = await streams.read_packet(
+                reader,
+                limit_bytes=packets.MAX_CONNECT_BYTES,
+                timeout_s=CONNECT_TIMEOUT_S,
+                expected_first=packets.Kind.CONNECT << 4,
+            )
+        connect = packets.parse_connect(body)
     except MalformedError as error:
         raise AdmissionRefusedError(str(error), code=None) from error
     _check(identity, connect)  # (4), (5)

@@ -113,14 +113,12 @@ class _Cursor:
             raise MalformedError("an MQTT packet is longer than its fields")
 
 
-def parse_connect(first_byte: int, body: bytes) -> Connect:
-    """Read the packet that must be the first one.
+def parse_connect(body: bytes) -> Connect:
+    """Read the body of a CONNECT packet.
 
     Raises:
-        MalformedError: it is no CONNECT.
+        MalformedError: it is none.
     """
-    if first_byte != Kind.CONNECT << 4:
-        raise MalformedError("the first packet is not CONNECT")
     cursor = _Cursor(body)
     if cursor.text() not in ("MQTT", "MQIsdp"):
         raise MalformedError("the client does not speak MQTT")

@@ -22,22 +22,27 @@ Packet = tuple[int, bytes]
 """First byte (type and flags) and body."""
 
 
-async def read_packet(reader: StreamReader, *, limit_bytes: int, timeout_s: float) -> Packet:
+async def read_packet(
+    reader: StreamReader, *, limit_bytes: int, timeout_s: float, expected_first: int | None = None
+) -> Packet:
     """Read one packet, never more than its bound.
 
     Args:
         reader: the connection.
         limit_bytes: bound on the body, checked before it is read.
         timeout_s: how long to wait for the first byte.
+        expected_first: the only first byte that is accepted; None accepts any.
 
     Raises:
-        MalformedError: the length is malformed or above the bound.
+        MalformedError: the first byte is another one, or the length is above the bound.
         TimeoutError: nothing came, or the packet was not complete in time.
         EOFError: the connection ended (`asyncio.IncompleteReadError` is one).
         OSError: the connection broke.
     """
     async with asyncio.timeout(timeout_s):
         first = (await reader.readexactly(1))[0]
+    if expected_first is not None and first != expected_first:
+        raise MalformedError(f"the packet begins with {first:#04x}, not {expected_first:#04x}")
     async with asyncio.timeout(_PACKET_TIMEOUT_S):
         length = await _read_length(reader)
         if length > limit_bytes:

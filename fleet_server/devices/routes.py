@@ -27,7 +27,7 @@ device_router = APIRouter(prefix="/device/v1", tags=["device"])
 operator_router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 
 
-@device_router.post("/enroll", max_body_size=MAX_ENROLL_BYTES)
+@device_router.post("/enroll")
 async def enroll(request: Request, services: Wired) -> Response:
     """Exchange a claim token and a certificate request for a certificate.
 

@@ -24,9 +24,6 @@ from fleet_server.releases.service import checked_metadata_name
 from fleet_server.releases.verification import StoredFile
 from fleet_server.services import Services, Wired
 
-MAX_UPLOAD_BYTES = 64 * 1024**3
-"""Of a whole form; each file is bounded by its signed length."""
-
 MAX_DRAINED_BYTES = 64 * 1024**2
 
 device_router = APIRouter(prefix="/device/v1/repository", tags=["device"])
@@ -68,7 +65,7 @@ async def publisher_metadata(
     return await _metadata(name, request, services)
 
 
-@operator_router.post("", status_code=201, max_body_size=MAX_UPLOAD_BYTES)
+@operator_router.post("", status_code=201)
 async def publish(request: Request, services: Wired, _account: Publisher) -> PublishedView:
     """Publish releases of one family.
 

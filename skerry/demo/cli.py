@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 
 from skerry.demo import layout, processes
-from skerry.demo.errors import DemoError
 from skerry.demo.layout import DemoDir, Ports
 from skerry.demo.narrator import Narrator
 
@@ -54,11 +53,16 @@ def demo(
     # An unattended demo that is asked to end leaves nothing behind, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     root = (directory or layout.default_root()).absolute()
+    place = DemoDir(root)
+    if clean and not root.exists():
+        return
+    lock = place.claim_for_this_process()
+    _clear(place)
     if clean:
-        _clean(root)
+        place.remove()
         return
     ports = _ports(base_port, check=check)
-    _prepare(root, ports)
+    ports.check_free()
     # These need numpy; --clean does not.
     from skerry.demo import images, stay_up  # noqa: PLC0415
     from skerry.demo.story import Story  # noqa: PLC0415
@@ -66,7 +70,7 @@ def demo(
 
     console = Console(stderr=True, highlight=False)
     model = layout.reference_model()
-    world = World(directory=DemoDir(root), ports=ports, model=model, images=images.load(model))
+    world = World(directory=place, ports=ports, model=model, images=images.load(model))
     narrator = Narrator(console)
     try:
         verdict = Story(world=world, narrator=narrator).tell()
@@ -77,6 +81,7 @@ def demo(
     finally:
         with narrator.working("stopping"):
             world.stop()
+        lock.release()
     if not verdict.ok:
         console.print(f"[red]Claims that did not hold:[/] {', '.join(verdict.broken())}")
         raise typer.Exit(1)
@@ -88,23 +93,8 @@ def _ports(base_port: int | None, *, check: bool) -> Ports:
     return Ports.from_base(base_port or layout.DEFAULT_BASE_PORT)
 
 
-def _prepare(root: Path, ports: Ports) -> None:
-    if root.exists():
-        _clean(root)
-    ports.check_free()
-
-
-def _clean(root: Path) -> None:
-    """Stop what runs on a demo's directory and remove it.
-
-    Raises:
-        DemoError: the directory is not one that a demo made, or cannot be removed.
-    """
-    if root.exists() and not DemoDir(root).is_demo():
-        raise DemoError(
-            f"{root} was not made by skerry demo, so it is not removed; choose another --dir"
-        )
-    stopped = processes.stop_leftovers(root)
-    DemoDir(root).remove()
+def _clear(place: DemoDir) -> None:
+    stopped = processes.stop_leftovers(place.root)
+    place.empty()
     if stopped:
         Console(stderr=True).print(f"Stopped {stopped} processes of an earlier demo.")

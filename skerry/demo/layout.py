@@ -6,6 +6,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.pid_file import PidFile
 from skerry.demo.errors import DemoError
 
 FAMILY = "fashion_mnist"
@@ -81,36 +82,71 @@ class DemoDir:
     def _mark(self) -> Path:
         return self.root / ".skerry-demo"
 
-    def is_demo(self) -> bool:
-        """Say whether the directory may be removed: a demo made it, or it is empty."""
-        return self._mark.exists() or not any(self.root.iterdir())
+    def claim_for_this_process(self) -> PidFile:
+        """Make the directory, if need be, and keep other demos off it while this process lives.
+
+        Raises:
+            DemoError: it has content that no demo made, or cannot be made.
+            PidFileError: another demo runs on it.
+        """
+        try:
+            if not self._mark.exists() and self.root.exists() and any(self.root.iterdir()):
+                raise DemoError(
+                    f"{self.root} has content that skerry demo did not make, so it is left alone; "
+                    "choose another --dir"
+                )
+            self._pid_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._mark.touch()
+        except OSError as error:
+            raise DemoError(f"cannot make the demo's directory {self.root}: {error}") from error
+        return PidFile(self._pid_file)
+
+    def empty(self) -> None:
+        """Remove everything in the directory but what `claim_for_this_process` made.
+
+        Raises:
+            DemoError: something cannot be removed.
+        """
+        try:
+            for entry in self.root.iterdir():
+                if entry not in (self._mark, self._pid_file.parent):
+                    _remove(entry)
+        except OSError as error:
+            raise DemoError(f"cannot empty {self.root}: {error}") from error
 
     def remove(self) -> None:
-        """Remove the directory, if it is there.
+        """Remove the directory.
 
         Raises:
             DemoError: something in it cannot be removed.
         """
         try:
             shutil.rmtree(self.root)
-        except FileNotFoundError:
-            return
         except OSError as error:
             raise DemoError(f"cannot remove {self.root}: {error}") from error
 
+    @property
+    def _pid_file(self) -> Path:
+        return self.root / "run" / "demo.pid"
+
     def create(self) -> None:
-        """Make the directory and its folders, for this user only.
+        """Make the folders, for this user only.
 
         Raises:
             DemoError: they cannot be made.
         """
         try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._mark.touch()
             for folder in ("claims", "bundles", "tokens", "logs"):
                 (self.root / folder).mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise DemoError(f"cannot make the demo's directory {self.root}: {error}") from error
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """A clock that a test holds in its hand."""
 
+START_MS = 1_800_000_000_000
+
 
 class ManualClock:
     """Implements the agent's `Clock`; time passes only when the test says so."""
 
-    def __init__(self, *, now_ms: int = 1_800_000_000_000) -> None:
+    def __init__(self, *, now_ms: int = START_MS) -> None:
         self._now_ms = now_ms
         self._monotonic_s = 1000.0
 

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 from urllib.parse import unquote
 
 from securesystemslib.signer import CryptoSigner
@@ -18,7 +19,6 @@ from tuf.api.metadata import (
     Metadata,
     MetaFile,
     Root,
-    Signed,
     Snapshot,
     TargetFile,
     Targets,
@@ -32,14 +32,19 @@ from edge_agent.control.server_client import (
     ServerUnreachableError,
 )
 from fleet_protocol.assignments import Binding, extra_fields
+from tests.simulators.device_clock import START_MS
 from tests.simulators.device_releases import Release
 
+START = datetime.fromtimestamp(START_MS / 1000, UTC)
 FAR_AWAY = timedelta(days=3650)
 
 
-def signed(content: Signed, *signers: CryptoSigner) -> bytes:
+Content = TypeVar("Content", Root, Targets, Snapshot, Timestamp)
+
+
+def signed(content: Content, *signers: CryptoSigner) -> bytes:
     """Return signed metadata as it travels."""
-    metadata: Metadata[Signed] = Metadata(content)
+    metadata = Metadata(content)
     for signer in signers:
         metadata.sign(signer, append=True)
     return metadata.to_bytes()
@@ -81,7 +86,7 @@ class SimulatedRepository:
     def __init__(self, *, family: str = "animals", now: datetime | None = None) -> None:
         self.faults = Faults()
         self.requests: list[tuple[str, str | None]] = []
-        self._now = now or datetime.now(UTC).replace(microsecond=0)
+        self._now = now or START
         self._family = family
         self._keys = {
             name: CryptoSigner.generate_ed25519()
@@ -210,7 +215,7 @@ class Director:
     """
 
     def __init__(self, *, now: datetime | None = None) -> None:
-        self._now = now or datetime.now(UTC).replace(microsecond=0)
+        self._now = now or START
         self.root_key = CryptoSigner.generate_ed25519()
         self.key = CryptoSigner.generate_ed25519()
         self.root = self.make_root(1, self.root_key, self.root_key)

@@ -4,12 +4,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from edge_agent.hardware import Hardware
 from edge_agent.inference.tensors import Tensor
 from edge_agent.runtime_api import ActiveRelease
+from fleet_protocol.manifest import Format
+
+CPU = "cpu"
+"""The accelerator of a variant that needs none."""
 
 
 class Model(Protocol):
     """A loaded model. ``run`` may be called from several threads at once."""
+
+    @property
+    def max_concurrent_runs(self) -> int | None:
+        """Return how many calls of ``run`` make progress at once, None for any number.
+
+        More than that is allowed and waits inside ``run``: for more at once, load the file again.
+        """
+        ...
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Return all outputs that the release declares, in its order.
@@ -28,22 +41,49 @@ class Model(Protocol):
 
 
 class Backend(Protocol):
-    """One inference library, imported when it is first needed."""
+    """One inference library, imported when it is first needed.
+
+    Only ``load`` and what answers a survey (`edge_agent.inference.survey`) may import it.
+    """
 
     @property
     def name(self) -> str:
         """Name in status, metadata and telemetry."""
         ...
 
+    @property
+    def formats(self) -> frozenset[Format]:
+        """Formats of the files that it loads."""
+        ...
+
+    @property
+    def accelerators(self) -> tuple[str, ...]:
+        """Where it can run models, usable on this machine or not; the first is its usual one."""
+        ...
+
+    def files(self) -> list[Path]:
+        """Return the files whose change may change what the backend can do here.
+
+        Nothing is imported. An empty list says that the library is not installed.
+        """
+        ...
+
     def version(self) -> str | None:
-        """Return the library's version, None where it is not usable."""
+        """Return the library's version, None where it is not usable; imports it."""
+        ...
+
+    def why_not(self, accelerator: str, hardware: Hardware) -> str | None:
+        """Return why an accelerator cannot be used here, None where it can; imports the library.
+
+        It is asked in a process of its own, because drivers may crash.
+        """
         ...
 
     def load(self, path: Path, release: ActiveRelease) -> Model:
         """Load the file of a release.
 
         Raises:
-            LoadError: the library is missing, the file is no model for it, the accelerator is not
-                one it serves, or inputs and outputs are not those that the release declares.
+            LoadError: the library is missing, the file is no model for it, the accelerator cannot
+                be used, or inputs and outputs are not those that the release declares.
         """
         ...

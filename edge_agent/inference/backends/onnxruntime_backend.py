@@ -29,6 +29,7 @@ _TYPES: dict[str, Datatype] = {
     "tensor(float16)": _D.FP16,
     "tensor(float)": _D.FP32,
     "tensor(double)": _D.FP64,
+    "tensor(string)": _D.BYTES,
 }
 _LOG_ERRORS_ONLY = 3
 

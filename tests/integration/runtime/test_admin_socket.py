@@ -104,7 +104,11 @@ def test_calls_are_counted_before_they_are_answered(
         counted = count()
         assert counted.label.epoch == status(admin).epoch
     assert counted.requests == len(images) + 2
-    assert counted.errors == {ErrorKind.BAD_REQUEST: 1, ErrorKind.BACKEND: 0}
+    assert counted.errors == {
+        ErrorKind.BAD_REQUEST: 1,
+        ErrorKind.BACKEND: 0,
+        ErrorKind.REFUSED: 0,
+    }
     assert counted.latency_us.count == len(images) + 1
     assert sum(counted.classes.values()) == len(images) + 100
     winners = [max(range(10), key=logits.__getitem__) for _, logits in images]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.counters import CounterLabel, CountersError, CounterWriter, read
+from fleet_protocol.histogram import MAX_INDEX
 from fleet_protocol.messages import ErrorKind
 
 LABEL = CounterLabel(
@@ -26,13 +28,29 @@ def test_counts_read_back(tmp_path: Path) -> None:
     counts = read(writer.path)
     assert counts.label == LABEL
     assert counts.requests == 3
-    assert counts.errors == {ErrorKind.BAD_REQUEST: 0, ErrorKind.BACKEND: 1}
+    assert counts.errors == {ErrorKind.BAD_REQUEST: 0, ErrorKind.BACKEND: 1, ErrorKind.REFUSED: 0}
     assert counts.latency_us.count == 2
     assert counts.latency_us.total == 3100
     assert counts.classes == {"bag": 0, "boot": 1}
     assert not counts.closed
     writer.close()
     assert read(writer.path).closed
+
+
+def test_a_file_of_an_agent_that_knew_fewer_errors_is_read(tmp_path: Path) -> None:
+    label = b'{"epoch":"1-a","family":"f","version":"1.0.0","variant":"v","classes":["a"]}'
+    words = [1, 9, 2, 3, 700, *[0] * (MAX_INDEX + 1), 5]
+    content = struct.pack("<8sQ", b"SKRYCNT1", len(label)) + label
+    path = tmp_path / "counters-1-a-0.bin"
+    path.write_bytes(content.ljust(128 * 1024, b"\0") + struct.pack(f"<{len(words)}Q", *words))
+    counts = read(path)
+    assert (counts.closed, counts.requests, counts.latency_us.total) == (True, 9, 700)
+    assert counts.errors == {
+        ErrorKind.BAD_REQUEST: 2,
+        ErrorKind.BACKEND: 3,
+        ErrorKind.REFUSED: 0,
+    }
+    assert counts.classes == {"a": 5}
 
 
 def test_a_killed_writer_loses_no_count(tmp_path: Path) -> None:

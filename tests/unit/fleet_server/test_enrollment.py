@@ -121,10 +121,7 @@ async def test_two_requests_race_with_one_claim(
 ) -> None:
     token = fleet.claim_token("cam-1")
     outcomes = await asyncio.gather(
-        *(
-            enrollment.enroll(token=token, csr_pem=DeviceKey.new("cam-1").csr())
-            for _ in range(4)
-        ),
+        *(enrollment.enroll(token=token, csr_pem=DeviceKey.new("cam-1").csr()) for _ in range(4)),
         return_exceptions=True,
     )
     assert sum(isinstance(outcome, Device) for outcome in outcomes) == 1
@@ -192,7 +189,10 @@ def _signed_request(key: ec.EllipticCurvePrivateKey) -> str:
     ("csr", "error"),
     [
         ("", MalformedError),
-        ("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----", MalformedError),
+        (
+            "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----",
+            MalformedError,
+        ),
         (_signed_request(ec.generate_private_key(ec.SECP384R1())), RefusedError),
     ],
 )
@@ -255,7 +255,7 @@ async def test_tokens_of_another_key(cam: DeviceKey, devices: Devices) -> None:
 
 
 async def test_a_decommissioned_device_is_shut_out(
-    fleet: Fleet, enrollment: Enrollment, cam: DeviceKey, database: Database, clock: FakeClock
+    cam: DeviceKey, database: Database, clock: FakeClock
 ) -> None:
     connections = NoConnections()
     devices = Devices(database=database, connections=connections, clock=clock)

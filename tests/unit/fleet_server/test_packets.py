@@ -10,8 +10,6 @@ from fleet_server.broker import packets, streams
 from fleet_server.broker.packets import Connect, Kind, Other, Publish, Will
 from fleet_server.errors import MalformedError
 
-CONNECT = Kind.CONNECT << 4
-
 
 def text(value: str) -> bytes:
     encoded = value.encode()
@@ -27,12 +25,12 @@ def connect(
 
 def test_connect_with_will_and_password() -> None:
     rest = text("skerry/v1/cam-1/presence") + text("gone") + text("user") + text("secret")
-    parsed = packets.parse_connect(CONNECT, connect(flags=0xEE, rest=rest))
+    parsed = packets.parse_connect(connect(flags=0xEE, rest=rest))
     assert parsed == Connect(4, "cam-1", 30, Will("skerry/v1/cam-1/presence", retain=True))
 
 
 def test_another_protocol_level_is_told_apart() -> None:
-    assert packets.parse_connect(CONNECT, text("MQTT") + bytes((5, 0))).level == 5
+    assert packets.parse_connect(text("MQTT") + bytes((5, 0))).level == 5
 
 
 @pytest.mark.parametrize(
@@ -52,13 +50,13 @@ def test_another_protocol_level_is_told_apart() -> None:
 )
 def test_malformed_connect(body: bytes) -> None:
     with pytest.raises(MalformedError):
-        packets.parse_connect(CONNECT, body)
+        packets.parse_connect(body)
 
 
 def test_without_session_changes_nothing_else() -> None:
     body = connect(flags=0x04, keep_alive=600, rest=text("t") + text("m"))
-    changed = packets.parse_connect(CONNECT, packets.without_session(body))
-    before = packets.parse_connect(CONNECT, body)
+    changed = packets.parse_connect(packets.without_session(body))
+    before = packets.parse_connect(body)
     assert changed == Connect(4, before.client_id, 0, before.will)
     assert packets.without_session(body)[7] & 0x02
 
@@ -118,7 +116,7 @@ def test_any_bytes_are_read_or_refused(first: int, body: bytes) -> None:
 @given(st.binary(max_size=300))
 def test_any_connect_is_read_or_refused(body: bytes) -> None:
     try:
-        packets.parse_connect(CONNECT, body)
+        packets.parse_connect(body)
     except MalformedError:
         return
 

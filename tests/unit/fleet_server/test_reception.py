@@ -31,9 +31,7 @@ FRESH, DUPLICATE, OVERLAP, TOO_FAR = (
         ([(2, 2), (4, 4), (1, 5)], [FRESH, FRESH, OVERLAP], 5, []),
     ],
 )
-def test_table(
-    offers: list[Span], verdicts: list[Verdict], acked: int, ahead: list[Span]
-) -> None:
+def test_table(offers: list[Span], verdicts: list[Verdict], acked: int, ahead: list[Span]) -> None:
     reception = Reception()
     assert [reception.offer(*offer) for offer in offers] == verdicts
     assert (reception.acked, reception.ahead) == (acked, ahead)

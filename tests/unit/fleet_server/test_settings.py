@@ -15,9 +15,9 @@ def test_defaults_serve_this_machine_only(tmp_path: Path) -> None:
 
 def test_the_environment_lies_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "server.toml"
-    path.write_text('[server]\nhttps_port = 9000\nhost = "0.0.0.0"\n')
+    path.write_text('[server]\nhttps_port = 9000\nhost = "::1"\n')
     loaded = settings.load(path, {"SKERRY_SERVER_HTTPS_PORT": "9001", "PATH": "/bin"})
-    assert (loaded.host, loaded.https_port) == ("0.0.0.0", 9001)
+    assert (loaded.host, loaded.https_port) == ("::1", 9001)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,9 @@ def reported(
         accelerator="cpu",
         committed=committed,
     )
-    update = UpdateStatus(family="a", version="2.0.0", state=state or UpdateState.IDLE, detail="why")
+    update = UpdateStatus(
+        family="a", version="2.0.0", state=state or UpdateState.IDLE, detail="why"
+    )
     return Reported(
         at_ms=1,
         agent_version="1",

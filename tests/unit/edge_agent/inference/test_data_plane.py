@@ -280,7 +280,11 @@ async def test_each_call_is_counted_once_as_it_ended(
         await infer(plane, served)
     counted = counters.read(state.run / "counters-e1-1.bin")
     assert counted.requests == 4
-    assert counted.errors == {ErrorKind.BAD_REQUEST: 1, ErrorKind.BACKEND: 1}
+    assert counted.errors == {
+        ErrorKind.BAD_REQUEST: 1,
+        ErrorKind.BACKEND: 1,
+        ErrorKind.REFUSED: 0,
+    }
     assert counted.latency_us.count == 2
     assert counted.classes == {"a": 1, "b": 1, "c": 2}
     assert (counted.label.family, counted.label.version, counted.label.variant) == (

@@ -1,0 +1,201 @@
+"""Makes the parts of the control process from the outside world and the settings.
+
+The outside world (`Outside`) is everything that a simulator may stand in for: clocks, runtime,
+broker, server. What is made here is the same for the process and for its tests.
+"""
+
+import random
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from edge_agent.control import facts
+from edge_agent.control.active_set import ActiveSetFile
+from edge_agent.control.assignment_desk import AssignmentDesk, director_chain
+from edge_agent.control.clock import Clock, TrustedClock
+from edge_agent.control.counter_files import CounterFiles
+from edge_agent.control.database import Database
+from edge_agent.control.download import BlobStore
+from edge_agent.control.fetch_step import FetchStep
+from edge_agent.control.inbound import Inbound
+from edge_agent.control.install import Installer
+from edge_agent.control.journal import Journal
+from edge_agent.control.ledger import Ledger
+from edge_agent.control.link import Link
+from edge_agent.control.lookout import Lookout
+from edge_agent.control.machine import Machine
+from edge_agent.control.observation import Observation
+from edge_agent.control.outbox import EventDraft, Outbox
+from edge_agent.control.pauses import Pauses
+from edge_agent.control.release_repository import ReleaseRepository
+from edge_agent.control.reporter import Reporter
+from edge_agent.control.runtime_client import Runtime
+from edge_agent.control.sender import Sender
+from edge_agent.control.server_client import ReleaseServer
+from edge_agent.control.telemetry import Telemetry
+from edge_agent.control.trial import Trial
+from edge_agent.control.trial_step import TrialStep
+from edge_agent.control.updater import Updater
+from edge_agent.settings import ControlSettings
+from edge_agent.state_dir import StateDir
+from fleet_protocol.claims import ClaimBundle
+from fleet_protocol.messages import EventKind
+
+_ENROLLED = "enrolled_announced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """The world around the control process.
+
+    Attributes:
+        runtime_pid: pid of the runtime process, None while none lives.
+        end_runtime: kills the runtime process if there is one.
+    """
+
+    claim: ClaimBundle
+    clock: Clock
+    randomness: random.Random
+    runtime: Runtime
+    runtime_pid: Callable[[], int | None]
+    end_runtime: Callable[[], None]
+    server: ReleaseServer
+    link: Link
+    machine: Machine
+
+
+class Parts:
+    """The parts, wired; nothing runs yet."""
+
+    def __init__(
+        self, *, state: StateDir, settings: ControlSettings, database: Database, outside: Outside
+    ) -> None:
+        self._state = state
+        self._settings = settings
+        self._outside = outside
+        self._database = database
+        self._trusted_clock = TrustedClock(clock=outside.clock)
+        self._counters = CounterFiles(
+            folder=state.run, runtime=outside.runtime, runtime_pid=outside.runtime_pid
+        )
+        self.outbox = Outbox(max_messages=settings.outbox_max_messages)
+        self.journal = Journal(outbox=self.outbox)
+        self.observation = Observation()
+        self.desk = AssignmentDesk(
+            device_id=outside.claim.device_id,
+            pinned_root=outside.claim.director_root.encode(),
+            chain=partial(director_chain, state.trust / "director"),
+            database=database,
+            outbox=self.outbox,
+            clock=outside.clock,
+            trusted_clock=self._trusted_clock,
+        )
+        self.sender = Sender(
+            database=database, outbox=self.outbox, link=outside.link, clock=outside.clock
+        )
+        self.inbound = Inbound(link=outside.link, desk=self.desk, sender=self.sender)
+        self.telemetry = Telemetry(
+            database=database,
+            outbox=self.outbox,
+            files=self._counters,
+            system=lambda: outside.machine.window(outside.runtime_pid()),
+            clock=outside.clock,
+            window_s=settings.telemetry_window_s,
+        )
+        self.reporter = Reporter(
+            observation=self.observation,
+            link=outside.link,
+            machine=outside.machine,
+            clock=outside.clock,
+            interval_s=settings.report_interval_s,
+        )
+        self.updater = self._updater()
+
+    async def prepare(self) -> None:
+        """Take the claim's floors over, and tell the fleet once that the device is enrolled.
+
+        Raises:
+            StoreError: the database refused.
+        """
+        await self._database.transact(self._prepare)
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        claim = self._outside.claim
+        self.journal.raise_floors(connection, claim.floors)
+        if facts.get(connection, _ENROLLED) is None:
+            facts.put(connection, _ENROLLED, claim.device_id)
+            self.outbox.append_event(
+                connection,
+                EventDraft(
+                    at_ms=self._outside.clock.now_ms(),
+                    kind=EventKind.ENROLLED,
+                    detail=f"{claim.device_id} is enrolled and its agent has started",
+                ),
+            )
+
+    def _updater(self) -> Updater:
+        outside, settings = self._outside, self._settings
+        active_set = ActiveSetFile(self._state.active_set)
+        blobs = BlobStore(folder=self._state.blobs, server=outside.server)
+        ledger = Ledger(database=self._database, journal=self.journal, clock=outside.clock)
+        pauses = Pauses(
+            clock=outside.clock,
+            initial_s=settings.retry_initial_s,
+            max_s=settings.retry_max_s,
+            randomness=outside.randomness,
+        )
+        return Updater(
+            lookout=self._lookout(active_set),
+            observation=self.observation,
+            ledger=ledger,
+            active_set=active_set,
+            blobs=blobs,
+            runtime=outside.runtime,
+            fetch_step=self._fetch_step(blobs, ledger, pauses),
+            trial_step=self._trial_step(ledger, pauses),
+            pauses=pauses,
+            accepted=self.desk.accepted,
+        )
+
+    def _lookout(self, active_set: ActiveSetFile) -> Lookout:
+        return Lookout(
+            database=self._database,
+            journal=self.journal,
+            outbox=self.outbox,
+            active_set=active_set,
+            runtime=self._outside.runtime,
+            clock=self._outside.clock,
+            trusted_clock=self._trusted_clock,
+            end_runtime=self._outside.end_runtime,
+        )
+
+    def _fetch_step(self, blobs: BlobStore, ledger: Ledger, pauses: Pauses) -> FetchStep:
+        releases = ReleaseRepository(
+            pinned_root=self._outside.claim.release_root.encode(),
+            cache=self._state.trust / "release",
+            server=self._outside.server,
+        )
+        return FetchStep(
+            installer=Installer(releases=releases, blobs=blobs),
+            ledger=ledger,
+            database=self._database,
+            journal=self.journal,
+            trusted_clock=self._trusted_clock,
+            observation=self.observation,
+            pauses=pauses,
+        )
+
+    def _trial_step(self, ledger: Ledger, pauses: Pauses) -> TrialStep:
+        return TrialStep(
+            trial=Trial(
+                runtime=self._outside.runtime,
+                blob=self._state.blob,
+                available_memory=self._outside.machine.available_memory,
+            ),
+            counters=self._counters,
+            ledger=ledger,
+            clock=self._outside.clock,
+            pauses=pauses,
+            probation_s=self._settings.probation_s,
+        )

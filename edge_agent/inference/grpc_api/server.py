@@ -1,0 +1,92 @@
+"""One gRPC server on one address: its bounds and its end."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from edge_agent.inference.grpc_api.service import Service
+from edge_agent.inference.http_server import ListenError
+
+_MAX_STREAMS_PER_CONNECTION = 128
+_MODE_APPLICATIONS = 0o666
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What the callers of one server may take together.
+
+    Attributes:
+        max_message_bytes: of one request; a larger one is refused with RESOURCE_EXHAUSTED.
+        max_connections: a further one is closed at once.
+        max_calls: at the same time, streams among them; a further one is RESOURCE_EXHAUSTED.
+    """
+
+    max_message_bytes: int
+    max_connections: int
+    max_calls: int
+
+
+class GrpcServer:
+    """A server that has one address and one life."""
+
+    def __init__(self, *, service: Service, bounds: Bounds) -> None:
+        """Listen on nothing yet; needs a running event loop.
+
+        Args:
+            service: answers the calls.
+            bounds: see there.
+        """
+        self._service = service
+        self._server = grpc.aio.server(
+            handlers=[service.handlers()],
+            options=[
+                ("grpc.max_receive_message_length", bounds.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", _MAX_STREAMS_PER_CONNECTION),
+                ("grpc.max_allowed_incoming_connections", bounds.max_connections),
+                # Two processes on one port would each get some of the calls.
+                ("grpc.so_reuseport", 0),
+            ],
+            maximum_concurrent_rpcs=bounds.max_calls,
+        )
+
+    async def listen_tcp(self, host: str, port: int) -> None:
+        """Serve on a TCP address.
+
+        Raises:
+            ListenError: it is in use, or not an address of this machine.
+        """
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ListenError(
+                f"cannot listen on {address} for gRPC (settings runtime.host and "
+                "runtime.grpc_port): it is in use or not an address of this machine; free the "
+                "port or choose another one"
+            ) from error
+        await self._server.start()
+
+    async def listen_unix(self, path: Path) -> None:
+        """Serve on a Unix socket that every local user may open.
+
+        Raises:
+            ListenError: the socket cannot be made.
+        """
+        # As in `listen_unix` of the HTTP server: gRPC binds here and now.
+        previous = os.umask(0o777 & ~_MODE_APPLICATIONS)
+        try:
+            self._server.add_insecure_port(f"unix:{path}")
+        except RuntimeError as error:
+            raise ListenError(f"cannot listen on the socket {path} for gRPC: {error}") from error
+        finally:
+            os.umask(previous)
+        await self._server.start()
+
+    async def close(self, timeout_s: float) -> None:
+        """Accept no more, let calls finish, cut what is left after the time."""
+        self._service.end_streams()
+        await self._server.stop(timeout_s)

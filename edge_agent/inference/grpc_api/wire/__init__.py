@@ -1,0 +1,1 @@
+"""Messages of the gRPC service, generated: see scripts/grpc_messages.py."""

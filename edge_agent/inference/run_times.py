@@ -1,0 +1,53 @@
+"""How long the runs of one model take, as measured: pure arithmetic."""
+
+_WEIGHT = 0.2
+"""Of the newest measurement in the moving mean."""
+
+_DOUBT = 0.05
+
+
+class RunTimes:
+    """Moving means by batch size, in powers of two.
+
+    A size that has not been run is judged by its neighbours: at most in proportion to a smaller
+    one, and never longer than a larger one took.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._mean_s: dict[int, float] = {}
+        self._fastest_s: dict[int, float] = {}
+
+    def observe(self, items: int, seconds: float) -> None:
+        """Take a measurement of a run of so many items."""
+        size = items.bit_length()
+        mean_s = self._mean_s.get(size)
+        if mean_s is None:
+            self._mean_s[size] = self._fastest_s[size] = seconds
+            return
+        self._mean_s[size] = mean_s + _WEIGHT * (seconds - mean_s)
+        if seconds < self._fastest_s[size]:
+            self._fastest_s[size] = seconds
+
+    def estimate(self, items: int) -> float:
+        """Return how long a run of so many items will take, in seconds; 0 while nothing is known."""
+        size = items.bit_length()
+        known = self._mean_s.get(size)
+        if known is not None:
+            return known
+        smaller = [other for other in self._mean_s if other < size]
+        larger = [self._mean_s[other] for other in self._mean_s if other > size]
+        bounds = [min(larger)] if larger else []
+        if smaller:
+            nearest = max(smaller)
+            bounds.append(self._mean_s[nearest] * 2 ** (size - nearest))
+        return min(bounds, default=0.0)
+
+    def doubt(self) -> None:
+        """Move every mean a little towards the fastest run that was seen.
+
+        Called for each call that is refused because of an estimate: nothing is measured while all
+        calls are refused, so an estimate that one slow moment has spoilt would stand for ever.
+        """
+        for size, mean_s in self._mean_s.items():
+            self._mean_s[size] = mean_s + _DOUBT * (self._fastest_s[size] - mean_s)

@@ -1,0 +1,266 @@
+"""Runs the calls of one release beside the event loop, in the order that its queue decides.
+
+The scheduler belongs to the event loop: it asks `RunQueue` what to do, hands runs to `Workers`, and
+resolves the futures of the calls. A call that has left the queue runs to its end even if its caller
+has gone, and its release stays in memory for that long.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edge_agent.inference import batches
+from edge_agent.inference.errors import DeadlineError, RefusedError
+from edge_agent.inference.run_times import RunTimes
+from edge_agent.inference.scheduling import QueueLimits, Refusal, Run, RunQueue, Ticket
+from edge_agent.inference.statistics import Timeline
+from edge_agent.inference.tensors import Tensor
+from edge_agent.inference.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+Outputs = list[Tensor]
+
+
+class Pending(Ticket):
+    """A call with what it brings and the future that its caller waits for."""
+
+    __slots__ = ("feed", "future", "line")
+
+    def __init__(
+        self,
+        *,
+        feed: batches.Feed,
+        line: Timeline,
+        level: int,
+        deadline: float,
+        batch_key: object,
+    ) -> None:
+        super().__init__(
+            arrived=line.queued,
+            level=level,
+            deadline=deadline,
+            items=line.items,
+            batch_key=batch_key,
+        )
+        self.feed = feed
+        self.line = line
+        self.future: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A run under way."""
+
+    calls: Sequence[Pending]
+    until: float
+    began: float = 0.0
+    ended: float = 0.0
+
+
+class Scheduler:
+    """The waiting and running calls of one release."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        run: Callable[[Sequence[Tensor]], Outputs],
+        limits: QueueLimits,
+        workers: Workers,
+        clock: Callable[[], float],
+        hold: Callable[[], None],
+        let_go: Callable[[], None],
+    ) -> None:
+        """Nothing waits.
+
+        Args:
+            name: of the release, for messages.
+            run: the model; called in threads.
+            limits: see there.
+            workers: the threads, shared with other releases.
+            clock: in seconds, monotonic.
+            hold: called when a run begins: the release must stay in memory.
+            let_go: called when a run has ended.
+        """
+        self._name = name
+        self._run = run
+        self._limits = limits
+        self._workers = workers
+        self._clock = clock
+        self._hold = hold
+        self._let_go = let_go
+        self.run_times = RunTimes()
+        self._queue = RunQueue(limits=limits, run_times=self.run_times)
+        self._running: list[_Batch] = []
+        self._loop = asyncio.get_running_loop()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
+        self.batching = limits.max_batch > 1
+        self._gathers = self.batching and limits.batch_wait_s > 0
+
+    @property
+    def depth(self) -> int:
+        """How many calls wait."""
+        return len(self._queue)
+
+    @property
+    def running(self) -> int:
+        """How many runs are under way."""
+        return len(self._running)
+
+    @property
+    def vacant(self) -> bool:
+        """True while a call could run at once, and need not wait for others to join it."""
+        return not self._queue and len(self._running) < self._limits.instances and not self._gathers
+
+    def check_deadline(self, line: Timeline, deadline: float) -> None:
+        """Refuse a call that would run at once but too late.
+
+        Raises:
+            DeadlineError: the deadline has passed or cannot be met.
+        """
+        now = self._clock()
+        needed_s = self.run_times.estimate(line.items)
+        if now + needed_s > deadline:
+            self.run_times.doubt()
+            raise self._refused(Refusal(False, needed_s, deadline - now))  # noqa: FBT003 (named by the class)
+
+    def submit(self, pending: Pending) -> "asyncio.Future[Outputs]":
+        """Run a call as soon as it is its turn.
+
+        Raises:
+            RefusedError: it cannot be run: the queue is full, or the deadline cannot be met.
+        """
+        now = self._clock()
+        queue = self._queue
+        refusal = queue.refusal(pending, now, [batch.until for batch in self._running])
+        if refusal is not None:
+            raise self._refused(refusal)
+        queue.join(pending)
+        self.advance()
+        return pending.future
+
+    def withdraw(self, pending: Pending) -> None:
+        """Forget a call whose caller has gone, unless it runs already."""
+        self._queue.withdraw(pending)
+
+    def urgency(self) -> tuple[int, float, int] | None:
+        """Return the rank of the first waiting call; see `Contender`."""
+        head = self._queue.head
+        if head is None or len(self._running) >= self._limits.instances:
+            return None
+        return head.key
+
+    def advance(self) -> None:
+        """Turn away what is too late and begin what may begin now; see `Contender`."""
+        while True:
+            now = self._clock()
+            for late in self._queue.expired(now):
+                self._turn_away(late)
+            free = self._workers.free
+            decision = self._queue.decide(
+                now, len(self._running) if free else self._limits.instances
+            )
+            if not isinstance(decision, Run):
+                break
+            self._start([call for call in decision.tickets if isinstance(call, Pending)], now)
+        if self._queue and not free:
+            self._workers.contend(self)
+        self._set_alarm(decision.until)
+
+    def close(self) -> None:
+        """Stop waking up; nothing may wait or run."""
+        self._set_alarm(math.inf)
+
+    def _start(self, calls: Sequence[Pending], now: float) -> None:
+        items = sum(call.items for call in calls)
+        batch = _Batch(calls, now + self.run_times.estimate(items))
+        self._running.append(batch)
+        self._hold()
+        self._workers.start(lambda: self._work(batch))
+
+    def _work(self, batch: _Batch) -> None:
+        """Run a batch, in a thread."""
+        batch.began = self._clock()
+        results = _results(self._run, batch.calls)
+        batch.ended = self._clock()
+        self._loop.call_soon_threadsafe(self._done, batch, results)
+
+    def _done(self, batch: _Batch, results: Sequence[Outputs | BaseException]) -> None:
+        self._running.remove(batch)
+        items = sum(call.items for call in batch.calls)
+        self.run_times.observe(items, batch.ended - batch.began)
+        for at, (call, result) in enumerate(zip(batch.calls, results, strict=True)):
+            line = call.line
+            line.began, line.ended = batch.began, batch.ended
+            line.batch_items, line.leads = items, at == 0
+            if call.future.done():
+                continue  # its caller has gone
+            if isinstance(result, BaseException):
+                call.future.set_exception(result)
+            else:
+                call.future.set_result(result)
+        self._let_go()
+        if self._queue:
+            self._workers.contend(self)
+        self._workers.finished()
+
+    def _turn_away(self, late: Ticket) -> None:
+        if isinstance(late, Pending) and not late.future.done():
+            waited_ms = (self._clock() - late.arrived) * 1e3
+            late.future.set_exception(
+                DeadlineError(
+                    f"{self._name}: the call's timeout ran out after {waited_ms:.1f} ms in the "
+                    "queue; it was not run"
+                )
+            )
+
+    def _refused(self, refusal: Refusal) -> RefusedError:
+        if refusal.full:
+            return RefusedError(
+                f"{self._name} has {self._limits.max_queue} calls waiting, which is its limit "
+                "(setting runtime.max_queue); this one was not run, call again later",
+                retry_after_s=refusal.needed_s,
+            )
+        return DeadlineError(
+            f"{self._name} would answer in about {refusal.needed_s * 1e3:.1f} ms, the call's "
+            f"timeout leaves {max(0.0, refusal.left_s) * 1e3:.1f} ms; it was not run"
+        )
+
+    def _set_alarm(self, at: float) -> None:
+        if at == self._alarm_at:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._alarm_at = at
+        if at != math.inf:
+            delay_s = max(0.0, at - self._clock())
+            self._alarm = self._loop.call_later(delay_s, self._wake)
+
+    def _wake(self) -> None:
+        self._alarm = None
+        self._alarm_at = math.inf
+        self.advance()
+
+
+def _results(
+    run: Callable[[Sequence[Tensor]], Outputs], calls: Sequence[Pending]
+) -> list[Outputs | BaseException]:
+    """Return each call's outputs or error; one call's fault is not its neighbours'."""
+    if len(calls) > 1:
+        try:
+            outputs = run(batches.joined([call.feed for call in calls]))
+            return [*batches.split(outputs, [call.items for call in calls])]
+        except Exception as error:  # noqa: BLE001 (each runs for itself: only the guilty one fails)
+            logger.info("batch_failed", extra={"reason": str(error), "calls": len(calls)})
+    results: list[Outputs | BaseException] = []
+    for call in calls:
+        try:
+            results.append(run(call.feed))
+        except BaseException as error:  # noqa: BLE001 (goes to the caller through the future)
+            results.append(error)
+    return results

@@ -1,0 +1,255 @@
+"""System shared memory: regions that applications of this machine registered, and tensors in them.
+
+The regions are other people's files, which may be cut short or removed at any moment. A process
+that reads a mapping of a file that has been cut short is killed (SIGBUS), and no check beforehand
+closes the gap between check and read. So nothing is mapped: `pread` and `pwrite` copy, and a region
+that has shrunk is the end of a file, which is an error like any other.
+
+Source: Triton's shared memory extension (protocol/extension_shared_memory.md).
+"""
+
+import os
+import re
+import stat
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.inference.errors import ConflictError, RequestError, UnknownModelError
+from edge_agent.inference.tensors import Data, Tensor
+from edge_agent.inference.v2_codec import InferenceRequest, Slice, checked_elements
+
+MAX_REGIONS = 128
+INLINE_BYTES = 1024 * 1024
+"""Up to so many bytes are copied on the event loop, which takes some 60 µs; more in a thread."""
+
+_FOLDER = Path("/dev/shm")  # noqa: S108 (where POSIX shared memory lies on Linux)
+_KEY = re.compile(r"/?[^/\0]{1,254}")
+
+
+class RegionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of the answer to ``status``."""
+
+    name: str
+    key: str
+    offset: int
+    byte_size: int
+
+
+class Region:
+    """A part of a shared memory file, open until nobody uses it any more."""
+
+    def __init__(self, status: RegionStatus, *, folder: Path = _FOLDER) -> None:
+        """Open it and check that it is as large as it is said to be.
+
+        Raises:
+            RequestError: there is no such file, or it may not be used, or it is too small.
+        """
+        self.status = status
+        self._descriptor = _opened(status, folder)
+        # A call in a thread may still hold the region when it is unregistered: the descriptor is
+        # closed with the last reference, so that its number cannot mean another file meanwhile.
+        weakref.finalize(self, os.close, self._descriptor)
+        self._check()
+
+    def read(self, place: Slice) -> bytes:
+        """Return a copy of a part.
+
+        Raises:
+            RequestError: it is not within the region, or the region has shrunk or was removed.
+        """
+        begin = self._begin(place)
+        self._check()
+        try:
+            data = os.pread(self._descriptor, place.byte_size, begin)
+            while len(data) < place.byte_size:
+                more = os.pread(self._descriptor, place.byte_size - len(data), begin + len(data))
+                if not more:
+                    raise self._shrunk()
+                data += more
+        except OSError as error:
+            raise RequestError(f"cannot read {self._name}: {error.strerror}") from error
+        return data
+
+    def write(self, place: Slice, data: Data) -> None:
+        """Copy data to the beginning of a part.
+
+        Raises:
+            RequestError: as in `read`, or the data are larger than the part.
+        """
+        begin = self._begin(place)
+        if len(data) > place.byte_size:
+            raise RequestError(
+                f"{len(data)} bytes do not fit into the {place.byte_size} bytes that the request "
+                f"gives them in {self._name}"
+            )
+        self._check()
+        view = memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(self._descriptor, view, begin)
+                begin += written
+                view = view[written:]
+        except OSError as error:
+            raise RequestError(f"cannot write into {self._name}: {error.strerror}") from error
+
+    @property
+    def _name(self) -> str:
+        return f"the shared memory region {self.status.name!r} (key {self.status.key!r})"
+
+    def _begin(self, place: Slice) -> int:
+        if place.offset + place.byte_size > self.status.byte_size:
+            raise RequestError(
+                f"{place.byte_size} bytes at offset {place.offset} lie outside of {self._name}, "
+                f"which was registered with {self.status.byte_size} bytes"
+            )
+        return self.status.offset + place.offset
+
+    def _check(self) -> None:
+        found = os.fstat(self._descriptor)
+        if not found.st_nlink:
+            raise RequestError(
+                f"{self._name} has been removed: unregister it, create it and register it anew"
+            )
+        if found.st_size < self.status.offset + self.status.byte_size:
+            raise self._shrunk(found.st_size)
+
+    def _shrunk(self, size: int | None = None) -> RequestError:
+        now = "" if size is None else f": the file has {size} bytes"
+        return RequestError(
+            f"{self._name} is smaller than the {self.status.byte_size} bytes at offset "
+            f"{self.status.offset} that it was registered with{now}"
+        )
+
+
+class Regions:
+    """The registered regions. Belongs to the event loop, except `filled` and `store`."""
+
+    def __init__(self, *, max_bytes: int, max_request_bytes: int, folder: Path = _FOLDER) -> None:
+        """Begin with none.
+
+        Args:
+            max_bytes: of all regions together.
+            max_request_bytes: that one request may have copied out of them.
+            folder: where the files of shared memory lie.
+        """
+        self._max_bytes = max_bytes
+        self._max_request_bytes = max_request_bytes
+        self._folder = folder
+        self._regions: dict[str, Region] = {}
+
+    def register(self, status: RegionStatus) -> None:
+        """Add a region; opening a file in memory does not block.
+
+        Raises:
+            RequestError: it cannot be used, or is too much.
+            ConflictError: the name is taken.
+        """
+        if status.name in self._regions:
+            raise ConflictError(
+                f"shared memory region {status.name!r} is registered already; unregister it first"
+            )
+        if len(self._regions) >= MAX_REGIONS:
+            raise RequestError(
+                f"{MAX_REGIONS} shared memory regions are registered; unregister some first"
+            )
+        total = sum(region.status.byte_size for region in self._regions.values())
+        if total + status.byte_size > self._max_bytes:
+            raise RequestError(
+                f"shared memory region {status.name!r} has {status.byte_size} bytes, "
+                f"{self._max_bytes - total} of {self._max_bytes} are free "
+                "(setting runtime.shared_memory_bytes)"
+            )
+        self._regions[status.name] = Region(status, folder=self._folder)
+
+    def unregister(self, name: str | None = None) -> None:
+        """Forget a region, or all; what uses one at the moment finishes. None there is fine."""
+        if name is None:
+            self._regions.clear()
+        else:
+            self._regions.pop(name, None)
+
+    def status(self, name: str | None = None) -> list[RegionStatus]:
+        """Return one region, or all.
+
+        Raises:
+            UnknownModelError: nothing of that name is registered.
+        """
+        if name is None:
+            return [region.status for region in self._regions.values()]
+        region = self._regions.get(name)
+        if region is None:
+            raise UnknownModelError(f"no shared memory region {name[:200]!r} is registered")
+        return [region.status]
+
+    def filled(self, request: InferenceRequest) -> InferenceRequest:
+        """Return a request with the inputs copied that lie in regions.
+
+        Raises:
+            RequestError: a region is not there, too small or gone, or holds no sound tensor, or
+                the inputs are larger than a request may be.
+        """
+        places = request.shared_inputs
+        if copied_bytes(request) > self._max_request_bytes:
+            raise RequestError(
+                f"the inputs in shared memory have {copied_bytes(request)} bytes, at most "
+                f"{self._max_request_bytes} are read (setting runtime.max_request_bytes)"
+            )
+        return msgspec.structs.replace(
+            request,
+            inputs=[
+                self._input(tensor, places[tensor.name]) if tensor.name in places else tensor
+                for tensor in request.inputs
+            ],
+        )
+
+    def store(self, request: InferenceRequest, outputs: Sequence[Tensor]) -> None:
+        """Copy the outputs into regions that the request wants there.
+
+        Raises:
+            RequestError: a region is not there, gone, or too small for the output.
+        """
+        for output in outputs:
+            place = request.shared_outputs.get(output.name)
+            if place is not None:
+                self._region(place.region).write(place, output.data)
+
+    def _input(self, tensor: Tensor, place: Slice) -> Tensor:
+        data = self._region(place.region).read(place)
+        filled = Tensor(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape, data=data)
+        return checked_elements(filled)
+
+    def _region(self, name: str) -> Region:
+        region = self._regions.get(name)
+        if region is None:
+            raise RequestError(f"no shared memory region {name[:200]!r} is registered")
+        return region
+
+
+def copied_bytes(request: InferenceRequest) -> int:
+    """Return how many bytes `Regions.filled` copies for a request."""
+    return sum(place.byte_size for place in request.shared_inputs.values())
+
+
+def _opened(status: RegionStatus, folder: Path) -> int:
+    file = status.key.removeprefix("/")
+    if not _KEY.fullmatch(status.key) or file in (".", ".."):
+        raise RequestError(
+            f"{status.key[:200]!r} is no key of a shared memory region: it is one name, as given "
+            "to shm_open(3)"
+        )
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(folder / file, flags)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise RequestError(
+            f"cannot open the shared memory region {status.name!r} (key {status.key[:200]!r}): "
+            f"{reason}; the user of the runtime must be allowed to read and write it"
+        ) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RequestError(f"{status.key!r} is not shared memory")
+    return descriptor

@@ -1,0 +1,162 @@
+"""What every backend can do on this machine; each is asked in a process of its own.
+
+As a program (``python -m edge_agent.inference.survey --backend NAME``) it is that process.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from edge_agent import hardware
+from edge_agent.errors import AgentError
+from edge_agent.hardware import Hardware
+from edge_agent.inference.backends.base import Backend
+from edge_agent.inference.probe import Prober, ProbeError, lower_priority, stamps
+from edge_agent.runtime_api import Placement
+
+MODULE = "edge_agent.inference.survey"
+
+
+class Survey:
+    """Asks each backend once, and again when the hardware or a library's file has changed."""
+
+    def __init__(
+        self,
+        *,
+        backends: Iterable[Backend],
+        prober: Prober,
+        look: Callable[[], Hardware] = hardware.look,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        """Ask nothing yet.
+
+        Args:
+            backends: all that are known, installed or not.
+            prober: asks.
+            look: returns the hardware.
+            options: arguments for the program, such as ``--edgetpu-library``.
+        """
+        self._backends = tuple(backends)
+        self._prober = prober
+        self._look = look
+        self._options = options
+
+    def placements(self) -> list[Placement]:
+        """Return what each backend can do here; blocks for as long as the libraries load."""
+        here = self._look()
+        return [found for backend in self._backends for found in self._of(backend, here)]
+
+    def _of(self, backend: Backend, here: Hardware) -> list[Placement]:
+        if not backend.files():
+            return [
+                placement
+                for accelerator in backend.accelerators
+                for placement in _unusable(backend, accelerator, not_installed(backend.name))
+            ]
+        try:
+            return self._ask(backend, backend.accelerators, here)
+        except ProbeError:
+            # One of them took the others down with it.
+            return [
+                placement
+                for accelerator in backend.accelerators
+                for placement in self._one(backend, accelerator, here)
+            ]
+
+    def _one(self, backend: Backend, accelerator: str, here: Hardware) -> list[Placement]:
+        try:
+            return self._ask(backend, (accelerator,), here)
+        except ProbeError as error:
+            return _unusable(backend, accelerator, f"{backend.name} cannot use it: {error}")
+
+    def _ask(
+        self, backend: Backend, accelerators: Sequence[str], here: Hardware
+    ) -> list[Placement]:
+        def lasting(answer: str) -> bool:
+            # With devices about, a cable or a permission may mend what does not work.
+            return not here.devices or not any(found.problem for found in _placements(answer))
+
+        answer = self._prober.ask(
+            MODULE,
+            ["--backend", backend.name, "--accelerators", ",".join(accelerators), *self._options],
+            depends_on=[here.fingerprint(), *stamps(backend.files())],
+            lasting=lasting,
+        )
+        return _placements(answer)
+
+
+def not_installed(name: str) -> str:
+    """Return the sentence for a backend without its library."""
+    extra = {"onnxruntime": "onnx"}.get(name, name)
+    return f"{name} is not installed: pip install 'skerry[{extra}]'"
+
+
+def examine(backend: Backend, accelerators: Sequence[str], here: Hardware) -> list[Placement]:
+    """Ask a backend in this process; it may crash."""
+    version = backend.version()
+    found = []
+    for accelerator in accelerators:
+        if version is None:
+            problem: str | None = f"{backend.name} is installed but cannot be imported"
+        else:
+            problem = backend.why_not(accelerator, here)
+        if problem is not None:
+            found += _unusable(backend, accelerator, problem)
+        else:
+            found += _placed(backend, accelerator, version=version or "", problem="")
+    return found
+
+
+def _unusable(backend: Backend, accelerator: str, problem: str) -> list[Placement]:
+    return _placed(backend, accelerator, version="", problem=problem)
+
+
+def _placed(
+    backend: Backend, accelerator: str, *, version: str, problem: str
+) -> list[Placement]:
+    return [
+        Placement(
+            backend=backend.name,
+            version=version,
+            format=file_format,
+            accelerator=accelerator,
+            problem=problem,
+        )
+        for file_format in sorted(backend.formats)
+    ]
+
+
+def _placements(answer: str) -> list[Placement]:
+    try:
+        return msgspec.json.decode(answer, type=list[Placement])
+    except msgspec.DecodeError as error:
+        raise ProbeError(f"its answer is not understood: {error}") from error
+
+
+def main() -> int:
+    """Print what one backend can do here, as a line of JSON."""
+    from edge_agent.inference.backends import catalog  # noqa: PLC0415 (it imports survey's users)
+
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}")
+    parser.add_argument("--backend", required=True)
+    parser.add_argument("--accelerators", required=True)
+    parser.add_argument("--edgetpu-library", type=Path, default=None)
+    arguments = parser.parse_args()
+    lower_priority()
+    try:
+        known = catalog.installed(threads=1, edgetpu_library=arguments.edgetpu_library)
+        found = examine(
+            known.named(arguments.backend), arguments.accelerators.split(","), hardware.look()
+        )
+    except AgentError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""Assigning: complete lists, all or nothing, healed when database and signer disagree."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import delete, insert, update
+from tuf.api.metadata import Metadata, Root, Targets
+
+from fleet_server.assignments import entries
+from fleet_server.assignments.service import Assignments
+from fleet_server.assignments.signer import AssignmentSigner, VersionNotHigherError
+from fleet_server.assignments.signer_client import VersionTakenError
+from fleet_server.assignments.signing import SignBatch, SignRequest
+from fleet_server.assignments.tables import Assignment
+from fleet_server.database import Database
+from fleet_server.devices.tables import Device
+from fleet_server.errors import NotFoundError, RefusedError, UnavailableError
+from fleet_server.releases.tables import Release
+from tests.unit.fleet_server.authority import FAMILY, OTHER_FAMILY, Fleet
+from tests.unit.fleet_server.conftest import FakeClock
+
+
+class InProcessSigner:
+    """The real signer without its socket; it can be down."""
+
+    def __init__(self, signer: AssignmentSigner) -> None:
+        self.signer = signer
+        self.up = True
+
+    async def sign(self, requests: list[SignRequest]) -> list[bytes]:
+        if not self.up:
+            raise UnavailableError("the signer does not answer")
+        try:
+            return [text.encode() for text in self.signer.sign(SignBatch(requests=requests))]
+        except VersionNotHigherError as error:
+            raise VersionTakenError(str(error), highest=error.highest) from error
+
+    async def answers(self) -> bool:
+        return self.up
+
+
+class Published:
+    def __init__(self) -> None:
+        self.documents: dict[str, bytes] = {}
+
+    def publish_assignment(self, device_id: str, document: bytes) -> None:
+        self.documents[device_id] = document
+
+
+class Index:
+    async def find(self, family: str, version: str) -> Release:
+        if version == "9.9.9":
+            raise NotFoundError("there is no release")
+        return Release(
+            family=family,
+            version=version,
+            manifest_path=f"models/{family}/{version}/manifest.json",
+            manifest_length=10,
+            manifest_sha256="0" * 64,
+        )
+
+
+@pytest.fixture
+async def signer(fleet: Fleet, clock: FakeClock) -> AsyncIterator[InProcessSigner]:
+    opened = AssignmentSigner.open(fleet.data, clock)
+    yield InProcessSigner(opened)
+    opened.close()
+
+
+@pytest.fixture
+def published() -> Published:
+    return Published()
+
+
+@pytest.fixture
+async def assignments(
+    fleet: Fleet,
+    database: Database,
+    signer: InProcessSigner,
+    published: Published,
+    clock: FakeClock,
+) -> Assignments:
+    await add_devices(database, "cam-1", "cam-2")
+    root = Metadata[Root].from_bytes((fleet.data.director / "1.root.json").read_bytes()).signed
+    return Assignments(
+        database=database,
+        releases=Index(),
+        signer=signer,
+        downlink=published,
+        director=root,
+        clock=clock,
+    )
+
+
+async def add_devices(database: Database, *names: str) -> None:
+    rows = [
+        {
+            "id": name,
+            "public_key_pem": "",
+            "public_key_sha256": "",
+            "certificate_pem": "",
+            "certificate_serial": "",
+            "certificate_expires_ms": 0,
+            "enrolled_ms": 0,
+            "online": False,
+        }
+        for name in names
+    ]
+    async with database.writing() as session:
+        await session.execute(insert(Device), rows)
+
+
+def listed(document: bytes) -> list[str]:
+    return sorted(Metadata[Targets].from_bytes(document).signed.targets)
+
+
+async def test_the_list_is_complete(assignments: Assignments, published: Published) -> None:
+    await assignments.assign(family=FAMILY, version="1.0.0", devices=["cam-1"])
+    await assignments.assign(family=OTHER_FAMILY, version="1.0.0", devices=None)
+    await assignments.assign(family=FAMILY, version="2.0.0", devices=["cam-1"])
+    assert listed(published.documents["cam-1"]) == [
+        f"models/{FAMILY}/2.0.0/manifest.json",
+        f"models/{OTHER_FAMILY}/1.0.0/manifest.json",
+    ]
+    assert listed(published.documents["cam-2"]) == [f"models/{OTHER_FAMILY}/1.0.0/manifest.json"]
+
+
+async def test_versions_rise_even_for_the_same_release(assignments: Assignments) -> None:
+    versions = [
+        (await assignments.assign(family=FAMILY, version="1.0.0", devices=["cam-1"]))[0].version
+        for _ in range(3)
+    ]
+    assert versions == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("version", "devices", "error", "named"),
+    [
+        ("9.9.9", None, NotFoundError, "release"),
+        ("1.0.0", ["cam-1", "cam-9"], NotFoundError, "cam-9"),
+        ("1.0.0", ["cam-1", "Cam 1"], RefusedError, "Cam 1"),
+        ("1.0.0", [], RefusedError, "no device"),
+    ],
+)
+async def test_refusals_change_nothing(  # noqa: PLR0913, PLR0917 (a table)
+    assignments: Assignments,
+    published: Published,
+    version: str,
+    devices: list[str] | None,
+    error: type[Exception],
+    named: str,
+) -> None:
+    with pytest.raises(error, match=named):
+        await assignments.assign(family=FAMILY, version=version, devices=devices)
+    assert published.documents == {}
+    assert [document async for document in assignments.documents()] == []
+
+
+async def test_decommissioned_devices_are_left_out(
+    assignments: Assignments, database: Database, published: Published
+) -> None:
+    await assignments.assign(family=FAMILY, version="1.0.0", devices=None)
+    async with database.writing() as session:
+        await session.execute(
+            update(Device).where(Device.id == "cam-2").values(decommissioned_ms=1)
+        )
+    published.documents.clear()
+    await assignments.assign(family=FAMILY, version="1.1.0", devices=None)
+    assert list(published.documents) == ["cam-1"]
+    assert [name async for name, _ in assignments.documents()] == ["cam-1"]
+    with pytest.raises(RefusedError, match="cam-2"):
+        await assignments.assign(family=FAMILY, version="1.0.0", devices=["cam-2"])
+
+
+async def test_without_the_signer_nothing_is_assigned(
+    assignments: Assignments, signer: InProcessSigner, published: Published
+) -> None:
+    signer.up = False
+    with pytest.raises(UnavailableError):
+        await assignments.assign(family=FAMILY, version="1.0.0", devices=None)
+    assert published.documents == {}
+    signer.up = True
+    await assignments.assign(family=FAMILY, version="1.0.0", devices=None)
+
+
+async def test_a_database_from_a_backup_goes_on_above_what_was_signed(
+    assignments: Assignments, database: Database
+) -> None:
+    for _ in range(3):
+        await assignments.assign(family=FAMILY, version="1.0.0", devices=["cam-1"])
+    async with database.writing() as session:
+        await session.execute(delete(Assignment))
+    rows = await assignments.assign(family=FAMILY, version="1.0.0", devices=None)
+    assert {row.device_id: row.version for row in rows} == {"cam-1": 4, "cam-2": 1}
+
+
+async def test_more_devices_than_fit_into_a_batch(
+    assignments: Assignments, database: Database
+) -> None:
+    await add_devices(database, *(f"many-{number}" for number in range(450)))
+    rows = await assignments.assign(family=FAMILY, version="1.0.0", devices=None)
+    assert len(rows) == 452
+    assert len([name async for name, _ in assignments.documents()]) == 452
+
+
+async def test_renewal_when_half_of_the_lifetime_is_gone(
+    assignments: Assignments, clock: FakeClock, published: Published
+) -> None:
+    await assignments.assign(family=FAMILY, version="1.0.0", devices=["cam-1"])
+    clock.advance(days=14)
+    assert await assignments.renew() == 0
+    clock.advance(days=2)
+    assert await assignments.renew() == 1
+    signed = Metadata[Targets].from_bytes(published.documents["cam-1"]).signed
+    assert (signed.version, len(signed.targets)) == (2, 1)
+    assert await assignments.renew() == 0
+
+
+async def test_the_stored_entries_read_back(assignments: Assignments) -> None:
+    (row,) = await assignments.assign(family=FAMILY, version="1.0.0", devices=["cam-1"])
+    (entry,) = entries.decode(row.entries)
+    assert (entry.family, entry.version, entry.length) == (FAMILY, "1.0.0", 10)

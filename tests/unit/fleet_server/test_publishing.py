@@ -1,0 +1,379 @@
+"""Uploads: what is signed and complete is published, anything else leaves nothing behind."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tuf.api.metadata import Delegations, Metadata, TargetFile, Targets
+
+from fleet_protocol.manifest import MANIFEST_FILE
+from fleet_server.database import Database
+from fleet_server.errors import (
+    ConflictError,
+    FleetError,
+    MalformedError,
+    NotFoundError,
+    RefusedError,
+    SetupError,
+    TooLargeError,
+)
+from fleet_server.releases.multipart import pieces
+from fleet_server.releases.repository import Repository
+from fleet_server.releases.service import Releases, checked_metadata_name
+from fleet_server.releases.verification import MAX_METADATA_BYTES, Upload, verify_metadata
+from tests.unit.fleet_server.authority import (
+    OTHER_FAMILY,
+    Fleet,
+    ReleaseFiles,
+    release,
+    signed_role,
+)
+from tests.unit.fleet_server.conftest import FakeClock
+from tests.unit.fleet_server.upload_form import CONTENT_TYPE, chunks, form
+
+Part = tuple[str, str | None, bytes]
+
+
+@pytest.fixture
+def repository(fleet: Fleet, clock: FakeClock) -> Repository:
+    opened = Repository(fleet.data.repository, fleet.data.online)
+    opened.heal(now=clock())
+    return opened
+
+
+@pytest.fixture
+def releases(repository: Repository, database: Database, clock: FakeClock) -> Releases:
+    return Releases(repository=repository, database=database, clock=clock)
+
+
+def parts(metadata: bytes, *uploaded: ReleaseFiles) -> list[Part]:
+    files = [(path, content) for each in uploaded for path, content in each.by_path.items()]
+    return [("metadata", None, metadata), *(("targets", path, content) for path, content in files)]
+
+
+async def publish(releases: Releases, *uploaded: Part) -> Upload:
+    return await releases.publish(pieces(CONTENT_TYPE, chunks(form(*uploaded))))
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield f"{path.relative_to(folder)} {path.stat().st_size}"
+
+
+async def versions(releases: Releases) -> list[str]:
+    return [row.version for row in await releases.page(family=None, after=None, limit=100)]
+
+
+async def test_a_proper_upload(fleet: Fleet, releases: Releases, repository: Repository) -> None:
+    new = release()
+    upload = await publish(releases, *parts(signed_role(fleet.publisher(), new), new))
+    assert (upload.version, upload.releases) == (2, ["1.0.0"])
+    assert repository.published.snapshot.version == 2
+    row, manifest = await releases.get(new.family, "1.0.0")
+    assert row.manifest_length == len(new.files[MANIFEST_FILE])
+    assert row.size_bytes == sum(len(content) for content in new.files.values())
+    assert manifest.variants[0].file == "model.onnx"
+    for path, file in upload.added.items():
+        assert repository.target_file(path, file).read_bytes() == new.by_path[path]
+    assert list(files_below(fleet.data.repository / "staging")) == []
+
+
+async def test_a_second_upload_brings_only_what_is_new(fleet: Fleet, releases: Releases) -> None:
+    one, two = release("1.0.0"), release("1.1.0")
+    await publish(releases, *parts(signed_role(fleet.publisher(), one), one))
+    metadata = signed_role(fleet.publisher(), one, two, version=3)
+    upload = await publish(releases, *parts(metadata, two))
+    assert upload.releases == ["1.1.0"]
+    assert await versions(releases) == ["1.0.0", "1.1.0"]
+
+
+async def test_a_publisher_may_sign_the_same_list_anew(fleet: Fleet, releases: Releases) -> None:
+    one = release()
+    await publish(releases, *parts(signed_role(fleet.publisher(), one), one))
+    again = await publish(releases, *parts(signed_role(fleet.publisher(), one, version=3)))
+    assert (again.version, again.releases) == (3, [])
+
+
+def _hand_signed(fleet: Fleet, targets: dict[str, TargetFile], *, delegates: bool = False) -> bytes:
+    later = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0)
+    role = Targets(version=2, expires=later, targets=targets)
+    if delegates:
+        role.delegations = Delegations({}, {})
+    metadata = Metadata(role)
+    metadata.sign(fleet.publisher())
+    return metadata.to_bytes()
+
+
+def _one_target(fleet: Fleet, path: str, *, length: int = 1, algorithm: str = "sha256") -> bytes:
+    return _hand_signed(fleet, {path: TargetFile(length, {algorithm: "0" * 64}, path)})
+
+
+def _swapped(new: ReleaseFiles, name: str, content: bytes) -> ReleaseFiles:
+    return ReleaseFiles(new.family, new.version, {**new.files, name: content})
+
+
+def _refused(case: str, fleet: Fleet) -> tuple[list[Part], type[FleetError]]:  # noqa: C901, PLR0911, PLR0912 (a table)
+    key, new = fleet.publisher(), release()
+    content = new.files["model.onnx"]
+    good = signed_role(key, new)
+    match case:
+        case "no metadata":
+            return parts(good, new)[1:], MalformedError
+        case "not JSON":
+            return parts(b"{", new), MalformedError
+        case "deeply nested":
+            return parts(b"[" * 100_000, new), MalformedError
+        case "not targets metadata":
+            snapshot = fleet.data.repository / "metadata" / "1.snapshot.json"
+            return parts(snapshot.read_bytes(), new), MalformedError
+        case "too large":
+            return parts(good + b" " * MAX_METADATA_BYTES, new), TooLargeError
+        case "unsigned":
+            unsigned = Metadata[Targets].from_bytes(good)
+            unsigned.signatures.clear()
+            return parts(unsigned.to_bytes(), new), RefusedError
+        case "another family's key":
+            return parts(signed_role(fleet.publisher(OTHER_FAMILY), new), new), RefusedError
+        case "changed after signing":
+            return parts(good.replace(b'"version":2', b'"version":3'), new), RefusedError
+        case "expired":
+            past = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+            return parts(signed_role(key, new, expires=past), new), RefusedError
+        case "version skipped":
+            return parts(signed_role(key, new, version=3), new), ConflictError
+        case "version replayed":
+            return parts(signed_role(key, new, version=1), new), ConflictError
+        case "another family's path":
+            other = release(family=OTHER_FAMILY)
+            return parts(signed_role(key, other), other), RefusedError
+        case "path outside":
+            return parts(_one_target(fleet, "models/fashion_mnist/1.0.0/../x")), RefusedError
+        case "bad version in path":
+            return parts(_one_target(fleet, "models/fashion_mnist/latest/x")), RefusedError
+        case "no manifest":
+            return parts(_one_target(fleet, "models/fashion_mnist/1.0.0/x")), RefusedError
+        case "no sha256":
+            path = f"models/fashion_mnist/1.0.0/{MANIFEST_FILE}"
+            return parts(_one_target(fleet, path, algorithm="sha512")), RefusedError
+        case "huge manifest":
+            path = f"models/fashion_mnist/1.0.0/{MANIFEST_FILE}"
+            return parts(_one_target(fleet, path, length=2**40)), RefusedError
+        case "further delegation":
+            return parts(_hand_signed(fleet, {}, delegates=True)), RefusedError
+        case "file missing":
+            return parts(good, new)[:-1], RefusedError
+        case "file too long":
+            return parts(good, _swapped(new, "model.onnx", content + b"x")), RefusedError
+        case "file too short":
+            return parts(good, _swapped(new, "model.onnx", content[:-1])), RefusedError
+        case "file with another hash":
+            return parts(good, _swapped(new, "model.onnx", bytes(len(content)))), RefusedError
+        case "file that is not signed":
+            return parts(good, _swapped(new, "extra.bin", b"x")), RefusedError
+        case "file twice":
+            return [*parts(good, new), parts(good, new)[-1]], MalformedError
+        case "another field":
+            return [*parts(good, new), ("comment", None, b"x")], MalformedError
+        case "manifest of another version":
+            lying = ReleaseFiles(new.family, "2.0.0", new.files)
+            return parts(signed_role(key, lying), lying), RefusedError
+        case "manifest that is none":
+            lying = _swapped(new, MANIFEST_FILE, b"{}")
+            return parts(signed_role(key, lying), lying), RefusedError
+        case "manifest that lies about a file":
+            lying = _swapped(new, "model.onnx", bytes(len(content)))
+            return parts(signed_role(key, lying), lying), RefusedError
+        case "file that the manifest does not name":
+            lying = _swapped(new, "extra.bin", b"x")
+            return parts(signed_role(key, lying), lying), RefusedError
+    raise AssertionError(case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "no metadata",
+        "not JSON",
+        "deeply nested",
+        "not targets metadata",
+        "too large",
+        "unsigned",
+        "another family's key",
+        "changed after signing",
+        "expired",
+        "version skipped",
+        "version replayed",
+        "another family's path",
+        "path outside",
+        "bad version in path",
+        "no manifest",
+        "no sha256",
+        "huge manifest",
+        "further delegation",
+        "file missing",
+        "file too long",
+        "file too short",
+        "file with another hash",
+        "file that is not signed",
+        "file twice",
+        "another field",
+        "manifest of another version",
+        "manifest that is none",
+        "manifest that lies about a file",
+        "file that the manifest does not name",
+    ],
+)
+async def test_a_refused_upload_leaves_nothing(case: str, fleet: Fleet, releases: Releases) -> None:
+    uploaded, error = _refused(case, fleet)
+    before = list(files_below(fleet.data.repository))
+    with pytest.raises(error):
+        await publish(releases, *uploaded)
+    assert list(files_below(fleet.data.repository)) == before
+    assert await versions(releases) == []
+    new = release()
+    await publish(releases, *parts(signed_role(fleet.publisher(), new), new))
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(fleet: Fleet, releases: Releases) -> None:
+    new = release(size=200_000)
+    body = form(*parts(signed_role(fleet.publisher(), new), new))
+    before = list(files_below(fleet.data.repository))
+    with pytest.raises(MalformedError, match="ends before"):
+        await releases.publish(pieces(CONTENT_TYPE, chunks(body[:-50_000])))
+    assert list(files_below(fleet.data.repository)) == before
+
+
+@pytest.mark.parametrize("change", ["other content", "withdrawn"])
+async def test_a_published_release_stays_as_it_is(
+    fleet: Fleet, releases: Releases, change: str
+) -> None:
+    one, swapped = release("1.0.0"), release("1.0.0")
+    await publish(releases, *parts(signed_role(fleet.publisher(), one), one))
+    changed = [swapped] if change == "other content" else []
+    metadata = signed_role(fleet.publisher(), *changed, version=3)
+    with pytest.raises(RefusedError, match=r"1\.0\.0"):
+        await publish(releases, *parts(metadata, *changed))
+
+
+async def test_what_an_interrupted_commit_left_goes_at_the_next_start(
+    fleet: Fleet, releases: Releases, clock: FakeClock
+) -> None:
+    one = release()
+    await publish(releases, *parts(signed_role(fleet.publisher(), one), one))
+    kept = list(files_below(fleet.data.repository))
+    metadata = fleet.data.repository / "metadata"
+    leftovers = [
+        fleet.data.repository / "staging" / "upload-1" / "0",
+        fleet.data.repository / "targets" / "models" / one.family / "2.0.0" / f"{'0' * 64}.x",
+        metadata / f"3.{one.family}.json",
+        metadata / "3.snapshot.json",
+        metadata / ".timestamp.json.tmp",
+    ]
+    for path in leftovers:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    Repository(fleet.data.repository, fleet.data.online).heal(now=clock())
+    assert list(files_below(fleet.data.repository)) == kept
+
+
+async def test_a_crash_before_the_index_is_healed_at_the_next_start(
+    fleet: Fleet, releases: Releases, repository: Repository, clock: FakeClock
+) -> None:
+    one = release()
+    published = repository.published
+    upload = verify_metadata(
+        signed_role(fleet.publisher(), one),
+        targets=published.targets,
+        current=published.families,
+        now=clock(),
+    )
+    folder = repository.staging_folder("upload-1", size_bytes=1)
+    staged = {path: folder / str(number) for number, path in enumerate(one.by_path)}
+    for path, content in one.by_path.items():
+        staged[path].write_bytes(content)
+    repository.commit(upload, staged, now=clock())
+    assert await versions(releases) == []
+    for _ in range(2):
+        await releases.reindex()
+        assert await versions(releases) == ["1.0.0"]
+
+
+async def test_two_uploads_of_one_version_cannot_both_be_committed(
+    fleet: Fleet, releases: Releases
+) -> None:
+    one, two = release("1.0.0"), release("2.0.0")
+    outcomes = await asyncio.gather(
+        *(
+            publish(releases, *parts(signed_role(fleet.publisher(), each), each))
+            for each in (one, two)
+        ),
+        return_exceptions=True,
+    )
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ConflictError", "Upload"]
+    assert len(await versions(releases)) == 1
+
+
+def test_online_roles_are_renewed_before_they_expire(
+    repository: Repository, clock: FakeClock
+) -> None:
+    began = repository.published
+    assert not repository.renew(now=clock())
+    for _ in range(20):
+        clock.advance(hours=13)
+        repository.renew(now=clock())
+        assert repository.published.timestamp.expires > clock()
+        assert repository.published.snapshot.expires > clock()
+    assert repository.published.timestamp.version == began.timestamp.version + 20
+    assert repository.published.snapshot.version > began.snapshot.version
+
+
+def test_a_server_that_slept_for_a_year_renews_at_start(fleet: Fleet, clock: FakeClock) -> None:
+    clock.advance(days=100)
+    repository = Repository(fleet.data.repository, fleet.data.online)
+    repository.heal(now=clock())
+    assert repository.published.timestamp.expires > clock()
+    assert repository.published.snapshot.expires > clock()
+
+
+@pytest.mark.parametrize("damage", ["forged", "missing", "foreign key"])
+def test_a_repository_that_does_not_verify_stops_the_start(fleet: Fleet, damage: str) -> None:
+    metadata = fleet.data.repository / "metadata"
+    if damage == "forged":
+        path = metadata / "1.targets.json"
+        path.write_bytes(path.read_bytes().replace(b"fashion", b"fashiom"))
+    elif damage == "missing":
+        (metadata / "timestamp.json").unlink()
+    else:
+        shutil.copy(fleet.data.signer / "assignment.pem", fleet.data.online / "snapshot.pem")
+    with pytest.raises(SetupError):
+        Repository(fleet.data.repository, fleet.data.online)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "x",
+        "timestamp",
+        "../timestamp.json",
+        "a/b.json",
+        "x.timestamp.json",
+        "1.2.x.json",
+        "1..json",
+        ".json",
+        "1.root.json\n",
+        "①.root.json",
+    ],
+)
+def test_names_that_are_no_metadata(name: str) -> None:
+    with pytest.raises(NotFoundError):
+        checked_metadata_name(name)
+
+
+@pytest.mark.parametrize("name", ["timestamp.json", "12.root.json", "3.fashion_mnist.json"])
+def test_names_of_metadata(name: str) -> None:
+    assert checked_metadata_name(name) == name

@@ -1,0 +1,166 @@
+"""The signer signs well-formed assignments with rising versions, and nothing else."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from tuf.api.metadata import Metadata, Root, Targets
+
+from fleet_protocol.assignments import binding_of
+from fleet_server.assignments import signing
+from fleet_server.assignments.signer import (
+    MAX_STEP,
+    AssignmentSigner,
+    SignerServer,
+    VersionNotHigherError,
+)
+from fleet_server.assignments.signer_client import SignerClient, VersionTakenError
+from fleet_server.assignments.signing import SignBatch, SignRequest, Target
+from fleet_server.errors import RefusedError, SetupError, UnavailableError
+from tests.unit.fleet_server.authority import FAMILY, DeviceKey, Fleet
+from tests.unit.fleet_server.conftest import FakeClock
+
+Make = Callable[..., SignRequest]
+
+
+@pytest.fixture
+def signer(fleet: Fleet, clock: FakeClock) -> AssignmentSigner:
+    return AssignmentSigner.open(fleet.data, clock)
+
+
+@pytest.fixture
+def make(clock: FakeClock) -> Make:
+    def request(version: int = 1, **changes: object) -> SignRequest:
+        path = f"models/{FAMILY}/1.0.0/manifest.json"
+        values: dict[str, object] = {
+            "device_id": "cam-1",
+            "version": version,
+            "expires_s": int((clock() + timedelta(days=30)).timestamp()),
+            "targets": [{"path": path, "length": 100, "sha256": "0" * 64}],
+        }
+        return msgspec.convert(values | changes, SignRequest)
+
+    return request
+
+
+def sign(signer: AssignmentSigner, *requests: SignRequest) -> list[str]:
+    return signer.sign(SignBatch(requests=list(requests)))
+
+
+def test_a_device_can_verify_it(fleet: Fleet, signer: AssignmentSigner, make: Make) -> None:
+    (document,) = sign(signer, make(7))
+    root = Metadata[Root].from_bytes((fleet.data.director / "1.root.json").read_bytes()).signed
+    metadata = Metadata[Targets].from_bytes(document.encode())
+    root.verify_delegate("targets", metadata.signed_bytes, metadata.signatures)
+    signed = metadata.signed
+    assert binding_of(signed.unrecognized_fields, target_count=1).device_id == "cam-1"
+    assert (signed.version, list(signed.targets)) == (7, [f"models/{FAMILY}/1.0.0/manifest.json"])
+
+
+@pytest.mark.parametrize("version", [1, 4, 5, 5 + MAX_STEP + 1])
+def test_versions_only_rise(
+    fleet: Fleet, signer: AssignmentSigner, make: Make, clock: FakeClock, version: int
+) -> None:
+    sign(signer, make(5))
+    signer.close()
+    restarted = AssignmentSigner.open(fleet.data, clock)
+    with pytest.raises(VersionNotHigherError) as raised:
+        sign(restarted, make(version))
+    assert raised.value.highest == {"cam-1": 5}
+    sign(restarted, make(6), make(1, device_id="cam-2"))
+
+
+def test_a_batch_is_signed_as_a_whole_or_not_at_all(signer: AssignmentSigner, make: Make) -> None:
+    sign(signer, make(1))
+    with pytest.raises(VersionNotHigherError):
+        sign(signer, make(1, device_id="cam-2"), make(1))
+    with pytest.raises(VersionNotHigherError):
+        sign(signer, make(2), make(2))
+    sign(signer, make(1, device_id="cam-2"), make(2))
+
+
+@pytest.mark.parametrize(
+    ("paths", "reason"),
+    [
+        (["models/fashion_mnist/1.0.0/model.onnx"], "lists manifests"),
+        (["models/fashion_mnist/latest/manifest.json"], "release version"),
+        (["../../etc/passwd"], "is not models/"),
+        (["1.root.json"], "is not models/"),
+        ([f"models/{FAMILY}/1.0.0/manifest.json", f"models/{FAMILY}/2.0.0/manifest.json"], "twice"),
+    ],
+)
+def test_only_manifests_of_releases(
+    signer: AssignmentSigner, make: Make, paths: list[str], reason: str
+) -> None:
+    targets = [Target(path=path, length=1, sha256="0" * 64) for path in paths]
+    with pytest.raises(RefusedError, match=reason):
+        sign(signer, make(targets=targets))
+
+
+@pytest.mark.parametrize("days", [-1, 0, 32, 4000])
+def test_lifetimes(signer: AssignmentSigner, make: Make, clock: FakeClock, days: int) -> None:
+    expires_s = int((clock() + timedelta(days=days)).timestamp())
+    with pytest.raises(RefusedError, match="may live"):
+        sign(signer, make(expires_s=expires_s))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"device_id": "_ingest"},
+        {"device_id": "../x"},
+        {"version": 0},
+        {"version": 1.5},
+        {"targets": []},
+        {"targets": [{"path": "x", "length": 0, "sha256": "0" * 64}]},
+        {"targets": [{"path": "x", "length": 1, "sha256": "0" * 63}]},
+        {"run": "anything"},
+    ],
+)
+def test_malformed_requests_are_not_even_requests(make: Make, changes: dict[str, object]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        make(**changes)
+
+
+def test_a_foreign_key_stops_the_start(fleet: Fleet, clock: FakeClock) -> None:
+    for pem in (DeviceKey.new("x").pem, (fleet.data.online / "snapshot.pem").read_bytes(), b""):
+        (fleet.data.signer / "assignment.pem").write_bytes(pem)
+        with pytest.raises(SetupError):
+            AssignmentSigner.open(fleet.data, clock)
+
+
+async def test_over_the_socket(signer: AssignmentSigner, make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "signer.sock"
+    stop = asyncio.Event()
+    serving = asyncio.create_task(SignerServer(signer).serve(path, stop))
+    client = SignerClient(path)
+    async with asyncio.timeout(10):
+        while not await client.answers():  # noqa: ASYNC110 (it polls another task's socket)
+            await asyncio.sleep(0.01)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert len(await client.sign([make(3)])) == 1
+    with pytest.raises(VersionTakenError) as raised:
+        await client.sign([make(3)])
+    assert raised.value.highest == {"cam-1": 3}
+    with pytest.raises(RefusedError, match="may live"):
+        await client.sign([make(4, expires_s=0)])
+
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"\x00\x00\x00\x02{}")
+    assert "not a SignBatch" in (await signing.receive(reader, signing.SignAnswer)).refusal
+    writer.close()
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"\xff\xff\xff\xff")
+    assert "a frame of" in (await signing.receive(reader, signing.SignAnswer)).refusal
+    writer.close()
+
+    signer.close()
+    with pytest.raises(RefusedError, match="database failed"):
+        await client.sign([make(5)])
+    stop.set()
+    await serving
+    with pytest.raises(UnavailableError, match="does not answer"):
+        await client.sign([make(4)])

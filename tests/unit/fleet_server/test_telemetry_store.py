@@ -1,0 +1,312 @@
+"""Storing: each message once, whatever comes twice, out of order, or before a crash."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+from sqlalchemy import delete
+
+from fleet_protocol import histogram, messages
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.messages import (
+    Capabilities,
+    ErrorKind,
+    Event,
+    EventKind,
+    ModelWindow,
+    Presence,
+    Reported,
+    TelemetryWindow,
+)
+from fleet_protocol.topics import Channel, Topic
+from fleet_server.clock import unix_ms
+from fleet_server.database import Database
+from fleet_server.devices.service import Devices
+from fleet_server.errors import NotFoundError, RefusedError, UnavailableError
+from fleet_server.telemetry import uplink
+from fleet_server.telemetry.ingest import QUEUE_SIZE, Ingest
+from fleet_server.telemetry.service import Period, Telemetry
+from fleet_server.telemetry.store import MAX_STREAMS, Stored, TelemetryStore
+from fleet_server.telemetry.tables import Stream
+from fleet_server.telemetry.uplink import Content, Uplink
+from tests.unit.fleet_server.conftest import FakeClock
+from tests.unit.fleet_server.test_assignments import add_devices
+from tests.unit.fleet_server.test_enrollment import NoConnections
+
+STREAM = "telemetry-0123456789abcdef"
+EVER = Period(0, 31 * 86_400_000)
+
+
+@pytest.fixture
+async def store(database: Database, clock: FakeClock) -> TelemetryStore:
+    await add_devices(database, "cam-1", "cam-2")
+    return TelemetryStore(database=database, clock=clock)
+
+
+@pytest.fixture
+def telemetry(database: Database) -> Telemetry:
+    return Telemetry(database=database)
+
+
+def window(
+    sequence: int, *, covers_from: int | None = None, stream: str = STREAM, version: str = "1.0.0"
+) -> TelemetryWindow:
+    model = ModelWindow(
+        family="a",
+        version=version,
+        variant="int8",
+        requests=10,
+        errors={ErrorKind.BACKEND: 1},
+        latency_us=histogram.of_values([100.0 * sequence] * 10),
+        classes={"shoe": 9},
+    )
+    return TelemetryWindow(
+        stream=stream,
+        sequence=sequence,
+        covers_from=covers_from or sequence,
+        start_ms=sequence * 1000,
+        end_ms=sequence * 1000 + 999,
+        models=[model],
+    )
+
+
+def event(sequence: int, detail: str = "it happened") -> Event:
+    return Event(
+        stream="event-0123456789abcdef",
+        sequence=sequence,
+        covers_from=sequence,
+        at_ms=sequence,
+        kind=EventKind.UPDATE_STATE,
+        detail=detail,
+        family="a",
+        version="1.0.0",
+    )
+
+
+def from_device(content: Content, device_id: str = "cam-1", *, retained: bool = False) -> Uplink:
+    return Uplink(device_id, content, retained)
+
+
+async def test_a_batch_with_everything(
+    store: TelemetryStore, telemetry: Telemetry, database: Database, clock: FakeClock
+) -> None:
+    reported = Reported(
+        at_ms=1,
+        agent_version="1",
+        assignment_version=3,
+        runtime_up=True,
+        capabilities=Capabilities(machine="aarch64", cpu_count=4),
+    )
+    contents: Sequence[Content] = [
+        Presence(online=True),
+        reported,
+        window(1),
+        window(2),
+        event(1, "a\x00b"),
+    ]
+    stored = await store.store([from_device(content) for content in contents])
+    assert stored.acks == {("cam-1", STREAM): 2, ("cam-1", "event-0123456789abcdef"): 1}
+    assert [row.detail for row in await telemetry.events("cam-1", after=0, limit=9)] == ["ab"]
+    devices = Devices(database=database, connections=NoConnections(), clock=clock)
+    device = (await devices.get("cam-1")).device
+    assert (device.online, device.last_seen_ms) == (True, unix_ms(clock()))
+    assert messages.decode((device.reported or "").encode(), Reported) == reported
+
+
+async def test_nothing_counts_twice(store: TelemetryStore, telemetry: Telemetry) -> None:
+    for _ in range(3):
+        await store.store([from_device(window(number)) for number in (1, 2, 3, 3)])
+    totals = await telemetry.totals(EVER)
+    (release,) = totals.summary.releases
+    assert (totals.windows, totals.covered, release.requests) == (3, 3, 30)
+    assert release.errors[ErrorKind.BACKEND] == 3
+    assert release.latency_us.count == 30
+
+
+async def test_shuffled_and_repeated_windows_all_arrive_once(
+    store: TelemetryStore, telemetry: Telemetry
+) -> None:
+    order = [*range(1, 41), *range(1, 41)]
+    random.Random(7).shuffle(order)  # noqa: S311 (repeatable, not secret)
+    acked: dict[tuple[str, str], int] = {}
+    for start in range(0, len(order), 7):
+        batch = [from_device(window(number)) for number in order[start : start + 7]]
+        acked = (await store.store(batch)).acks
+    assert acked == {("cam-1", STREAM): 40}
+    assert (await telemetry.totals(EVER)).windows == 40
+
+
+async def test_a_gap_holds_the_acknowledgement_back(store: TelemetryStore) -> None:
+    key = ("cam-1", STREAM)
+    assert (await store.store([from_device(window(1))])).acks[key] == 1
+    assert (await store.store([from_device(window(3))])).acks[key] == 1
+    assert (await store.store([from_device(window(4))])).acks[key] == 1
+    assert (await store.store([from_device(window(2))])).acks[key] == 4
+
+
+async def test_merged_windows(store: TelemetryStore, telemetry: Telemetry) -> None:
+    stored = await store.store([from_device(window(5, covers_from=1)), from_device(window(3))])
+    assert stored.counts["duplicate"] == 1
+    stored = await store.store([from_device(window(7, covers_from=4))])
+    assert stored.counts["overlap"] == 1
+    assert stored.acks == {("cam-1", STREAM): 7}
+    totals = await telemetry.totals(EVER)
+    assert (totals.windows, totals.covered) == (1, 5)
+
+
+async def test_streams_of_two_devices_are_apart(
+    store: TelemetryStore, telemetry: Telemetry
+) -> None:
+    await store.store([from_device(window(1)), from_device(window(1), "cam-2")])
+    assert (await telemetry.totals(EVER)).windows == 2
+    assert (await telemetry.totals(EVER, device_id="cam-2")).windows == 1
+
+
+async def test_unknown_devices_are_dropped_and_counted(store: TelemetryStore) -> None:
+    stored = await store.store([from_device(window(1), "cam-9"), from_device(window(1))])
+    assert stored.counts["unknown_device"] == 1
+    assert stored.acks == {("cam-1", STREAM): 1}
+
+
+async def test_retained_messages_do_not_show_life(
+    store: TelemetryStore, database: Database, clock: FakeClock
+) -> None:
+    await store.store([from_device(Presence(online=False), retained=True)])
+    devices = Devices(database=database, connections=NoConnections(), clock=clock)
+    assert (await devices.get("cam-1")).device.last_seen_ms is None
+
+
+async def test_a_row_that_cannot_be_stored_does_not_take_others_along(
+    store: TelemetryStore, telemetry: Telemetry, database: Database
+) -> None:
+    await store.store([from_device(window(1))])
+    async with database.writing() as session:
+        await session.execute(delete(Stream).where(Stream.device_id == "cam-1"))
+    stored = await store.store([from_device(window(1)), from_device(window(1), "cam-2")])
+    assert stored.counts["not_storable"] == 1
+    assert (await telemetry.totals(EVER)).windows == 2
+
+
+async def test_the_oldest_streams_of_a_device_go(
+    store: TelemetryStore, telemetry: Telemetry, clock: FakeClock
+) -> None:
+    for number in range(MAX_STREAMS + 5):
+        clock.advance(seconds=1)
+        await store.store([from_device(window(1, stream=f"telemetry-{number:016x}"))])
+    streams = [name for name, _ in await telemetry.streams("cam-1")]
+    assert len(streams) == MAX_STREAMS
+    assert f"telemetry-{0:016x}" not in streams
+
+
+async def test_quantiles_come_from_merged_histograms(
+    store: TelemetryStore, telemetry: Telemetry
+) -> None:
+    await store.store([from_device(window(number)) for number in range(1, 101)])
+    (release,) = (await telemetry.totals(EVER)).summary.releases
+    p99 = release.latency_us.quantile(0.99)
+    assert p99 == pytest.approx(9900, rel=histogram.RELATIVE_ERROR)
+
+
+async def test_periods_and_families(store: TelemetryStore, telemetry: Telemetry) -> None:
+    await store.store(
+        [from_device(window(number, version=f"{number}.0.0")) for number in (1, 2, 3)]
+    )
+    some = (await telemetry.totals(Period(2000, 3000))).summary.releases
+    assert [release.version for release in some] == ["2.0.0"]
+    assert (await telemetry.totals(EVER, family="b")).summary.releases == []
+    with pytest.raises(RefusedError):
+        await telemetry.totals(Period(5, 4))
+    with pytest.raises(RefusedError):
+        await telemetry.totals(Period(0, 2**50))
+    with pytest.raises(NotFoundError):
+        await telemetry.totals(EVER, device_id="cam-9")
+
+
+async def test_pages_of_windows(store: TelemetryStore, telemetry: Telemetry) -> None:
+    await store.store([from_device(window(number)) for number in range(1, 6)])
+    first = await telemetry.windows("cam-1", after=0, limit=3)
+    rest = await telemetry.windows("cam-1", after=first[-1].window.id, limit=3)
+    assert [row.window.sequence for row in (*first, *rest)] == [1, 2, 3, 4, 5]
+    assert all(len(row.models) == 1 for row in first)
+
+
+TOPIC = str(Topic("cam-1", Channel.TELEMETRY))
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        (TOPIC, b""),
+        (TOPIC, b"{"),
+        (TOPIC, b"\xff"),
+        (TOPIC, b"[]"),
+        (TOPIC, msgspec.json.encode(Presence(online=True))),
+        (TOPIC, msgspec.json.encode(window(1)).replace(b'"schema":1', b'"schema":2')),
+        (TOPIC, msgspec.json.encode(window(1, covers_from=2))),
+        (TOPIC, msgspec.json.encode(msgspec.structs.replace(window(1), end_ms=0))),
+        (TOPIC, b" " * (messages.MAX_MESSAGE_BYTES + 1)),
+        (str(Topic("cam-1", Channel.ACK)), b"{}"),
+        ("skerry/v1/cam-1", b"{}"),
+        ("", b"{}"),
+    ],
+)
+def test_malformed_messages_are_refused(topic: str, payload: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        uplink.decode(topic, payload, retained=False)
+
+
+@dataclass
+class Acks:
+    sent: list[tuple[str, str, int]] = field(default_factory=list)
+
+    def acknowledge(self, device_id: str, stream: str, sequence: int) -> None:
+        self.sent.append((device_id, stream, sequence))
+
+
+async def test_ingest_acknowledges_after_commit_and_ends_with_an_empty_queue(
+    store: TelemetryStore, telemetry: Telemetry
+) -> None:
+    ingest, acks = Ingest(store, monotonic=lambda: 0.0), Acks()
+    for number in range(1, 601):
+        ingest.receive(TOPIC, messages.encode(window(number)), False)  # noqa: FBT003
+    ingest.receive(TOPIC, b"nonsense", False)  # noqa: FBT003
+    await ingest.finish()
+    await ingest.run(acks)
+    assert acks.sent[-1] == ("cam-1", STREAM, 600)
+    assert (await telemetry.totals(EVER)).windows == 600
+    assert ingest.counts["malformed"] == 1
+
+
+class FailingOnce(TelemetryStore):
+    """A database that is locked at first."""
+
+    failures = 1
+
+    async def store(self, uplinks: Sequence[Uplink]) -> Stored:
+        if self.failures:
+            self.failures -= 1
+            raise UnavailableError("database is locked")
+        return await super().store(uplinks)
+
+
+async def test_ingest_waits_for_the_database(database: Database, clock: FakeClock) -> None:
+    await add_devices(database, "cam-1")
+    ingest, acks = (
+        Ingest(FailingOnce(database=database, clock=clock), monotonic=lambda: 0.0),
+        Acks(),
+    )
+    ingest.receive(TOPIC, messages.encode(window(1)), False)  # noqa: FBT003
+    await ingest.finish()
+    await asyncio.wait_for(ingest.run(acks), 10)
+    assert acks.sent == [("cam-1", STREAM, 1)]
+
+
+def test_an_overflowing_queue_drops_and_counts(database: Database, clock: FakeClock) -> None:
+    ingest = Ingest(TelemetryStore(database=database, clock=clock), monotonic=lambda: 0.0)
+    payload = messages.encode(window(1))
+    for _ in range(QUEUE_SIZE + 5):
+        ingest.receive(TOPIC, payload, False)  # noqa: FBT003
+    assert ingest.counts["dropped"] == 5
