@@ -6,12 +6,10 @@ import logging
 import os
 import sys
 from pathlib import Path
-
-import uvloop
+from types import ModuleType
 
 from edge_agent import settings
 from edge_agent.errors import AgentError
-from edge_agent.inference.process import RuntimeProcess, Times, remove_stale_sockets
 from edge_agent.pid_file import PidFile
 from edge_agent.settings import RuntimeSettings
 from edge_agent.state_dir import StateDir
@@ -34,13 +32,14 @@ def main() -> int:
     # numpy only carries tensors here; its matrix library would start threads and take memory.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
+        process, uvloop = _libraries()
         chosen = settings.load(state.root, os.environ).runtime
         logging.getLogger().setLevel(chosen.log_level.upper())
         state.create()
         pid_file = PidFile(state.pid_file("runtime"))
-        remove_stale_sockets(state)
+        process.remove_stale_sockets(state)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            complete = runner.run(_run(state, chosen))
+            complete = runner.run(_run(process, state, chosen))
             if not complete:
                 # A thread is still inside a model and Python would wait for it without bound.
                 logging.shutdown()
@@ -52,8 +51,28 @@ def main() -> int:
     return 0
 
 
-async def _run(state: StateDir, chosen: RuntimeSettings) -> bool:
-    return await RuntimeProcess(state=state, settings=chosen, times=Times()).run()
+def _libraries() -> tuple[ModuleType, ModuleType]:
+    """Import what the base install does not have.
+
+    Raises:
+        AgentError: a library is missing; the message names the extra.
+    """
+    try:
+        import uvloop  # noqa: PLC0415 (late, so that its absence can be told)
+
+        from edge_agent.inference import process  # noqa: PLC0415 (likewise)
+    except ImportError as error:
+        raise AgentError(
+            f"the runtime needs {error.name}, which is not installed: pip install 'skerry[onnx]'"
+        ) from error
+    return process, uvloop
+
+
+async def _run(process: ModuleType, state: StateDir, chosen: RuntimeSettings) -> bool:
+    complete: bool = await process.RuntimeProcess(
+        state=state, settings=chosen, times=process.Times()
+    ).run()
+    return complete
 
 
 if __name__ == "__main__":
