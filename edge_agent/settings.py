@@ -1,6 +1,7 @@
 """The agent's settings: ``agent.toml`` in the state directory, over it the environment.
 
-Every key may be set as ``SKERRY_AGENT_<SECTION>__<KEY>``, such as ``SKERRY_AGENT_RUNTIME__PORT``.
+Every key may be set as ``SKERRY_AGENT_<SECTION>__<KEY>``, such as ``SKERRY_AGENT_RUNTIME__PORT``, a
+key of a table within as ``SKERRY_AGENT_RUNTIME__MODELS__<FAMILY>__MAX_BATCH``.
 Unknown keys are refused in both, so a misspelt setting never silently does nothing.
 """
 
@@ -12,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edge_agent.errors import AgentError
+from fleet_protocol.names import Family
 
 FILE_NAME = "agent.toml"
 _PREFIX = "SKERRY_AGENT_"
@@ -25,6 +27,30 @@ class SettingsError(AgentError):
     """The settings cannot be read; the message names file or variable and key."""
 
 
+Instances = Annotated[int, msgspec.Meta(ge=0, le=256)]
+QueueLength = Annotated[int, msgspec.Meta(ge=0, le=65536)]
+BatchSize = Annotated[int, msgspec.Meta(ge=1, le=65536)]
+BatchWait = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
+
+
+class ModelSettings(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """What differs for one family, ``[runtime.models.<family>]``; None as for all families.
+
+    Attributes:
+        instances: see `RuntimeSettings`, and the others likewise.
+        max_queue: see there.
+        max_batch: see there.
+        batch_wait_us: see there.
+    """
+
+    instances: Instances | None = None
+    max_queue: QueueLength | None = None
+    max_batch: BatchSize | None = None
+    batch_wait_us: BatchWait | None = None
+
+
 class RuntimeSettings(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
@@ -36,6 +62,24 @@ class RuntimeSettings(
         threads: threads of one inference call inside the backend.
         max_request_bytes: a larger request is refused with 413.
         max_connections: further connections wait for one to close.
+        edgetpu_library: LiteRT delegate for the accelerator ``edgetpu``; empty looks for
+            ``libedgetpu.so.1`` where Debian puts it.
+        grpc_port: port on ``host`` for the V2 protocol over gRPC; 0 turns it off.
+        grpc_socket: whether gRPC is served on the Unix socket ``run/grpc.sock``.
+        instances: runs of one model at the same time; 0 for as many as the processors serve.
+        max_queue: calls of one model that may wait; a further one is refused with 503.
+        max_batch: items that waiting calls are joined to for one run of a model whose first
+            dimension is free; 1 runs every call for itself.
+        batch_wait_us: how long a batch that is not full may wait for further calls.
+        memory_budget_bytes: for all models together; 0 for three quarters of what the machine, or
+            the process's control group, has available when the process starts.
+        evict_idle: let the model that was not used for longest leave when another one needs the
+            room; its next call loads it again.
+        response_cache_bytes: memory for answers to inputs that come again; 0 keeps none.
+        rate_limit_per_s: requests of one connection; 0 for no limit.
+        otlp_endpoint: address of an OpenTelemetry collector for traces over HTTP, such as
+            ``http://127.0.0.1:4318/v1/traces``; empty for no traces.
+        models: what differs for single families.
     """
 
     host: str = "127.0.0.1"
@@ -43,6 +87,19 @@ class RuntimeSettings(
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     max_request_bytes: Bytes = 64 * 1024 * 1024
     max_connections: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 512
+    edgetpu_library: str = ""
+    grpc_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    grpc_socket: bool = False
+    instances: Instances = 0
+    max_queue: QueueLength = 256
+    max_batch: BatchSize = 1
+    batch_wait_us: BatchWait = 0
+    memory_budget_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    evict_idle: bool = False
+    response_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    rate_limit_per_s: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0.0
+    otlp_endpoint: Annotated[str, msgspec.Meta(pattern=r"\A(https?://\S+)?\Z")] = ""
+    models: dict[Family, ModelSettings] = {}
     log_level: LogLevel = "info"
 
 
@@ -99,12 +156,16 @@ def load(state_root: Path, environment: Mapping[str, str]) -> AgentSettings:
 
 
 def _overlay(table: dict[str, object], name: str, value: str) -> None:
-    section, separator, key = name.removeprefix(_PREFIX).lower().partition("__")
-    if not separator:
+    *sections, key = name.removeprefix(_PREFIX).lower().split("__")
+    if not sections:
         raise SettingsError(f"{name} is not a setting: use {_PREFIX}<SECTION>__<KEY>")
-    entries = table.setdefault(section, {})
-    if isinstance(entries, dict):
-        entries[key] = value
+    entries = table
+    for section in sections:
+        inner = entries.setdefault(section, {})
+        if not isinstance(inner, dict):
+            return  # the conversion says that this is no table
+        entries = inner
+    entries[key] = value
 
 
 def _converted(table: dict[str, object], where: str, *, strict: bool) -> AgentSettings:

@@ -56,9 +56,19 @@ class StateDir:
         return self.run / "runtime.sock"
 
     @property
+    def grpc_socket(self) -> Path:
+        """The V2 protocol over gRPC, for applications."""
+        return self.run / "grpc.sock"
+
+    @property
     def admin_socket(self) -> Path:
         """The runtime's admin routes, for control only."""
         return self.run / "admin.sock"
+
+    @property
+    def probes(self) -> Path:
+        """What the runtime has tried in a child process: a cache, worth nothing elsewhere."""
+        return self.run / "probes.json"
 
     def blob(self, sha256: str) -> Path:
         """The verified file with that hash."""

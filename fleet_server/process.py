@@ -11,22 +11,19 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
 import uvloop
-from sqlalchemy import text
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
 from fleet_protocol.errors import SkerryError
-from fleet_server import listening, logs, migrate, settings
+from fleet_server import https, listening, logs, migrate, settings
 from fleet_server.accounts.service import Accounts
 from fleet_server.app import create_app
 from fleet_server.assignments.service import Assignments
@@ -35,6 +32,7 @@ from fleet_server.assignments.signer_client import SignerClient
 from fleet_server.broker import tls as broker_tls
 from fleet_server.broker.embedded import EmbeddedBroker
 from fleet_server.clock import utc_now
+from fleet_server.components import ProcessComponents
 from fleet_server.data_dir import DataDir
 from fleet_server.database import Database, sqlite_url
 from fleet_server.devices.certificates import DeviceCa
@@ -43,6 +41,8 @@ from fleet_server.devices.registry import EnrolledDevices
 from fleet_server.devices.service import Devices
 from fleet_server.devices.tokens import ClaimVerifier
 from fleet_server.errors import FleetError, SetupError
+from fleet_server.https import HttpServer
+from fleet_server.lifetime import Lifetime
 from fleet_server.releases.repository import Repository
 from fleet_server.releases.service import Releases
 from fleet_server.services import Services
@@ -55,7 +55,6 @@ from fleet_server.telemetry.store import TelemetryStore
 logger = logging.getLogger(__name__)
 
 _MAINTENANCE_S = 600.0
-_GRACE_S = 10
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared with, not bound)
 
 
@@ -67,66 +66,18 @@ class Ports:
     mqtt: socket.socket
 
 
-class _HttpServer(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the composition root."""
-        yield
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """Everything of one server, made and not yet started."""
 
-
-class _Components:
-    """What the health routes ask about."""
-
-    def __init__(
-        self, *, database: Database, broker: EmbeddedBroker, link: MqttLink, signer: SignerClient
-    ) -> None:
-        self._database = database
-        self._broker = broker
-        self._link = link
-        self._signer = signer
-
-    async def states(self) -> dict[str, bool]:
-        """Say of each component whether it works now."""
-        try:
-            async with self._database.reading() as session:
-                await session.execute(text("SELECT 1"))
-            database = True
-        except FleetError:
-            database = False
-        return {
-            "database": database,
-            "broker": self._broker.serving,
-            "ingest": self._link.connected,
-            "signer": await self._signer.answers(),
-        }
-
-
-class _Lifetime:
-    """Runs background tasks; one that ends by itself ends the process."""
-
-    def __init__(self) -> None:
-        self.stop = asyncio.Event()
-        self.failed = False
-
-    @asynccontextmanager
-    async def background(
-        self, name: str, work: Coroutine[object, object, None]
-    ) -> AsyncIterator[asyncio.Task[None]]:
-        task = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._ended)
-        try:
-            yield task
-        finally:
-            self.stop.set()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if self.stop.is_set() or task.cancelled():
-            return
-        self.failed = True
-        logger.error("task_ended", extra={"task": task.get_name()}, exc_info=task.exception())
-        self.stop.set()
+    database: Database
+    store: TelemetryStore
+    child: SignerChild
+    broker: EmbeddedBroker
+    ingest: Ingest
+    link: MqttLink
+    services: Services
+    https: HttpServer
 
 
 async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
@@ -134,67 +85,17 @@ async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
 
     Raises:
         SetupError: keys, certificates or the repository cannot be used.
+        UnavailableError: the database failed at the start.
     """
-    life = _Lifetime()
+    life = Lifetime()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, life.stop.set)
     async with AsyncExitStack() as stack:
         database = Database(sqlite_url(data.database))
         stack.push_async_callback(database.close)
-        releases = await _releases(data, database)
-        store = TelemetryStore(database=database, clock=utc_now)
-        await store.forget_presence()
-
-        child = SignerChild(data=data, log_level=config.log_level)
-        await stack.enter_async_context(life.background("signer", child.run()))
-        broker = await _broker(data, config, ports, database)
-        stack.push_async_callback(broker.shutdown)
-        ingest = Ingest(store, monotonic=time.monotonic)
-        link = _link(data, config, ingest)
-        signer = SignerClient(data.signer_socket)
-        assignments = Assignments(
-            database=database,
-            releases=releases,
-            signer=signer,
-            downlink=link,
-            director=await asyncio.to_thread(_director_root, data),
-            clock=utc_now,
-        )
-
-        async def republish() -> None:
-            await link.publish_assignments(assignments.documents())
-
-        await stack.enter_async_context(life.background("link", link.run(republish)))
-        storing = await stack.enter_async_context(life.background("ingest", ingest.run(link)))
-        stack.push_async_callback(_finish, ingest, storing, life)
-        await stack.enter_async_context(
-            life.background("maintenance", _maintain(releases, assignments))
-        )
-        services = Services(
-            settings=config,
-            database=database,
-            accounts=Accounts(database=database, clock=utc_now),
-            enrollment=Enrollment(
-                database=database,
-                verifier=ClaimVerifier.load(data.online / "claim.pub.pem"),
-                ca=DeviceCa.load(
-                    key_file=data.online / "device-ca.pem",
-                    certificate_file=data.online / "device-ca.crt",
-                ),
-                clock=utc_now,
-            ),
-            devices=Devices(database=database, connections=broker, clock=utc_now),
-            releases=releases,
-            assignments=assignments,
-            telemetry=Telemetry(database=database),
-            components=_Components(database=database, broker=broker, link=link, signer=signer),
-        )
-        http = _http_server(data, services)
-        serving = await stack.enter_async_context(
-            life.background("https", http.serve([ports.https]))
-        )
-        stack.push_async_callback(_finish_requests, http, serving, life)
+        parts = await _made(data, config, ports, database)
+        await _start(parts, ports, life, stack)
         logger.info(
             "server_started",
             extra={
@@ -210,6 +111,69 @@ async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
     return 1 if life.failed else 0
 
 
+async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: Database) -> _Parts:
+    releases = await _releases(data, database)
+    store = TelemetryStore(database=database, clock=utc_now)
+    broker = _broker(data, config, ports, database)
+    ingest = Ingest(store, monotonic=time.monotonic)
+    link = _link(data, config, ingest)
+    signer = SignerClient(data.signer_socket)
+    services = Services(
+        settings=config,
+        database=database,
+        accounts=Accounts(database=database, clock=utc_now),
+        enrollment=_enrollment(data, database),
+        devices=Devices(database=database, connections=broker, clock=utc_now),
+        releases=releases,
+        assignments=Assignments(
+            database=database,
+            releases=releases,
+            signer=signer,
+            downlink=link,
+            director=await asyncio.to_thread(_director_root, data),
+            clock=utc_now,
+        ),
+        telemetry=Telemetry(database=database),
+        components=ProcessComponents(database=database, broker=broker, link=link, signer=signer),
+    )
+    return _Parts(
+        database=database,
+        store=store,
+        child=SignerChild(data=data, log_level=config.log_level),
+        broker=broker,
+        ingest=ingest,
+        link=link,
+        services=services,
+        https=https.make_server(data, create_app(services)),
+    )
+
+
+async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitStack) -> None:
+    """Start the parts; what is pushed on the stack stops them, the last one first."""
+    services = parts.services
+    await parts.store.forget_presence()
+    await stack.enter_async_context(life.background("signer", parts.child.run()))
+    await parts.broker.start()
+    stack.push_async_callback(parts.broker.shutdown)
+
+    async def publish_all() -> None:
+        await parts.link.publish_assignments(services.assignments.documents())
+
+    await stack.enter_async_context(life.background("link", parts.link.run(publish_all)))
+    storing = await stack.enter_async_context(
+        life.background("ingest", parts.ingest.run(parts.link))
+    )
+    stack.push_async_callback(_store_the_rest, parts.ingest, storing)
+    await stack.enter_async_context(
+        life.background("maintenance", _maintain(services.releases, services.assignments))
+    )
+    serving = await stack.enter_async_context(
+        life.background("https", parts.https.serve([ports.https]))
+    )
+    stack.push_async_callback(parts.https.finish, serving)
+    stack.callback(life.stop.set)
+
+
 async def _releases(data: DataDir, database: Database) -> Releases:
     repository = await asyncio.to_thread(Repository, data.repository, data.online)
     await asyncio.to_thread(repository.heal, now=utc_now())
@@ -218,10 +182,10 @@ async def _releases(data: DataDir, database: Database) -> Releases:
     return releases
 
 
-async def _broker(
+def _broker(
     data: DataDir, config: ServerSettings, ports: Ports, database: Database
 ) -> EmbeddedBroker:
-    broker = EmbeddedBroker(
+    return EmbeddedBroker(
         listener=ports.mqtt,
         tls=broker_tls.server_context(
             certificate=data.online / "tls.crt",
@@ -231,8 +195,18 @@ async def _broker(
         registry=EnrolledDevices(database),
         max_connections=config.max_connections,
     )
-    await broker.start()
-    return broker
+
+
+def _enrollment(data: DataDir, database: Database) -> Enrollment:
+    return Enrollment(
+        database=database,
+        verifier=ClaimVerifier.load(data.online / "claim.pub.pem"),
+        ca=DeviceCa.load(
+            key_file=data.online / "device-ca.pem",
+            certificate_file=data.online / "device-ca.crt",
+        ),
+        clock=utc_now,
+    )
 
 
 def _link(data: DataDir, config: ServerSettings, ingest: Ingest) -> MqttLink:
@@ -262,40 +236,9 @@ def _director_root(data: DataDir) -> Root:
         raise SetupError(f"cannot read the root metadata in {data.director}: {error}") from error
 
 
-def _http_server(data: DataDir, services: Services) -> _HttpServer:
-    config = uvicorn.Config(
-        create_app(services),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ssl_certfile=data.online / "tls.crt",
-        ssl_keyfile=data.online / "tls.pem",
-        timeout_graceful_shutdown=_GRACE_S,
-        limit_concurrency=1000,
-    )
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        raise SetupError(
-            f"cannot use the certificate {data.online / 'tls.crt'}: {error}"
-        ) from error
-    return _HttpServer(config)
-
-
-async def _finish_requests(http: _HttpServer, serving: asyncio.Task[None], life: _Lifetime) -> None:
-    life.stop.set()
-    http.should_exit = True
-    await asyncio.wait([serving], timeout=_GRACE_S + 5)
-
-
-async def _finish(ingest: Ingest, storing: asyncio.Task[None], life: _Lifetime) -> None:
-    life.stop.set()
+async def _store_the_rest(ingest: Ingest, storing: asyncio.Task[None]) -> None:
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_GRACE_S):
+        async with asyncio.timeout(https.GRACE_S):
             await ingest.finish()
             await asyncio.wait([storing])
 

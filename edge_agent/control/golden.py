@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from edge_agent.control.runtime_client import Runtime
 from edge_agent.control.v2_binary import Tensor, numbers
 from edge_agent.errors import AgentError
-from fleet_protocol.manifest import GoldenTensor, Manifest, Variant
+from fleet_protocol.manifest import Datatype, GoldenTensor, Manifest, Variant
 
 _TIMED_CALLS = 3
 """Calls per vector when latency is judged; the fastest counts, because control runs at idle
@@ -74,7 +74,12 @@ def check(
         fastest_s.append(min(times_s))
         for golden in vector.outputs:
             where = f"golden vector {at}, output {golden.name!r}"
-            expected, actual = _values(where, golden, answers)
+            answer = _answer(where, golden, answers)
+            if golden.datatype is Datatype.BYTES:
+                _check_same(where, golden, answer)
+                continue
+            expected = numbers(golden.datatype, golden.data())
+            actual = numbers(answer.datatype, answer.data)
             _check_error(where, expected, actual, tolerance.max_abs_error)
             if golden.name in agreements:
                 agreements[golden.name].count(golden.shape, expected, actual)
@@ -83,10 +88,8 @@ def check(
         _check_latency(fastest_s, limit_ms)
 
 
-def _values(
-    where: str, golden: GoldenTensor, answers: dict[str, Tensor]
-) -> tuple[Sequence[float], Sequence[float]]:
-    """Return golden and actual elements of an output."""
+def _answer(where: str, golden: GoldenTensor, answers: dict[str, Tensor]) -> Tensor:
+    """Return the candidate's answer for an output, of the golden one's type, shape and length."""
     answer = answers.get(golden.name)
     if answer is None:
         raise GoldenCheckError(f"{where}: the candidate did not return it")
@@ -95,10 +98,15 @@ def _values(
             f"{where}: the candidate returned {answer.datatype} {answer.shape}, "
             f"the publisher measured {golden.datatype} {golden.shape}"
         )
-    expected, actual = numbers(golden.datatype, golden.data()), answer.numbers()
-    if len(actual) != len(expected):
+    if golden.datatype is not Datatype.BYTES and len(answer.data) != len(golden.data()):
         raise GoldenCheckError(f"{where}: the answer is cut short")
-    return expected, actual
+    return answer
+
+
+def _check_same(where: str, golden: GoldenTensor, answer: Tensor) -> None:
+    """Byte strings have no distance: they are the same or they are not."""
+    if answer.data != golden.data():
+        raise GoldenCheckError(f"{where}: the candidate returned other byte strings")
 
 
 def _check_error(

@@ -41,10 +41,6 @@ class Tensor:
     shape: list[int]
     data: bytes
 
-    def numbers(self) -> Sequence[float]:
-        """Return the elements in row-major order."""
-        return numbers(self.datatype, self.data)
-
 
 class _OutputParameters(msgspec.Struct):
     binary_data_size: int
@@ -106,13 +102,13 @@ def decode_answer(body: bytes, header_length: str | None) -> dict[str, Tensor]:
         data = body[at : at + size] if size >= 0 else b""
         at += size
         tensors[output.name] = Tensor(output.name, output.datatype, output.shape, data)
-        if len(data) != size or size % ITEM_BYTES[output.datatype]:
+        if len(data) != size or size % ITEM_BYTES.get(output.datatype, 1):
             raise ProtocolError(f"output {output.name!r} has {len(data)} bytes, said were {size}")
     return tensors
 
 
 def numbers(datatype: Datatype, data: bytes) -> Sequence[float]:
-    """Return the elements of little-endian raw data; its length is a multiple of the item's."""
+    """Return the elements of little-endian raw data of a numeric datatype, row-major."""
     if datatype is Datatype.FP16:
         return struct.unpack(f"<{len(data) // 2}e", data)
     values = array(_ARRAY_CODES[datatype], data)

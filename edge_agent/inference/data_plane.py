@@ -22,6 +22,7 @@ from edge_agent.inference.inference_call import Call, Clock
 from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.served_release import ServedRelease
+from edge_agent.inference.survey import with_used
 from edge_agent.inference.tensors import Tensor
 from edge_agent.inference.workers import Workers
 from edge_agent.runtime_api import ActiveRelease, LoadedRelease, RuntimeStatus
@@ -131,16 +132,21 @@ class DataPlane:
         return self.accepting and not self.failed
 
     async def status(self) -> RuntimeStatus:
-        """Return the state of the process; may import backends that were not needed before."""
+        """Return the state of the process; the first time it waits for a survey of the backends."""
         # Not in the loading thread: the status must not wait for a load.
-        backends = await asyncio.get_running_loop().run_in_executor(None, self._loader.backends)
+        surveyed = await asyncio.get_running_loop().run_in_executor(None, self._loader.placements)
+        placements = with_used(
+            surveyed,
+            {(held.backend_name, held.release.accelerator) for held in self._held.values()},
+        )
         return RuntimeStatus(
             epoch=self._loader.epoch,
             pid=os.getpid(),
             releases=[self._loaded(served) for served in self._held.values()],
             resident_bytes=_resident_bytes(),
-            backends=backends,
+            backends={found.backend: found.version for found in placements if not found.problem},
             failed=dict(self.failed),
+            placements=placements,
         )
 
     async def load(self, release: ActiveRelease) -> LoadedRelease:
@@ -266,6 +272,7 @@ class DataPlane:
             backend=served.backend_name,
             accelerator=release.accelerator,
             active=self._active.get(release.family) is served,
+            choice=release.choice,
         )
 
 
@@ -275,6 +282,8 @@ def _fields(served: ServedRelease) -> dict[str, object]:
         "version": served.release.version,
         "variant": served.release.variant,
         "backend": served.backend_name,
+        "accelerator": served.release.accelerator,
+        "choice": served.release.choice,
         "inline_bytes": served.inline_bytes,
     }
 

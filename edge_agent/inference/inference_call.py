@@ -10,7 +10,6 @@ from edge_agent.inference.scheduler import Outputs, Pending
 from edge_agent.inference.scheduling import DEFAULT_PRIORITY
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.statistics import Timeline
-from edge_agent.inference.tensors import Tensor
 from edge_agent.inference.v2_codec import InferenceRequest
 from fleet_protocol.messages import ErrorKind
 

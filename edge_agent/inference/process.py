@@ -8,16 +8,21 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge_agent.errors import AgentError
 from edge_agent.inference.admin_routes import AdminRoutes
 from edge_agent.inference.backends import catalog
 from edge_agent.inference.boot import serve_committed
 from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.grpc_listeners import GrpcListeners
 from edge_agent.inference.http_connection import Limits
 from edge_agent.inference.http_errors import answering
 from edge_agent.inference.http_server import HttpServer, ListenError, listen_tcp, listen_unix
+from edge_agent.inference.model_limits import limits_from
+from edge_agent.inference.probe import Prober
 from edge_agent.inference.release_loader import ReleaseLoader
+from edge_agent.inference.survey import Survey
 from edge_agent.inference.v2_routes import V2Routes
 from edge_agent.settings import RuntimeSettings
 from edge_agent.state_dir import StateDir
@@ -58,15 +63,26 @@ class RuntimeProcess:
         self._times = times
         self._stop = asyncio.Event()
         clock = time.perf_counter
+        workers = max(1, (os.cpu_count() or 1) // settings.threads)
+        edge_tpu = Path(settings.edgetpu_library) if settings.edgetpu_library else None
+        backends = catalog.installed(
+            threads=settings.threads, edgetpu_library=edge_tpu, probes=state.probes
+        )
         self._plane = DataPlane(
             loader=ReleaseLoader(
                 state=state,
                 epoch=os.urandom(8).hex(),
-                catalog=catalog.installed(threads=settings.threads),
+                catalog=backends,
                 clock=clock,
+                survey=Survey(
+                    backends=backends.backends,
+                    prober=Prober(state.probes),
+                    options=[f"--edgetpu-library={edge_tpu}"] if edge_tpu else [],
+                ).placements,
             ),
             clock=clock,
-            workers=max(1, (os.cpu_count() or 1) // settings.threads),
+            workers=workers,
+            limits=limits_from(settings, workers=workers),
         )
         limits = Limits(max_body_bytes=settings.max_request_bytes)
         self._public = HttpServer(
@@ -79,6 +95,14 @@ class RuntimeProcess:
             handler=answering(AdminRoutes(self._plane)),
             limits=limits,
             max_connections=_ADMIN_CONNECTIONS,
+            clock=clock,
+        )
+
+        self._grpc = GrpcListeners(
+            plane=self._plane,
+            settings=settings,
+            socket=state.grpc_socket,
+            bind_retry_s=times.bind_retry_s,
             clock=clock,
         )
 
@@ -101,10 +125,14 @@ class RuntimeProcess:
         gc.freeze()
         self._admin.serve(listen_unix(self._state.admin_socket, _MODE_OWNER))
         self._public.serve(listen_unix(self._state.runtime_socket, _MODE_APPLICATIONS))
-        tcp = asyncio.create_task(self._serve_tcp())
+        listening = [
+            asyncio.create_task(self._serve_tcp()),
+            asyncio.create_task(self._grpc.serve()),
+        ]
         logger.info("runtime_serving", extra={"socket": str(self._state.runtime_socket)})
         await stopped
-        tcp.cancel()
+        for task in listening:
+            task.cancel()
         return await self._end()
 
     async def _serve_tcp(self) -> None:
@@ -128,7 +156,9 @@ class RuntimeProcess:
         self._plane.accepting = False
         began = time.monotonic()
         await asyncio.gather(
-            self._public.close(self._times.stop_s), self._admin.close(self._times.stop_s)
+            self._public.close(self._times.stop_s),
+            self._admin.close(self._times.stop_s),
+            self._grpc.close(self._times.stop_s),
         )
         for path in (self._state.runtime_socket, self._state.admin_socket):
             with contextlib.suppress(OSError):
@@ -145,7 +175,7 @@ def remove_stale_sockets(state: StateDir) -> None:
     Raises:
         AgentError: they cannot be removed.
     """
-    for path in (state.runtime_socket, state.admin_socket):
+    for path in (state.runtime_socket, state.admin_socket, state.grpc_socket):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+from edge_agent import hardware
 from edge_agent.counters import CounterLabel, CountersError, CounterWriter
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.errors import LoadError
 from edge_agent.inference.served_release import ServedRelease
+from edge_agent.inference.survey import examine
 from edge_agent.inference.warm_up import warm_up
-from edge_agent.runtime_api import ActiveRelease
+from edge_agent.runtime_api import ActiveRelease, Placement
 from edge_agent.state_dir import StateDir
 
 
@@ -15,7 +17,13 @@ class ReleaseLoader:
     """Loads releases; blocks, so it is called beside the event loop, one call at a time."""
 
     def __init__(
-        self, *, state: StateDir, epoch: str, catalog: Catalog, clock: Callable[[], float]
+        self,
+        *,
+        state: StateDir,
+        epoch: str,
+        catalog: Catalog,
+        clock: Callable[[], float],
+        survey: Callable[[], list[Placement]] | None = None,
     ) -> None:
         """Load nothing yet.
 
@@ -24,16 +32,25 @@ class ReleaseLoader:
             epoch: unique to this life of the process; part of the counter files' names.
             catalog: the backends.
             clock: times the warm-up, in seconds.
+            survey: says what the backends can do here; None asks them in this process.
         """
         self.epoch = epoch
         self._state = state
         self._catalog = catalog
         self._clock = clock
+        self._survey = survey
         self._files = 0
 
-    def backends(self) -> dict[str, str]:
-        """Return the usable backends with their versions."""
-        return self._catalog.versions()
+    def placements(self) -> list[Placement]:
+        """Return what the backends can do here; blocks for as long as their libraries load."""
+        if self._survey is not None:
+            return self._survey()
+        here = hardware.look()
+        return [
+            placement
+            for backend in self._catalog.backends
+            for placement in examine(backend, backend.accelerators, here)
+        ]
 
     def load(self, release: ActiveRelease) -> ServedRelease:
         """Load, check, warm up and time a release.
@@ -41,7 +58,9 @@ class ReleaseLoader:
         Raises:
             LoadError: the file is missing, or the model is not what the release says.
         """
-        backend = self._catalog.backend_for(release.format)
+        backend = self._catalog.backend_for(
+            release.format, release.accelerator, name=release.backend
+        )
         path = self._state.blob(release.sha256)
         if not path.is_file():
             raise LoadError(

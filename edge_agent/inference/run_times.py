@@ -7,7 +7,7 @@ _DOUBT = 0.05
 
 
 class RunTimes:
-    """Moving means by batch size, in powers of two.
+    """Moving means by batch size, rounded up to powers of two.
 
     A size that has not been run is judged by its neighbours: at most in proportion to a smaller
     one, and never longer than a larger one took.
@@ -20,18 +20,17 @@ class RunTimes:
 
     def observe(self, items: int, seconds: float) -> None:
         """Take a measurement of a run of so many items."""
-        size = items.bit_length()
+        size = (items - 1).bit_length()
         mean_s = self._mean_s.get(size)
         if mean_s is None:
             self._mean_s[size] = self._fastest_s[size] = seconds
             return
         self._mean_s[size] = mean_s + _WEIGHT * (seconds - mean_s)
-        if seconds < self._fastest_s[size]:
-            self._fastest_s[size] = seconds
+        self._fastest_s[size] = min(self._fastest_s[size], seconds)
 
     def estimate(self, items: int) -> float:
-        """Return how long a run of so many items will take, in seconds; 0 while nothing is known."""
-        size = items.bit_length()
+        """Return how many seconds a run of so many items will take; 0 while nothing is known."""
+        size = (items - 1).bit_length()
         known = self._mean_s.get(size)
         if known is not None:
             return known

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from edge_agent.inference import batches
 from edge_agent.inference.errors import DeadlineError, RefusedError
@@ -60,38 +61,50 @@ class _Batch:
     ended: float = 0.0
 
 
+class Host(Protocol):
+    """The release, as its scheduler sees it."""
+
+    @property
+    def name(self) -> str:
+        """Family and version, for a message."""
+        ...
+
+    def compute(self, feed: Sequence[Tensor]) -> Outputs:
+        """Run the model; called in threads."""
+        ...
+
+    def run_began(self) -> None:
+        """Keep the model in memory."""
+        ...
+
+    def run_ended(self) -> None:
+        """Let go of the model again."""
+        ...
+
+
 class Scheduler:
     """The waiting and running calls of one release."""
 
     def __init__(
         self,
         *,
-        name: str,
-        run: Callable[[Sequence[Tensor]], Outputs],
+        host: Host,
         limits: QueueLimits,
         workers: Workers,
         clock: Callable[[], float],
-        hold: Callable[[], None],
-        let_go: Callable[[], None],
     ) -> None:
         """Nothing waits.
 
         Args:
-            name: of the release, for messages.
-            run: the model; called in threads.
+            host: the release.
             limits: see there.
             workers: the threads, shared with other releases.
             clock: in seconds, monotonic.
-            hold: called when a run begins: the release must stay in memory.
-            let_go: called when a run has ended.
         """
-        self._name = name
-        self._run = run
+        self._host = host
         self._limits = limits
         self._workers = workers
         self._clock = clock
-        self._hold = hold
-        self._let_go = let_go
         self.run_times = RunTimes()
         self._queue = RunQueue(limits=limits, run_times=self.run_times)
         self._running: list[_Batch] = []
@@ -179,13 +192,13 @@ class Scheduler:
         items = sum(call.items for call in calls)
         batch = _Batch(calls, now + self.run_times.estimate(items))
         self._running.append(batch)
-        self._hold()
+        self._host.run_began()
         self._workers.start(lambda: self._work(batch))
 
     def _work(self, batch: _Batch) -> None:
         """Run a batch, in a thread."""
         batch.began = self._clock()
-        results = _results(self._run, batch.calls)
+        results = _results(self._host.compute, batch.calls)
         batch.ended = self._clock()
         self._loop.call_soon_threadsafe(self._done, batch, results)
 
@@ -203,7 +216,7 @@ class Scheduler:
                 call.future.set_exception(result)
             else:
                 call.future.set_result(result)
-        self._let_go()
+        self._host.run_ended()
         if self._queue:
             self._workers.contend(self)
         self._workers.finished()
@@ -213,20 +226,20 @@ class Scheduler:
             waited_ms = (self._clock() - late.arrived) * 1e3
             late.future.set_exception(
                 DeadlineError(
-                    f"{self._name}: the call's timeout ran out after {waited_ms:.1f} ms in the "
-                    "queue; it was not run"
+                    f"{self._host.name}: the call's timeout ran out after {waited_ms:.1f} ms in "
+                    "the queue; it was not run"
                 )
             )
 
     def _refused(self, refusal: Refusal) -> RefusedError:
         if refusal.full:
             return RefusedError(
-                f"{self._name} has {self._limits.max_queue} calls waiting, which is its limit "
+                f"{self._host.name} has {self._limits.max_queue} calls waiting, which is its limit "
                 "(setting runtime.max_queue); this one was not run, call again later",
                 retry_after_s=refusal.needed_s,
             )
         return DeadlineError(
-            f"{self._name} would answer in about {refusal.needed_s * 1e3:.1f} ms, the call's "
+            f"{self._host.name} would answer in about {refusal.needed_s * 1e3:.1f} ms, the call's "
             f"timeout leaves {max(0.0, refusal.left_s) * 1e3:.1f} ms; it was not run"
         )
 

@@ -15,6 +15,9 @@ from edge_agent.inference.run_times import RunTimes
 DEFAULT_PRIORITY = 100
 """Level of calls that name none (priority 0): 1 to 99 run before them, from 101 on after them."""
 
+LATE_ALARM_S = 0.005
+"""So late may a timer be: a batch with a deadline does not wait up to the last moment."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLimits:
@@ -214,7 +217,8 @@ class RunQueue:
         if deadline == math.inf:
             return patience_ends
         # The run may be as large as a batch gets, if others join until the last moment.
-        return min(patience_ends, deadline - self._times.estimate(self._limits.max_batch))
+        run_s = self._times.estimate(self._limits.max_batch)
+        return min(patience_ends, deadline - run_s - LATE_ALARM_S)
 
     def _wait_s(
         self, before: Sequence[Ticket], now: float, running_until: Sequence[float]

@@ -1,7 +1,7 @@
 """One release in memory: its model, its counters, the calls in flight on it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from edge_agent.counters import CounterWriter
@@ -51,6 +51,7 @@ class ServedRelease:
         self.statistics = ReleaseStatistics()
         self.scheduler: Scheduler
         self.in_flight = 0
+        self._runs = 0
         self._idle: asyncio.Event | None = None
         self._input_specs = {spec.name: spec for spec in release.inputs}
         self._output_names = {spec.name for spec in release.outputs}
@@ -66,15 +67,25 @@ class ServedRelease:
             workers: the threads, shared with other releases.
             clock: in seconds, monotonic.
         """
+        most = self.model.max_concurrent_runs
         self.scheduler = Scheduler(
-            name=self.name,
-            run=self.model.run,
-            limits=limits if self.batchable else replace(limits, max_batch=1),
+            host=self,
+            limits=replace(
+                limits,
+                instances=min(limits.instances, most or limits.instances),
+                max_batch=limits.max_batch if self.batchable else 1,
+            ),
             workers=workers,
             clock=clock,
-            hold=self.enter,
-            let_go=self.leave,
         )
+
+    def compute(self, feed: Sequence[Tensor]) -> list[Tensor]:
+        """Run the model; in any thread.
+
+        Raises:
+            BackendError: the library failed.
+        """
+        return self.model.run(feed)
 
     def feed(self, request: InferenceRequest) -> list[Tensor]:
         """Return the inputs in the order of the release.
@@ -123,8 +134,8 @@ class ServedRelease:
         return f"{self.release.family} {self.release.version}"
 
     async def drained(self) -> None:
-        """Wait until no call is in flight."""
-        if self.in_flight:
+        """Wait until no call is in flight and no run under way."""
+        if self.in_flight or self._runs:
             self._idle = asyncio.Event()
             await self._idle.wait()
 
@@ -133,14 +144,22 @@ class ServedRelease:
         self.counters.close()
         self.model.close()
 
-    def enter(self) -> None:
-        """Keep the release in memory until `leave`."""
-        self.in_flight += 1
-
     def leave(self) -> None:
-        """Take one call, or one run, out of flight."""
+        """Take one call out of flight."""
         self.in_flight -= 1
-        if not self.in_flight and self._idle is not None:
+        self._look_if_idle()
+
+    def run_began(self) -> None:
+        """Keep the model in memory even if the callers of a run go; see `Host`."""
+        self._runs += 1
+
+    def run_ended(self) -> None:
+        """Take note of the end of a run; see `Host`."""
+        self._runs -= 1
+        self._look_if_idle()
+
+    def _look_if_idle(self) -> None:
+        if self._idle is not None and not self.in_flight and not self._runs:
             self._idle.set()
 
 

@@ -5,7 +5,10 @@ As a program (``python -m edge_agent.inference.survey --backend NAME``) it is th
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -20,6 +23,24 @@ from edge_agent.runtime_api import Placement
 MODULE = "edge_agent.inference.survey"
 
 
+_TRY_AGAIN_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the last survey found, on which hardware and when."""
+
+    hardware: Hardware
+    placements: list[Placement]
+    at_s: float
+
+    def is_stale(self, here: Hardware, now_s: float) -> bool:
+        if here != self.hardware:
+            return True
+        hopeful = bool(here.devices) and any(found.problem for found in self.placements)
+        return hopeful and now_s - self.at_s > _TRY_AGAIN_S
+
+
 class Survey:
     """Asks each backend once, and again when the hardware or a library's file has changed."""
 
@@ -29,7 +50,8 @@ class Survey:
         backends: Iterable[Backend],
         prober: Prober,
         look: Callable[[], Hardware] = hardware.look,
-        options: tuple[str, ...] = (),
+        options: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Ask nothing yet.
 
@@ -38,16 +60,25 @@ class Survey:
             prober: asks.
             look: returns the hardware.
             options: arguments for the program, such as ``--edgetpu-library``.
+            clock: seconds, monotonic.
         """
         self._backends = tuple(backends)
         self._prober = prober
         self._look = look
         self._options = options
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: _Known | None = None
 
     def placements(self) -> list[Placement]:
         """Return what each backend can do here; blocks for as long as the libraries load."""
-        here = self._look()
-        return [found for backend in self._backends for found in self._of(backend, here)]
+        with self._lock:
+            here = self._look()
+            known = self._known
+            if known is None or known.is_stale(here, self._clock()):
+                found = [found for backend in self._backends for found in self._of(backend, here)]
+                self._known = known = _Known(here, found, self._clock())
+            return known.placements
 
     def _of(self, backend: Backend, here: Hardware) -> list[Placement]:
         if not backend.files():
@@ -88,6 +119,25 @@ class Survey:
         return _placements(answer)
 
 
+def with_used(
+    placements: Sequence[Placement], used: Collection[tuple[str, str]]
+) -> list[Placement]:
+    """Return placements with those in use made usable, which a child cannot find out.
+
+    Args:
+        placements: of a survey.
+        used: (backend, accelerator) of the models in memory; a device that serves us is not free
+            for the child that tries it.
+    """
+    versions = {found.backend: found.version for found in placements if found.version}
+    return [
+        msgspec.structs.replace(found, version=versions.get(found.backend, "in use"), problem="")
+        if found.problem and (found.backend, found.accelerator) in used
+        else found
+        for found in placements
+    ]
+
+
 def not_installed(name: str) -> str:
     """Return the sentence for a backend without its library."""
     extra = {"onnxruntime": "onnx"}.get(name, name)
@@ -114,9 +164,7 @@ def _unusable(backend: Backend, accelerator: str, problem: str) -> list[Placemen
     return _placed(backend, accelerator, version="", problem=problem)
 
 
-def _placed(
-    backend: Backend, accelerator: str, *, version: str, problem: str
-) -> list[Placement]:
+def _placed(backend: Backend, accelerator: str, *, version: str, problem: str) -> list[Placement]:
     return [
         Placement(
             backend=backend.name,

@@ -99,24 +99,36 @@ def decode_request(
             f"Inference-Header-Content-Length is {header_length}, the body has {len(view)} bytes"
         )
     message = _decode_json(view[:header_length])
-    request = InferenceRequest(
+    return read_message(
+        message, _segments(message.inputs, view[header_length:]), shared_memory=shared_memory
+    )
+
+
+def read_message(
+    message: v2_messages.Request, segments: Sequence[Data], *, shared_memory: bool = False
+) -> InferenceRequest:
+    """Read a request whose message has been understood, whatever protocol carried it.
+
+    Args:
+        message: the request.
+        segments: the binary data of each input, empty for one that has none.
+        shared_memory: whether tensors may lie in shared memory.
+
+    Raises:
+        RequestError: it is not one that could be run; the message says where and why.
+    """
+    shared_inputs = _shared(message.inputs, "input", enabled=shared_memory)
+    return InferenceRequest(
         id=message.id,
-        inputs=_inputs(message.inputs, view[header_length:]),
+        inputs=_inputs(message.inputs, segments),
         outputs=_requested_outputs(message),
         binary_output=message.parameters.binary_data_output,
         timeout_us=message.parameters.timeout,
         priority=message.parameters.priority,
         classes=_classes(message.outputs),
-        shared_inputs=_shared(message.inputs, "input"),
-        shared_outputs=_shared(message.outputs, "output"),
+        shared_inputs=shared_inputs,
+        shared_outputs=_shared(message.outputs, "output", enabled=shared_memory),
     )
-    if not shared_memory and (request.shared_inputs or request.shared_outputs):
-        name = next(iter(request.shared_inputs or request.shared_outputs))
-        raise RequestError(
-            f"{name!r} refers to shared memory, but shared memory is not enabled here "
-            "(setting runtime.shared_memory)"
-        )
-    return request
 
 
 def decode_raw(body: Data, inputs: Sequence[TensorSpec]) -> InferenceRequest:
@@ -139,7 +151,7 @@ def decode_raw(body: Data, inputs: Sequence[TensorSpec]) -> InferenceRequest:
         shape = _raw_shape(spec, 1)
     else:
         items, rest = divmod(len(body), size_bytes(spec.datatype, []))
-        shape = _raw_shape(spec, 0 if rest else items)
+        shape = _raw_shape(spec, -1 if rest else items)
         data = body
     tensor = Tensor(name=spec.name, datatype=spec.datatype, shape=shape, data=data)
     return InferenceRequest(
@@ -239,13 +251,21 @@ def _classes(outputs: Sequence[v2_messages.RequestedOutput]) -> dict[str, int]:
 
 
 def _shared(
-    entries: Sequence[v2_messages.Input] | Sequence[v2_messages.RequestedOutput], kind: str
+    entries: Sequence[v2_messages.Input] | Sequence[v2_messages.RequestedOutput],
+    kind: str,
+    *,
+    enabled: bool,
 ) -> dict[str, Slice]:
     places: dict[str, Slice] = {}
     for entry in entries:
         parameters = entry.parameters
         if parameters.shared_memory_region is None:
             continue
+        if not enabled:
+            raise RequestError(
+                f"{kind} {entry.name!r}: shared memory is not enabled here "
+                "(setting runtime.shared_memory)"
+            )
         if parameters.shared_memory_byte_size is None:
             raise RequestError(f"{kind} {entry.name!r} needs shared_memory_byte_size")
         places[entry.name] = Slice(
@@ -258,17 +278,38 @@ def _shared(
 
 def _raw_shape(spec: TensorSpec, items: int) -> list[int]:
     free = [at for at, size in enumerate(spec.shape) if size == -1]
-    shape = [max(size, 1) if size == -1 else size for size in spec.shape]
-    if len(free) == 1 or (len(free) == 2 and free[0] == 0):  # noqa: PLR2004 (batch and one more)
-        rest = math.prod(shape)
-        shape[free[-1]] = items // rest if rest else 0
-    if len(free) > 2 or (len(free) == 2 and free[0]) or math.prod(shape) != items:  # noqa: PLR2004
+    shape = [1 if size == -1 else size for size in spec.shape]
+    deducible = len(free) < 2 or (len(free) == 2 and free[0] == 0)  # noqa: PLR2004 (batch, one more)
+    fixed = math.prod(shape)
+    if free and fixed:
+        shape[free[-1]] = items // fixed
+    if not deducible or items < 0 or math.prod(shape) != items:
         raise RequestError(
             f"Inference-Header-Content-Length is 0, so the body is the raw tensor {spec.name!r}, "
             f"but its size does not say which shape of {described(spec.datatype, spec.shape)} it "
             "has: send an inference request object"
         )
     return shape
+
+
+def _segments(inputs: Sequence[v2_messages.Input], binary: memoryview) -> list[memoryview]:
+    segments: list[memoryview] = []
+    offset = 0
+    for entry in inputs:
+        end = offset + (entry.parameters.binary_data_size or 0)
+        segments.append(binary[offset:end])
+        offset = end
+    if offset > len(binary):
+        raise RequestError(
+            f"the inputs' binary_data_size add up to {offset} bytes, only {len(binary)} are left "
+            "behind the JSON"
+        )
+    if offset != len(binary):
+        raise RequestError(
+            f"{len(binary)} bytes follow the JSON, the inputs' binary_data_size add up to "
+            f"{offset}; Inference-Header-Content-Length must be the length of the JSON"
+        )
+    return segments
 
 
 def _inputs(inputs: Sequence[v2_messages.Input], segments: Sequence[Data]) -> list[Tensor]:
@@ -302,11 +343,6 @@ def _input(entry: v2_messages.Input, binary: Data) -> Tensor:
         _check_size(entry, datatype, entry.parameters.shared_memory_byte_size)
         return Tensor(name=entry.name, datatype=datatype, shape=entry.shape, data=b"")
     _check_size(entry, datatype, entry.parameters.binary_data_size)
-    if len(binary) != entry.parameters.binary_data_size:
-        raise RequestError(
-            f"input {entry.name!r} declares {entry.parameters.binary_data_size} bytes of binary "
-            f"data, only {len(binary)} are left in the body"
-        )
     tensor = Tensor(name=entry.name, datatype=datatype, shape=entry.shape, data=binary)
     return checked_elements(tensor) if datatype in _CHECKED else tensor
 

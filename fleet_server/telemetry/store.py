@@ -14,7 +14,7 @@ from fleet_protocol.messages import Event, Presence, Reported, TelemetryWindow
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
 from fleet_server.devices.tables import Device
-from fleet_server.telemetry.reception import Reception, Verdict
+from fleet_server.telemetry.reception import Reception, StreamState, Verdict
 from fleet_server.telemetry.tables import DeviceEvent, ModelCounts, Stream, Window
 from fleet_server.telemetry.uplink import Uplink
 
@@ -49,7 +49,8 @@ class _Batch:
     session: AsyncSession
     now_ms: int
     known: set[str]
-    streams: dict[StreamKey, Reception] = field(default_factory=dict)
+    numbers_only: bool
+    streams: dict[StreamKey, StreamState] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
     """Devices of which a stream was heard for the first time."""
     stored: Stored = field(default_factory=Stored)
@@ -73,11 +74,12 @@ class TelemetryStore:
         except IntegrityError as error:
             if len(uplinks) > 1:
                 return await self._store_singly(uplinks)
-            logger.error(  # noqa: TRY400
-                "uplink_not_storable",
+            # Its row exists, though its stream was forgotten: take the numbers, not the content.
+            logger.warning(
+                "uplink_stored_before",
                 extra={"device": uplinks[0].device_id, "reason": str(error.orig)},
             )
-            return Stored(counts=Counter(not_storable=1))
+            return await self._store(uplinks, numbers_only=True)
 
     async def forget_presence(self) -> None:
         """Call every device offline: until it says otherwise nothing is known of it.
@@ -96,13 +98,14 @@ class TelemetryStore:
             stored.counts.update(single.counts)
         return stored
 
-    async def _store(self, uplinks: Sequence[Uplink]) -> Stored:
+    async def _store(self, uplinks: Sequence[Uplink], *, numbers_only: bool = False) -> Stored:
         async with self._database.writing() as session:
             wanted = {uplink.device_id for uplink in uplinks}
             query = select(Device.id).where(
                 Device.id.in_(wanted), Device.decommissioned_ms.is_(None)
             )
-            batch = _Batch(session, unix_ms(self._clock()), set(await session.scalars(query)))
+            known = set(await session.scalars(query))
+            batch = _Batch(session, unix_ms(self._clock()), known, numbers_only)
             for uplink in uplinks:
                 await self._take(batch, uplink)
             await self._finish(
@@ -127,10 +130,23 @@ class TelemetryStore:
     async def _take_sequenced(
         self, batch: _Batch, device_id: str, content: TelemetryWindow | Event
     ) -> None:
-        reception = await self._reception(batch, (device_id, content.stream))
-        verdict = reception.offer(content.covers_from, content.sequence)
+        state = await self._stream(batch, (device_id, content.stream))
+        verdict, given_up = state.take(content.covers_from, content.sequence, now_ms=batch.now_ms)
         batch.stored.counts[verdict.name.lower()] += 1
+        if given_up is not None:
+            batch.stored.counts["gaps_given_up"] += 1
+            logger.error(
+                "telemetry_gap_given_up",
+                extra={
+                    "device": device_id,
+                    "stream": content.stream,
+                    "first": given_up[0],
+                    "last": given_up[1],
+                },
+            )
         if verdict is Verdict.FRESH:
+            if batch.numbers_only:
+                return
             if isinstance(content, TelemetryWindow):
                 await _add_window(batch, device_id, content)
             else:
@@ -143,35 +159,37 @@ class TelemetryStore:
                     "stream": content.stream,
                     "covers_from": content.covers_from,
                     "sequence": content.sequence,
-                    "acked": reception.acked,
+                    "acked": state.reception.acked,
                 },
             )
 
-    async def _reception(self, batch: _Batch, key: StreamKey) -> Reception:
+    async def _stream(self, batch: _Batch, key: StreamKey) -> StreamState:
         if key not in batch.streams:
             row = await batch.session.get(Stream, key)
             if row is None:
                 batch.begun.add(key[0])
-            batch.streams[key] = (
-                Reception.decode(acked=row.acked, ahead=row.ahead) if row else Reception()
-            )
+                batch.streams[key] = StreamState()
+            else:
+                reception = Reception.decode(acked=row.acked, ahead=row.ahead)
+                batch.streams[key] = StreamState(reception, row.heard_ms, row.stuck_since_ms)
         return batch.streams[key]
 
     async def _set(self, batch: _Batch, device_id: str, **values: object) -> None:
         await batch.session.execute(update(Device).where(Device.id == device_id).values(**values))
 
     async def _finish(self, batch: _Batch, alive: set[str]) -> None:
-        for (device_id, stream), reception in batch.streams.items():
+        for (device_id, stream), state in batch.streams.items():
             await batch.session.merge(
                 Stream(
                     device_id=device_id,
                     stream=stream,
-                    acked=reception.acked,
-                    ahead=reception.encode_ahead(),
-                    heard_ms=batch.now_ms,
+                    acked=state.reception.acked,
+                    ahead=state.reception.encode_ahead(),
+                    heard_ms=state.heard_ms,
+                    stuck_since_ms=state.stuck_since_ms,
                 )
             )
-            batch.stored.acks[(device_id, stream)] = reception.acked
+            batch.stored.acks[(device_id, stream)] = state.reception.acked
         seen = alive & batch.known
         if seen:
             await batch.session.execute(

@@ -18,6 +18,7 @@ class Stream(Base):
     ahead: Mapped[str] = mapped_column(Text)
     """JSON list of [first, last] received beyond a gap."""
     heard_ms: Mapped[int] = mapped_column(BigInteger)
+    stuck_since_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Window(Base):

@@ -1,7 +1,7 @@
 """Which backend loads which format on which accelerator, those of other distributions included."""
 
-import importlib.metadata
 import logging
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -107,6 +107,10 @@ def installed(
 
 def _of_others(threads: int) -> list[Backend]:
     found: list[Backend] = []
+    if not _others_there():
+        return found
+    import importlib.metadata  # noqa: PLC0415 (2.4 MB and 30 ms, which most devices can keep)
+
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
             found.append(entry.load()(threads=threads))
@@ -116,3 +120,15 @@ def _of_others(threads: int) -> list[Backend]:
                 extra={"entry_point": entry.value, "reason": f"{type(error).__name__}: {error}"},
             )
     return found
+
+
+def _others_there() -> bool:
+    """Say whether an installed distribution has an entry point of ours."""
+    for folder in sys.path:
+        for path in Path(folder).glob("*.dist-info/entry_points.txt"):
+            try:
+                if f"[{ENTRY_POINTS}]" in path.read_text(errors="replace"):
+                    return True
+            except OSError:
+                continue
+    return False

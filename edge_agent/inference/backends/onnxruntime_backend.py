@@ -1,15 +1,21 @@
-"""ONNX Runtime on the CPU: the only module that imports onnxruntime."""
+"""ONNX Runtime on CPU, CUDA and TensorRT: the only module that imports onnxruntime.
 
-import importlib
+Asked for a provider that is absent, ONNX Runtime warns and computes on the CPU. Here that is an
+error: a release runs where its `ActiveRelease` says, or not at all.
+"""
+
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
+from edge_agent.hardware import DeviceKind, Hardware
+from edge_agent.inference.backends.base import CPU
+from edge_agent.inference.backends.installed_library import files_of, imported
 from edge_agent.inference.errors import BackendError, LoadError
 from edge_agent.inference.tensors import Tensor, described
 from edge_agent.runtime_api import ActiveRelease
-from fleet_protocol.manifest import Datatype, TensorSpec
+from fleet_protocol.manifest import Datatype, Format, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +38,20 @@ _TYPES: dict[str, Datatype] = {
     "tensor(string)": _D.BYTES,
 }
 _LOG_ERRORS_ONLY = 3
+_LOG_NOTHING = 4
+
+_PROVIDERS: dict[str, tuple[str, ...]] = {
+    CPU: ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider",),
+    # What TensorRT does not know runs on CUDA.
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+}
+
+_SMALLEST_MODEL = bytes.fromhex(
+    "08083a330a0c0a0178120179220452656c751201675a0f0a0178120a0a"
+    "08080112040a020801620f0a0179120a0a08080112040a0208014202100d"
+)
+"""One Relu of one number: whether a provider works shows only when a session is made."""
 
 
 class _Node(Protocol):
@@ -45,6 +65,10 @@ class _Node(Protocol):
 class _Session(Protocol):
     """What we use of an ``onnxruntime.InferenceSession``."""
 
+    def get_inputs(self) -> list[_Node]: ...
+    def get_outputs(self) -> list[_Node]: ...
+    def get_providers(self) -> list[str]: ...
+
     def run(
         self, output_names: list[str], input_feed: "dict[str, NDArray[np.generic]]"
     ) -> "list[NDArray[np.generic]]": ...
@@ -54,6 +78,8 @@ class OnnxRuntimeBackend:
     """Loads ONNX files."""
 
     name = "onnxruntime"
+    formats = frozenset({Format.ONNX})
+    accelerators = tuple(_PROVIDERS)
 
     def __init__(self, *, threads: int) -> None:
         """Keep the settings; the library is imported later.
@@ -63,6 +89,10 @@ class OnnxRuntimeBackend:
         """
         self._threads = threads
 
+    def files(self) -> list[Path]:
+        """Return the library's file if it is installed."""
+        return files_of("onnxruntime")
+
     def version(self) -> str | None:
         """Return the library's version, None where it is not installed."""
         try:
@@ -70,41 +100,85 @@ class OnnxRuntimeBackend:
         except LoadError:
             return None
 
+    def why_not(self, accelerator: str, hardware: Hardware) -> str | None:
+        """Return why an accelerator cannot be used here, None where it can."""
+        if accelerator == CPU:
+            return None
+        gpus = hardware.of_kind(DeviceKind.NVIDIA_GPU)
+        if not gpus:
+            return "no NVIDIA GPU is here"
+        if all(gpu.problem for gpu in gpus):
+            return gpus[0].problem
+        try:
+            self._session(_SMALLEST_MODEL, accelerator, severity=_LOG_NOTHING)
+        except LoadError as error:
+            return str(error)
+        return None
+
     def load(self, path: Path, release: ActiveRelease) -> "OnnxRuntimeModel":
         """Load an ONNX file; see `Backend.load`.
 
         Raises:
             LoadError: see there.
         """
-        if release.accelerator != "cpu":
+        if release.accelerator not in _PROVIDERS:
             raise LoadError(
                 f"{release.family} {release.version} wants the accelerator "
-                f"{release.accelerator!r}; here ONNX Runtime serves cpu only"
+                f"{release.accelerator!r}; ONNX Runtime serves {', '.join(_PROVIDERS)}"
             )
-        library = _library()
-        options = library.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _LOG_ERRORS_ONLY
-        # A thread that spins while it waits takes the core from the application.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         try:
-            session = library.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime's exceptions have no base of their own
+            session = self._session(str(path), release.accelerator)
+        except LoadError as error:
             raise LoadError(
                 f"ONNX Runtime cannot load {release.family} {release.version} "
-                f"({release.variant}): {error}"
+                f"({release.variant}) on {release.accelerator}: {error}"
             ) from error
         _check(session.get_inputs(), release.inputs, "input", complete=True)
         _check(session.get_outputs(), release.outputs, "output", complete=False)
         return OnnxRuntimeModel(session, release.outputs)
 
+    def _session(
+        self, model: str | bytes, accelerator: str, *, severity: int = _LOG_ERRORS_ONLY
+    ) -> _Session:
+        library = _library()
+        providers = _PROVIDERS[accelerator]
+        absent = set(providers) - set(library.get_available_providers())
+        if absent:
+            raise LoadError(
+                f"the installed ONNX Runtime has no {' and no '.join(sorted(absent))}; install "
+                "onnxruntime-gpu instead of onnxruntime, not beside it: both own one folder"
+            )
+        try:
+            session: _Session = library.InferenceSession(
+                model, self._options(library, accelerator, severity), providers=list(providers)
+            )
+        except Exception as error:  # onnxruntime's exceptions have no base of their own
+            raise LoadError(str(error)) from error
+        used = session.get_providers()
+        if not used or used[0] != providers[0]:
+            raise LoadError(
+                f"ONNX Runtime would run it on {', '.join(used)} instead of {providers[0]}: "
+                "the driver or the libraries of that provider do not load here"
+            )
+        return session
+
+    def _options(self, library: ModuleType, accelerator: str, severity: int) -> object:
+        options = library.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = severity
+        # A thread that spins while it waits takes the core from the application.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        if accelerator != CPU:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        return options
+
 
 class OnnxRuntimeModel:
     """A session; ONNX Runtime lets several threads run it at once."""
+
+    max_concurrent_runs = None
 
     def __init__(self, session: _Session, outputs: Sequence[TensorSpec]) -> None:
         """Take over a session whose inputs and outputs have been checked."""
@@ -140,13 +214,7 @@ class OnnxRuntimeModel:
 
 
 def _library() -> ModuleType:
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise LoadError(
-            f"ONNX Runtime is not usable here ({error}); install it with: "
-            "pip install 'skerry[onnx]'"
-        ) from error
+    return imported("onnxruntime", library="ONNX Runtime", extra="onnx")
 
 
 def _check(

@@ -100,6 +100,7 @@ def upgrade() -> None:
         sa.Column("acked", sa.BigInteger(), nullable=False),
         sa.Column("ahead", sa.Text(), nullable=False),
         sa.Column("heard_ms", sa.BigInteger(), nullable=False),
+        sa.Column("stuck_since_ms", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["device_id"], ["devices.id"]),
         sa.PrimaryKeyConstraint("device_id", "stream"),
     )

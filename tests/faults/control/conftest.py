@@ -17,7 +17,7 @@ async def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     device = ControlDevice(
         root=tmp_path / "d", repository=SimulatedRepository(), director=Director()
     )
-    for name in ("write_file", "publish_file"):
+    for name in ("write_file", "publish_file", "remove_file"):
         monkeypatch.setattr(store, name, _counted(device, getattr(store, name)))
     await device.parts.prepare()
     yield device

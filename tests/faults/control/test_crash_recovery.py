@@ -6,7 +6,7 @@ from fleet_protocol.update_states import TRANSITIONS, UpdateState
 from tests.simulators.control_device import DEVICE, ControlDevice, Crash
 from tests.simulators.device_releases import release
 
-WRITES = range(1, 17)
+WRITES = range(1, 19)
 """More than an update has: the last ones prove that the test saw all of them."""
 
 IN_FLIGHT = [

@@ -179,15 +179,40 @@ async def test_retained_messages_do_not_show_life(
     assert (await devices.get("cam-1")).device.last_seen_ms is None
 
 
-async def test_a_row_that_cannot_be_stored_does_not_take_others_along(
+async def test_a_window_of_a_forgotten_stream_is_acknowledged_and_not_counted_again(
     store: TelemetryStore, telemetry: Telemetry, database: Database
 ) -> None:
     await store.store([from_device(window(1))])
     async with database.writing() as session:
         await session.execute(delete(Stream).where(Stream.device_id == "cam-1"))
     stored = await store.store([from_device(window(1)), from_device(window(1), "cam-2")])
-    assert stored.counts["not_storable"] == 1
     assert (await telemetry.totals(EVER)).windows == 2
+    assert stored.acks == {("cam-1", STREAM): 1, ("cam-2", STREAM): 1}
+
+
+async def test_a_gap_that_nobody_can_fill_is_given_up(
+    store: TelemetryStore, telemetry: Telemetry, clock: FakeClock
+) -> None:
+    key = ("cam-1", STREAM)
+    acked = []
+    for _ in range(20):
+        stored = await store.store([from_device(window(number)) for number in (301, 302)])
+        acked.append(stored.acks[key])
+        clock.advance(minutes=1)
+    assert acked[0] == acked[10] == 0
+    assert acked[-1] == 302
+    assert (await telemetry.totals(EVER)).windows == 2
+
+
+async def test_a_gap_of_a_device_that_was_away_is_not_given_up(
+    store: TelemetryStore, clock: FakeClock
+) -> None:
+    for _ in range(10):
+        stored = await store.store([from_device(window(3))])
+        clock.advance(hours=1)
+    assert stored.acks == {("cam-1", STREAM): 0}
+    stored = await store.store([from_device(window(number)) for number in (1, 2, 3)])
+    assert stored.acks == {("cam-1", STREAM): 3}
 
 
 async def test_the_oldest_streams_of_a_device_go(

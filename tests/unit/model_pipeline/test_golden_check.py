@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge_agent.hardware import Hardware
 from edge_agent.inference.errors import BackendError, LoadError
 from edge_agent.inference.tensors import Tensor
 from edge_agent.runtime_api import ActiveRelease
-from fleet_protocol.manifest import Datatype, Manifest, Tolerance
+from fleet_protocol.manifest import Datatype, Format, Manifest, Tolerance
 from model_pipeline import golden_check
 from model_pipeline.errors import PipelineError
 from model_pipeline.golden_check import Deviation
@@ -28,6 +29,7 @@ class FixedModel:
     answers: Sequence[Sequence[float]]
     called: int = 0
     closed: bool = False
+    max_concurrent_runs: int | None = None
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         assert [tensor.name for tensor in inputs] == ["x"]
@@ -47,6 +49,14 @@ class FixedBackend:
 
     model: FixedModel | None
     name: str = "fixed"
+    formats: frozenset[Format] = frozenset({Format.ONNX})
+    accelerators: tuple[str, ...] = ("cpu",)
+
+    def files(self) -> list[Path]:
+        return [Path(__file__)]
+
+    def why_not(self, accelerator: str, hardware: Hardware) -> str | None:
+        return None
 
     def version(self) -> str | None:
         return "1"

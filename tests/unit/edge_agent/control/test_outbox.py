@@ -24,6 +24,7 @@ from fleet_protocol.messages import (
     TelemetryWindow,
     decode,
 )
+from tests.simulators.telemetry_server import TelemetryServer
 
 
 def window(requests: int = 1, *, version: str = "1.0.0", at_ms: int = 0) -> WindowDraft:
@@ -215,36 +216,6 @@ def test_labels_that_no_message_can_hold_go_and_the_counts_stay(
     assert (stored.requests, stored.classes) == (9, {})
 
 
-class Server:
-    """Stores each number once, as the fleet does, and acknowledges what has no gap below it."""
-
-    def __init__(self) -> None:
-        self.covered: dict[str, set[int]] = {}
-        self.requests = 0
-        self.events = 0
-
-    def receives(self, message: Message) -> None:
-        content = decode(
-            message.payload, TelemetryWindow if message.kind is Kind.TELEMETRY else Event
-        )
-        numbers = set(range(content.covers_from, content.sequence + 1))
-        covered = self.covered.setdefault(content.stream, set())
-        assert numbers <= covered or not numbers & covered, "a number came in two shapes"
-        if not numbers & covered:
-            covered |= numbers
-            if isinstance(content, TelemetryWindow):
-                self.requests += sum(model.requests for model in content.models)
-            elif content.kind is not EventKind.OUTBOX_DROPPED:
-                self.events += 1
-
-    def ack(self, stream: str) -> Ack:
-        covered = self.covered.get(stream, set())
-        contiguous = 0
-        while contiguous + 1 in covered:
-            contiguous += 1
-        return Ack(stream=stream, sequence=contiguous)
-
-
 class ExactlyOnce(RuleBasedStateMachine):
     """Appends, sends, loses, acknowledges, crashes in any order; merging happens as it fills."""
 
@@ -255,7 +226,7 @@ class ExactlyOnce(RuleBasedStateMachine):
         self.connection = store.open_database(self.path)
         self.connection.execute("PRAGMA synchronous = OFF")  # the test kills no power
         self.outbox = Outbox(max_messages=16)
-        self.server = Server()
+        self.server = TelemetryServer()
         self.network: list[Message] = []
         self.requests = 0
         self.events = 0

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from edge_agent import counters
+from edge_agent.hardware import Hardware
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.errors import (
@@ -35,6 +36,8 @@ _WARM_UP_CALLS = 5
 
 class GatedModel:
     """Gives each item's class as ``scores``; a batch of two waits at the gate, -1 fails."""
+
+    max_concurrent_runs = None
 
     def __init__(self, gate: threading.Event) -> None:
         self.gate = gate
@@ -63,13 +66,21 @@ class GatedBackend:
     """A backend whose files are empty and whose models wait when they are told to."""
 
     name = "gated"
+    formats = frozenset({Format.ONNX})
+    accelerators = ("cpu",)
 
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.models: list[GatedModel] = []
 
+    def files(self) -> list[Path]:
+        return [Path(__file__)]
+
     def version(self) -> str:
         return "1"
+
+    def why_not(self, accelerator: str, hardware: Hardware) -> str | None:
+        return None
 
     def load(self, path: Path, release: ActiveRelease) -> GatedModel:
         if path.read_bytes():
@@ -120,7 +131,7 @@ async def plane(state: StateDir, backend: GatedBackend) -> AsyncIterator[DataPla
         loader=ReleaseLoader(
             state=state,
             epoch="e1",
-            catalog=Catalog([(Format.ONNX, backend)]),
+            catalog=Catalog([backend]),
             clock=time.perf_counter,
         ),
         clock=time.perf_counter,

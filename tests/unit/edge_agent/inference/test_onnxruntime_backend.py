@@ -62,7 +62,7 @@ def spec(name: str, shape: list[int], datatype: Datatype = Datatype.FP32) -> Ten
         ({"inputs": [spec("image", [-1, 1, 28, 28], Datatype.UINT8)]}, r"declares UINT8\[-1"),
         ({"outputs": [spec("scores", [-1, 10])]}, r"outputs are \['logits'\]"),
         ({"outputs": [spec("logits", [-1, 10], Datatype.FP64)]}, r"declares FP64\[-1,10\]"),
-        ({"accelerator": "cuda"}, "serves cpu only"),
+        ({"accelerator": "cuda"}, "has no CUDAExecutionProvider"),
     ],
 )
 def test_a_model_must_be_what_the_release_says(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edge_agent.inference import json_data, v2_codec
 from edge_agent.inference.errors import RequestError
 from edge_agent.inference.tensors import Tensor, size_bytes
-from fleet_protocol.manifest import Datatype
+from fleet_protocol.manifest import Datatype, TensorSpec
 from tests.unit.edge_agent.inference import v2_request
 
 NAMES = st.text("abcxyz_0", min_size=1, max_size=8)
@@ -23,13 +23,20 @@ SHAPES = st.lists(st.integers(0, 4), max_size=4)
 
 @st.composite
 def tensors(draw: st.DrawFn, *, finite: bool) -> Tensor:
-    datatype = draw(st.sampled_from(list(Datatype)))
+    """Draw a tensor; a finite one can travel as JSON."""
+    known = [datatype for datatype in Datatype if not finite or datatype is not Datatype.FP16]
+    datatype = draw(st.sampled_from(known))
     shape = draw(SHAPES)
+    if datatype is Datatype.BYTES:
+        count = math.prod(shape)
+        element = st.text(max_size=9).map(str.encode) if finite else st.binary(max_size=9)
+        data = v2_request.bytes_data(draw(st.lists(element, min_size=count, max_size=count)))
+        return Tensor(name=draw(NAMES), datatype=datatype, shape=shape, data=data)
     size = size_bytes(datatype, shape)
     data = draw(st.binary(min_size=size, max_size=size))
     if datatype is Datatype.BOOL:
         data = bytes(byte & 1 for byte in data)
-    if finite and datatype in (Datatype.FP16, Datatype.FP32, Datatype.FP64):
+    if finite and datatype in (Datatype.FP32, Datatype.FP64):
         code = v2_request.STRUCT_CODES[datatype]
         numbers = [number for (number,) in struct.iter_unpack(f"<{code}", data)]
         data = struct.pack(
@@ -62,6 +69,22 @@ def test_requests_survive_the_way(sent: list[Tensor], binary: list[bool], nest: 
     assert request.id == "7"
     assert request.outputs is None
     assert all(unchanged(found, tensor) for found, tensor in zip(request.inputs, sent, strict=True))
+
+
+@given(some(finite=False))
+def test_binary_requests_survive_the_way(sent: list[Tensor]) -> None:
+    body, header_length = v2_request.encode(sent, binary=[True] * len(sent))
+    request = v2_codec.decode_request(body, header_length)
+    assert all(unchanged(found, tensor) for found, tensor in zip(request.inputs, sent, strict=True))
+
+
+@given(some(finite=False), st.booleans())
+def test_binary_answers_survive_the_way(given_outputs: list[Tensor], everything: bool) -> None:  # noqa: FBT001
+    wanted = None if everything else {tensor.name: True for tensor in given_outputs}
+    request = v2_codec.InferenceRequest(id="", inputs=[], outputs=wanted, binary_output=everything)
+    encoded = v2_codec.encode_answer(request, given_outputs, model_name="m", model_version="1.0.0")
+    _, outputs = v2_request.decode(b"".join(encoded.parts), encoded.header_length)
+    assert list(outputs.items()) == [(t.name, t.data) for t in given_outputs]
 
 
 def test_binary_requests_may_hold_nan() -> None:
@@ -128,6 +151,10 @@ def binary_entry(size: object, **changes: object) -> dict[str, object]:
     return entry(data=None, parameters={"binary_data_size": size}, **changes)
 
 
+def bytes_entry(size: int, **changes: object) -> dict[str, object]:
+    return binary_entry(size, **{"datatype": "BYTES", **changes})
+
+
 @pytest.mark.parametrize(
     ("inputs", "tail", "complaint"),
     [
@@ -139,7 +166,10 @@ def binary_entry(size: object, **changes: object) -> dict[str, object]:
         ([entry(shape=[1] * 9)], b"", "length <= 8"),
         ([entry(shape="2")], b"", "Expected `array`"),
         ([entry(shape=[2.0])], b"", "Expected `int`"),
-        ([entry(datatype="BYTES")], b"", "datatype 'BYTES'; known are BOOL"),
+        ([entry(datatype="BF16")], b"", "datatype 'BF16'; known are BOOL"),
+        ([entry(datatype="BYTES")], b"", "is not BYTES: Expected `str`, got `int`"),
+        ([entry(datatype="BYTES", data=["a", None])], b"", "is not BYTES: Expected `str`"),
+        ([entry(datatype="BYTES", data=["a"])], b"", "does not have the 2 values"),
         ([entry(datatype="fp32")], b"", "datatype 'fp32'"),
         ([entry(data=[1])], b"", r"does not have the 2 values.*FP32\[2\]"),
         ([entry(data=[1, 2, 3])], b"", "does not have the 2 values"),
@@ -154,7 +184,7 @@ def binary_entry(size: object, **changes: object) -> dict[str, object]:
         ([entry(data=[1, True])], b"", "is not FP32: Expected `float`"),
         ([entry(data=[1, None])], b"", "is not FP32"),
         ([entry(data=[1, 1e39])], b"", "outside the range of FP32"),
-        ([entry(datatype="FP16", data=[1, 65520])], b"", "outside the range of FP16"),
+        ([entry(datatype="FP16")], b"", "FP16 does not travel as JSON; send it as binary data"),
         ([entry(datatype="INT8", data=[1, 128])], b"", "outside the range of INT8"),
         ([entry(datatype="UINT64", data=[1, 2**64])], b"", "outside the range of UINT64"),
         ([entry(datatype="UINT8", data=[1, -1])], b"", "outside the range of UINT8"),
@@ -165,9 +195,15 @@ def binary_entry(size: object, **changes: object) -> dict[str, object]:
         ([entry(data=None)], b"", "either data or binary_data_size"),
         ([entry(parameters={"binary_data_size": 8})], b"12345678", "either data or binary"),
         ([entry(parameters={"shared_memory_region": "r"})], b"", "shared memory is not enabled"),
-        ([binary_entry(8)], b"1234567", "only 7 are left"),
+        ([binary_entry(8)], b"1234567", "add up to 8 bytes, only 7 are left"),
         ([binary_entry(8)], b"123456789", "9 bytes follow the JSON.* add up to 8"),
         ([binary_entry(4)], b"1234", r"declares 4 bytes.*FP32\[2\] takes 8"),
+        ([bytes_entry(8)], b"\0" * 9, "9 bytes follow the JSON"),
+        ([bytes_entry(7)], b"\0" * 7, "7 bytes cannot hold 2 elements"),
+        ([bytes_entry(9)], b"\0" * 9, "1 bytes follow the last of 2 elements"),
+        ([bytes_entry(8)], b"\1" + b"\0" * 7, "element 1 of 2 has no length"),
+        ([bytes_entry(8)], b"\xff" * 8, "element 0 of 2 is said to have 4294967295 bytes, 4 are"),
+        ([bytes_entry(0, shape=[2**31 - 1] * 8)], b"", "at most 65536 are read"),
         ([binary_entry(-1)], b"", ">= 0"),
         ([binary_entry(2**63)], b"", "<= 1099511627776"),
         ([binary_entry("8")], b"12345678", "Expected `int"),
@@ -228,7 +264,7 @@ def test_malformed_bodies_are_refused(
     ("outputs", "complaint"),
     [
         ([{"name": "y"}, {"name": "y"}], "'y' is requested twice"),
-        ([{"name": "y", "parameters": {"classification": 3}}], "classification"),
+        ([{"name": "y", "parameters": {"classification": -1}}], ">= 0"),
         ([{"name": "y", "parameters": {"shared_memory_region": "r"}}], "shared memory"),
         ([{"name": "y", "parameters": {"binary_data": "yes"}}], "Expected `bool"),
         ([{}], "name"),
@@ -272,7 +308,10 @@ def test_arbitrary_fields_raise_nothing_else(fields: dict[str, object], tail: by
     header = json.dumps({"inputs": [fields]}).encode()
     with contextlib.suppress(RequestError):
         (tensor,) = v2_codec.decode_request(header + tail, len(header)).inputs
-        assert len(tensor.data) == size_bytes(tensor.datatype, tensor.shape)
+        if tensor.datatype is Datatype.BYTES:
+            assert len(v2_request.elements_of(bytes(tensor.data))) == math.prod(tensor.shape)
+        else:
+            assert len(tensor.data) == size_bytes(tensor.datatype, tensor.shape)
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
@@ -287,3 +326,145 @@ def test_long_outputs_travel_as_binary_data_only() -> None:
     output = Tensor(name="y", datatype=Datatype.INT8, shape=[count], data=bytes(count))
     with pytest.raises(RequestError, match="ask for it as binary data"):
         json_data.to_values(output)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "complaint"),
+    [
+        (Datatype.FP16, b"\0\0", "is FP16, which does not travel as JSON: ask for it as binary"),
+        (Datatype.BYTES, b"\1\0\0\0\xff", "not UTF-8: ask for it as binary data"),
+    ],
+)
+def test_json_cannot_carry_every_datatype(datatype: Datatype, data: bytes, complaint: str) -> None:
+    with pytest.raises(RequestError, match=complaint):
+        json_data.to_values(Tensor(name="y", datatype=datatype, shape=[1], data=data))
+
+
+def spec(*shape: int, datatype: Datatype = Datatype.FP32) -> TensorSpec:
+    return TensorSpec(name="x", datatype=datatype, shape=list(shape))
+
+
+@pytest.mark.parametrize(
+    ("declared", "size", "shape"),
+    [
+        (spec(2, 3), 24, [2, 3]),
+        (spec(-1, 3), 12, [1, 3]),
+        (spec(-1, 3), 36, [3, 3]),
+        (spec(2, -1), 24, [2, 3]),
+        (spec(-1, -1, 3), 24, [1, 2, 3]),
+        (spec(), 4, []),
+        (spec(-1, datatype=Datatype.UINT8), 5, [5]),
+    ],
+)
+def test_raw_bodies_are_the_only_input(declared: TensorSpec, size: int, shape: list[int]) -> None:
+    body = bytes(range(size))
+    request = v2_codec.decode_raw(body, [declared])
+    expected = Tensor(name="x", datatype=declared.datatype, shape=shape, data=body)
+    assert unchanged(request.inputs[0], expected)
+    assert (request.outputs, request.binary_output) == (None, True)
+
+
+@pytest.mark.parametrize("shape", [[1], [-1], [1, 1], [-1, 1], [-1, -1]])
+def test_a_raw_body_of_bytes_is_one_element(shape: list[int]) -> None:
+    request = v2_codec.decode_raw(b"a\xff", [spec(*shape, datatype=Datatype.BYTES)])
+    (tensor,) = request.inputs
+    assert (tensor.shape, v2_request.elements_of(bytes(tensor.data))) == (
+        [1] * len(shape),
+        [b"a\xff"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "body", "complaint"),
+    [
+        ([spec(1), spec(1)], b"1234", "the model takes 2 inputs"),
+        ([spec(2)], b"1234", r"does not say which shape of FP32\[2\]"),
+        ([spec(-1, 3)], b"1234", "does not say which shape"),
+        ([spec(-1, 3)], b"123", "does not say which shape"),
+        ([spec(2, -1, -1)], bytes(24), "does not say which shape"),
+        ([spec(-1, -1, -1)], bytes(24), "does not say which shape"),
+        ([spec(-1, 0)], bytes(24), "does not say which shape"),
+        ([spec(2, datatype=Datatype.BYTES)], b"a", r"does not say which shape of BYTES\[2\]"),
+        ([spec(2, datatype=Datatype.BOOL)], b"\1\2", "BOOL and has bytes other than 0 and 1"),
+    ],
+)
+def test_raw_bodies_that_do_not_fit_are_refused(
+    inputs: list[TensorSpec], body: bytes, complaint: str
+) -> None:
+    with pytest.raises(RequestError, match=complaint):
+        v2_codec.decode_raw(body, inputs)
+
+
+def shared(**parameters: object) -> dict[str, object]:
+    return {"shared_memory_region": "r", **parameters}
+
+
+def test_shared_memory_is_named_not_fetched() -> None:
+    body = json.dumps(
+        {
+            "inputs": [
+                entry(data=None, parameters=shared(shared_memory_byte_size=8)),
+                binary_entry(8, name="z"),
+            ],
+            "outputs": [
+                {
+                    "name": "y",
+                    "parameters": shared(shared_memory_byte_size=9, shared_memory_offset=7),
+                }
+            ],
+        }
+    ).encode()
+    request = v2_codec.decode_request(body + bytes(8), len(body), shared_memory=True)
+    assert request.shared_inputs == {"x": v2_codec.Slice(region="r", offset=0, byte_size=8)}
+    assert request.shared_outputs == {"y": v2_codec.Slice(region="r", offset=7, byte_size=9)}
+    output = Tensor(name="y", datatype=Datatype.INT8, shape=[2], data=b"\1\2")
+    encoded = v2_codec.encode_answer(request, [output], model_name="m", model_version="1.0.0")
+    assert encoded.header_length is None
+    (described_output,) = json.loads(b"".join(encoded.parts))["outputs"]
+    assert described_output == {
+        "name": "y",
+        "datatype": "INT8",
+        "shape": [2],
+        "parameters": {
+            "shared_memory_region": "r",
+            "shared_memory_byte_size": 2,
+            "shared_memory_offset": 7,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"inputs": [entry(data=None, parameters=shared())]}, "'x' needs shared_memory_byte_size"),
+        (
+            {"inputs": [entry(data=None, parameters=shared(shared_memory_byte_size=4))]},
+            r"declares 4 bytes.*FP32\[2\] takes 8",
+        ),
+        (
+            {"inputs": [entry(parameters=shared(shared_memory_byte_size=8))]},
+            "either data or binary_data_size or shared_memory_region",
+        ),
+        (
+            {"inputs": [entry(data=None, parameters=shared(shared_memory_offset=-1))]},
+            ">= 0",
+        ),
+        (
+            {
+                "inputs": [entry()],
+                "outputs": [
+                    {
+                        "name": "y",
+                        "parameters": shared(classification=2, shared_memory_byte_size=8),
+                    }
+                ],
+            },
+            "classes cannot be put into shared memory",
+        ),
+    ],
+)
+def test_malformed_references_to_shared_memory_are_refused(
+    fields: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(RequestError, match=complaint):
+        v2_codec.decode_request(json.dumps(fields).encode(), None, shared_memory=True)

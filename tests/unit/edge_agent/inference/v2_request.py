@@ -15,9 +15,26 @@ STRUCT_CODES = {
 
 
 def values_of(tensor: Tensor) -> list[object]:
-    """Return the tensor's values, flat."""
+    """Return the tensor's values, flat; the elements of BYTES must be UTF-8."""
+    if tensor.datatype is _D.BYTES:
+        return [element.decode() for element in elements_of(bytes(tensor.data))]
     code = STRUCT_CODES[tensor.datatype]
     return [value for (value,) in struct.iter_unpack(f"<{code}", tensor.data)]
+
+
+def elements_of(data: bytes) -> list[bytes]:
+    """Return the elements of a BYTES tensor."""
+    elements = []
+    while data:
+        (size,) = struct.unpack_from("<I", data)
+        elements.append(data[4 : 4 + size])
+        data = data[4 + size :]
+    return elements
+
+
+def bytes_data(elements: Sequence[bytes]) -> bytes:
+    """Return elements as the data of a BYTES tensor."""
+    return b"".join(struct.pack("<I", len(element)) + element for element in elements)
 
 
 def nested(values: Sequence[object], shape: Sequence[int]) -> object:
@@ -62,7 +79,9 @@ def decode(body: bytes, header_length: int | None) -> tuple[dict[str, object], d
     at = split
     outputs: dict[str, bytes] = {}
     for output in answer["outputs"]:
-        if "data" in output:
+        if "data" in output and output["datatype"] == "BYTES":
+            outputs[output["name"]] = bytes_data([text.encode() for text in output["data"]])
+        elif "data" in output:
             code = STRUCT_CODES[Datatype(output["datatype"])]
             outputs[output["name"]] = struct.pack(f"<{len(output['data'])}{code}", *output["data"])
         else:

@@ -1,0 +1,174 @@
+"""Inference messages of gRPC to requests and answers to bytes.
+
+What a request means is `v2_codec.read_message`'s question, as it is for HTTP; here is only how it
+travels. Answers are put together from parts: protobuf would copy each tensor twice.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from edge_agent.inference import v2_codec, v2_messages
+from edge_agent.inference.errors import RequestError
+from edge_agent.inference.grpc_api import typed_contents
+from edge_agent.inference.grpc_api.wire.open_inference_pb2 import (
+    InferParameter,
+    ModelInferRequest,
+    ModelInferResponse,
+)
+from edge_agent.inference.tensors import Data, Tensor
+from edge_agent.inference.v2_codec import InferenceRequest
+from fleet_protocol.manifest import Datatype
+
+_RAW_OUTPUT_TAG = b"\x32"
+"""Field 6, ``raw_output_contents``, length-delimited; see the protobuf encoding."""
+_INFER_RESPONSE_TAG = b"\x12"
+"""Field 2, ``infer_response``."""
+_FINAL = ModelInferResponse(
+    parameters={"triton_final_response": InferParameter(bool_param=True)}
+).SerializeToString()
+"""Says on a stream that no further answer to the request follows."""
+
+_SHARED_MEMORY = "shared_memory_region"
+
+
+def decode_request(message: ModelInferRequest) -> InferenceRequest:
+    """Read a request.
+
+    Raises:
+        RequestError: it is not one that could be run; the message says where and why.
+    """
+    inputs, segments = _inputs(message)
+    parameters = _values(message.parameters)
+    parameters.setdefault("binary_data_output", True)
+    entries = {
+        "id": message.id,
+        "parameters": parameters,
+        "inputs": inputs,
+        "outputs": [
+            {"name": output.name, "parameters": _values(output.parameters)}
+            for output in message.outputs
+        ],
+    }
+    try:
+        request = msgspec.convert(entries, v2_messages.Request)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"not an inference request: {error}") from error
+    return v2_codec.read_message(request, segments)
+
+
+def encode_answer(
+    request: InferenceRequest, outputs: Sequence[Tensor], *, model_name: str, model_version: str
+) -> bytes:
+    """Return a ``ModelInferResponse`` as bytes.
+
+    Raises:
+        RequestError: an output that is wanted as typed contents cannot travel so.
+    """
+    message = ModelInferResponse(model_name=model_name, model_version=model_version, id=request.id)
+    raw: list[Data] = []
+    for tensor, binary in _wanted(request, outputs):
+        output = message.outputs.add(
+            name=tensor.name, datatype=tensor.datatype.value, shape=tensor.shape
+        )
+        # Clients find an output's raw contents by its place, so each output has an entry.
+        if binary:
+            raw.append(tensor.data)
+        else:
+            raw.append(b"")
+            output.contents.CopyFrom(typed_contents.of_tensor(tensor))
+    parts: list[Data] = [message.SerializeToString()]
+    if any(raw):
+        for data in raw:
+            parts += _RAW_OUTPUT_TAG, _length(len(data)), data
+    return b"".join(parts)
+
+
+def stream_answer(answer: bytes) -> bytes:
+    """Return a ``ModelStreamInferResponse`` that holds an encoded answer."""
+    # Repeated fields and maps of one message may come in pieces: appending to it is merging.
+    length = _length(len(answer) + len(_FINAL))
+    return b"".join((_INFER_RESPONSE_TAG, length, answer, _FINAL))
+
+
+def _inputs(message: ModelInferRequest) -> tuple[list[dict[str, object]], list[Data]]:
+    raw = list(message.raw_input_contents)
+    typed = not raw
+    raw.reverse()
+    entries: list[dict[str, object]] = []
+    segments: list[Data] = []
+    for given in message.inputs:
+        parameters = _values(given.parameters)
+        shape = list(given.shape)
+        if not typed and given.HasField("contents"):
+            raise RequestError(
+                f"input {given.name!r} has typed contents in a request with raw_input_contents: "
+                "use one or the other for all inputs"
+            )
+        data: Data = b""
+        if _SHARED_MEMORY not in parameters:
+            if typed:
+                data = typed_contents.to_bytes(
+                    given.contents, name=given.name, datatype=_datatype(given), shape=shape
+                )
+            elif raw:
+                data = raw.pop()
+            else:
+                raise RequestError(
+                    f"raw_input_contents has {len(message.raw_input_contents)} entries: none is "
+                    f"left for input {given.name!r}"
+                )
+            parameters["binary_data_size"] = len(data)
+        segments.append(data)
+        entries.append(
+            {
+                "name": given.name,
+                "shape": shape,
+                "datatype": given.datatype,
+                "parameters": parameters,
+            }
+        )
+    if raw:
+        raise RequestError(
+            f"raw_input_contents has {len(message.raw_input_contents)} entries, the inputs that "
+            f"are not in shared memory take {len(message.raw_input_contents) - len(raw)}"
+        )
+    return entries, segments
+
+
+def _datatype(given: ModelInferRequest.InferInputTensor) -> Datatype:
+    try:
+        return Datatype(given.datatype)
+    except ValueError:
+        raise RequestError(
+            f"input {given.name!r} has datatype {given.datatype[:40]!r}; known are "
+            f"{', '.join(Datatype)}"
+        ) from None
+
+
+def _values(parameters: Mapping[str, InferParameter]) -> dict[str, object]:
+    if not parameters:
+        return {}
+    values: dict[str, object] = {}
+    for name, parameter in parameters.items():
+        choice = parameter.WhichOneof("parameter_choice")
+        if choice is not None:
+            values[name] = getattr(parameter, choice)
+    return values
+
+
+def _wanted(request: InferenceRequest, outputs: Sequence[Tensor]) -> list[tuple[Tensor, bool]]:
+    if request.outputs is None:
+        return [(tensor, request.binary_output) for tensor in outputs]
+    by_name = {tensor.name: tensor for tensor in outputs}
+    return [(by_name[name], binary) for name, binary in request.outputs.items()]
+
+
+def _length(size: int) -> bytes:
+    """Return a size as protobuf writes it: seven bits a byte, the lowest first."""
+    encoded = bytearray()
+    while size >> 7:
+        encoded.append(size & 0x7F | 0x80)
+        size >>= 7
+    encoded.append(size)
+    return bytes(encoded)

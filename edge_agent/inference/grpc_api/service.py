@@ -1,0 +1,69 @@
+"""The methods of ``inference.GRPCInferenceService``."""
+
+from collections.abc import Callable
+
+import grpc
+
+from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.grpc_api.calls import Context, Method, answering, refuse
+from edge_agent.inference.grpc_api.descriptions import Descriptions
+from edge_agent.inference.grpc_api.inference import Inference
+from edge_agent.inference.grpc_api.stream import InferStream
+from edge_agent.inference.grpc_api.wire import open_inference_pb2 as wire
+
+NAME = "inference.GRPCInferenceService"
+
+
+class Service:
+    """Answers calls of applications: the active releases, nothing that changes what is served."""
+
+    def __init__(self, plane: DataPlane, *, clock: Callable[[], float]) -> None:
+        """Work on a data plane.
+
+        Args:
+            plane: holds the models.
+            clock: the one that times the plane's calls.
+        """
+        self._inference = Inference(plane, clock=clock)
+        self._descriptions = Descriptions(plane)
+        self._streams: set[InferStream] = set()
+        self._stopping = False
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return the methods as gRPC wants them, from bytes to bytes."""
+        descriptions = self._descriptions
+        unary: dict[str, Method] = {
+            "ModelInfer": self._infer,
+            "ServerLive": answering(wire.ServerLiveRequest, descriptions.live),
+            "ServerReady": answering(wire.ServerReadyRequest, descriptions.ready),
+            "ModelReady": answering(wire.ModelReadyRequest, descriptions.model_ready),
+            "ModelMetadata": answering(wire.ModelMetadataRequest, descriptions.model),
+        }
+        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            name: grpc.unary_unary_rpc_method_handler(method) for name, method in unary.items()
+        }
+        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream_infer)
+        return grpc.method_handlers_generic_handler(NAME, methods)
+
+    def end_streams(self) -> None:
+        """End the streams as soon as what is in work on them is answered; begin none."""
+        self._stopping = True
+        for stream in self._streams:
+            stream.end()
+
+    async def _infer(self, payload: bytes, context: Context) -> bytes:
+        try:
+            answer = self._inference.answer(payload)
+            return answer if isinstance(answer, bytes) else await answer
+        except Exception as error:  # noqa: BLE001 (every call is answered; the unknown is logged)
+            await refuse(context, error)
+
+    async def _stream_infer(self, _: object, context: Context) -> None:
+        stream = InferStream(context, self._inference.answer_in_stream)
+        self._streams.add(stream)
+        if self._stopping:
+            stream.end()
+        try:
+            await stream.run()
+        finally:
+            self._streams.discard(stream)

@@ -1,0 +1,123 @@
+"""Turns the gRPC service on, where the settings ask for it and its libraries are installed.
+
+Nothing of gRPC is imported before: a device that serves HTTP alone keeps the memory.
+"""
+
+import asyncio
+import importlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.http_server import ListenError
+from edge_agent.settings import RuntimeSettings
+
+if TYPE_CHECKING:
+    from edge_agent.inference.grpc_api.server import GrpcServer
+
+logger = logging.getLogger(__name__)
+
+_MODULE = "edge_agent.inference.grpc_api.server"
+
+
+class GrpcListeners:
+    """The gRPC servers of the process: none, one for TCP, one for the Unix socket."""
+
+    def __init__(
+        self,
+        *,
+        plane: DataPlane,
+        settings: RuntimeSettings,
+        socket: Path,
+        bind_retry_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        """Listen on nothing yet.
+
+        Args:
+            plane: holds the models.
+            settings: say where to listen.
+            socket: path of the Unix socket.
+            bind_retry_s: between attempts at a TCP address that is in use.
+            clock: the one that times the plane's calls.
+        """
+        self._plane = plane
+        self._settings = settings
+        self._socket = socket
+        self._bind_retry_s = bind_retry_s
+        self._clock = clock
+        self._servers: list[GrpcServer] = []
+
+    async def serve(self) -> None:
+        """Listen where the settings say; what cannot be done is logged, and HTTP serves anyway."""
+        settings = self._settings
+        if not (settings.grpc_port or settings.grpc_socket):
+            return
+        # gRPC writes to standard error in a format of its own; what matters is logged by us.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, _MODULE)
+        except ImportError as error:
+            logger.error(  # noqa: TRY400 (the installation's fault, no bug of ours)
+                "grpc_not_serving",
+                extra={
+                    "reason": f"gRPC is turned on (settings runtime.grpc_port and "
+                    f"runtime.grpc_socket) but its libraries are not installed ({error}); HTTP "
+                    "is served; install them with: pip install 'skerry[grpc]'"
+                },
+            )
+            return
+        if settings.grpc_socket:
+            await self._serve_socket()
+        if settings.grpc_port:
+            await self._serve_tcp()
+
+    async def close(self, timeout_s: float) -> None:
+        """Accept no more, let calls finish, cut what is left after the time."""
+        await asyncio.gather(*(server.close(timeout_s) for server in self._servers))
+        self._socket.unlink(missing_ok=True)
+
+    async def _serve_socket(self) -> None:
+        server = self._server()
+        try:
+            await server.listen_unix(self._socket)
+        except ListenError as error:
+            logger.error("grpc_not_listening", extra={"reason": str(error)})  # noqa: TRY400
+        else:
+            self._servers.append(server)
+            logger.info("grpc_listening", extra={"socket": str(self._socket)})
+
+    async def _serve_tcp(self) -> None:
+        host, port = self._settings.host, self._settings.grpc_port
+        complained = False
+        while True:
+            server = self._server()
+            try:
+                await server.listen_tcp(host, port)
+            except ListenError as error:
+                if not complained:
+                    logger.error("grpc_not_listening", extra={"reason": str(error)})  # noqa: TRY400
+                complained = True
+                await asyncio.sleep(self._bind_retry_s)
+            else:
+                self._servers.append(server)
+                logger.info("grpc_listening", extra={"host": host, "port": port})
+                return
+
+    def _server(self) -> "GrpcServer":
+        from edge_agent.inference.grpc_api.server import Bounds, GrpcServer  # noqa: PLC0415
+        from edge_agent.inference.grpc_api.service import Service  # noqa: PLC0415
+
+        settings = self._settings
+        return GrpcServer(
+            service=Service(self._plane, clock=self._clock),
+            bounds=Bounds(
+                max_message_bytes=settings.max_request_bytes,
+                max_connections=settings.max_connections,
+                max_calls=settings.max_connections,
+            ),
+        )

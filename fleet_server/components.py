@@ -1,0 +1,36 @@
+"""What works in this process now, for the health routes."""
+
+from sqlalchemy import text
+
+from fleet_server.assignments.signer_client import SignerClient
+from fleet_server.broker.embedded import EmbeddedBroker
+from fleet_server.database import Database
+from fleet_server.errors import FleetError
+from fleet_server.telemetry.mqtt_link import MqttLink
+
+
+class ProcessComponents:
+    """The parts of one process."""
+
+    def __init__(
+        self, *, database: Database, broker: EmbeddedBroker, link: MqttLink, signer: SignerClient
+    ) -> None:
+        self._database = database
+        self._broker = broker
+        self._link = link
+        self._signer = signer
+
+    async def states(self) -> dict[str, bool]:
+        """Say of each component whether it works now."""
+        try:
+            async with self._database.reading() as session:
+                await session.execute(text("SELECT 1"))
+            database = True
+        except FleetError:
+            database = False
+        return {
+            "database": database,
+            "broker": self._broker.serving,
+            "ingest": self._link.connected,
+            "signer": await self._signer.answers(),
+        }

@@ -1,0 +1,64 @@
+"""Serves the HTTP application over TLS, and stops it without cutting requests off."""
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from fleet_server.data_dir import DataDir
+from fleet_server.errors import SetupError
+
+GRACE_S = 10
+"""How long requests that have begun may take when the server stops."""
+
+_MAX_CONCURRENT = 1000
+
+
+class HttpServer(uvicorn.Server):
+    """One listening socket."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the composition root."""
+        yield
+
+    async def finish(self, serving: asyncio.Task[None]) -> None:
+        """Accept nothing more and let requests end.
+
+        Args:
+            serving: the task that runs `serve`.
+        """
+        self.should_exit = True
+        await asyncio.wait([serving], timeout=GRACE_S + 5)
+
+
+def make_server(data: DataDir, app: FastAPI) -> HttpServer:
+    """Prepare a server with the certificate of the data directory.
+
+    Raises:
+        SetupError: key or certificate cannot be used.
+    """
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ssl_certfile=data.online / "tls.crt",
+        ssl_keyfile=data.online / "tls.pem",
+        timeout_graceful_shutdown=GRACE_S,
+        limit_concurrency=_MAX_CONCURRENT,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise SetupError(
+            f"cannot use the certificate {data.online / 'tls.crt'}: {error}"
+        ) from error
+    return HttpServer(config)

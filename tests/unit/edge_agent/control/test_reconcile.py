@@ -1,0 +1,337 @@
+"""The table of what to do: each row a situation and its actions."""
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from edge_agent.control.assignment import AssignedRelease, Assignment, ManifestRef
+from edge_agent.control.journal import Candidate, Committed, UpdateRecord
+from edge_agent.control.reconcile import (
+    Action,
+    Begin,
+    Commit,
+    Fetch,
+    GiveUp,
+    Remove,
+    Serve,
+    Situation,
+    StopFamily,
+    Try,
+    Unload,
+    Watch,
+    reconcile,
+)
+from edge_agent.runtime_api import ActiveRelease, LoadedRelease, RuntimeStatus
+from fleet_protocol.manifest import Format
+from fleet_protocol.update_states import UpdateState as S
+
+F = "animals"
+
+
+def ref(version: str) -> ManifestRef:
+    return ManifestRef(
+        path=f"models/{F}/{version}/manifest.json", length=10, sha256=version[0] * 64
+    )
+
+
+def wanted(version: str) -> AssignedRelease:
+    return AssignedRelease(family=F, version=version, manifest=ref(version))
+
+
+def active(version: str) -> ActiveRelease:
+    return ActiveRelease(
+        family=F,
+        version=version,
+        variant="v",
+        format=Format.ONNX,
+        accelerator="cpu",
+        sha256=version[0] * 64,
+        inputs=[],
+        outputs=[],
+    )
+
+
+def committed(version: str) -> Committed:
+    return Committed(release=active(version), manifest=ref(version), security_counter=0)
+
+
+def record(state: S, version: str = "2.0.0", **changes: object) -> UpdateRecord:
+    candidate = Candidate(
+        release=active(version),
+        manifest_sha256=version[0] * 64,
+        security_counter=0,
+        max_error_rate=0.01,
+        memory_bytes=1,
+    )
+    base = UpdateRecord(
+        family=F,
+        version=version,
+        manifest=ref(version),
+        assignment_version=7,
+        state=state,
+        attempts=1,
+        candidate=None if state is S.DOWNLOADING else candidate,
+        epoch="e1" if state is S.PROBATION else "",
+    )
+    return msgspec.structs.replace(base, **changes)
+
+
+def runtime(*versions: str, serving: str | None = None, epoch: str = "e1") -> RuntimeStatus:
+    return RuntimeStatus(
+        epoch=epoch,
+        pid=1,
+        releases=[
+            LoadedRelease(
+                family=F,
+                version=version,
+                variant="v",
+                backend="b",
+                accelerator="cpu",
+                active=version == serving,
+            )
+            for version in versions
+        ],
+        resident_bytes=1,
+        backends={"onnxruntime": "1"},
+    )
+
+
+def assignment(*versions: str) -> Assignment:
+    return Assignment(
+        device_id="d",
+        version=7,
+        expires_ms=1,
+        releases={F: wanted(version) for version in versions},
+    )
+
+
+EMPTY = Situation(
+    assignment=None, may_install=True, records={}, active={}, committed={}, runtime=runtime()
+)
+SETTLED_ON_1 = replace(
+    EMPTY,
+    assignment=assignment("1.0.0"),
+    active={F: active("1.0.0")},
+    committed={F: committed("1.0.0")},
+    runtime=runtime("1.0.0", serving="1.0.0"),
+)
+WANTS_2 = replace(SETTLED_ON_1, assignment=assignment("2.0.0"))
+
+
+def under_way(state: S, **changes: object) -> Situation:
+    return replace(WANTS_2, records={F: record(state, **changes)})
+
+
+RESTARTED = "the runtime restarted during the probation"
+SUPERSEDED = "the assignment no longer asks for it"
+
+TABLE: dict[str, tuple[Situation, list[Action]]] = {
+    "nothing assigned yet, nothing there": (EMPTY, []),
+    "nothing assigned yet, an active set is there": (
+        replace(SETTLED_ON_1, assignment=None, committed={}),
+        [],
+    ),
+    "nothing assigned yet, and the runtime serves less than active.json": (
+        replace(SETTLED_ON_1, assignment=None, runtime=runtime()),
+        [Serve(active("1.0.0"))],
+    ),
+    "first assignment": (
+        replace(EMPTY, assignment=assignment("1.0.0")),
+        [Begin(wanted("1.0.0"))],
+    ),
+    "as it shall be": (SETTLED_ON_1, []),
+    "as it shall be, the runtime is away": (replace(SETTLED_ON_1, runtime=None), []),
+    "another release assigned": (WANTS_2, [Begin(wanted("2.0.0"))]),
+    "another release assigned, but the assignment expired": (
+        replace(WANTS_2, may_install=False),
+        [],
+    ),
+    "active.json has it, the journal has not": (
+        replace(SETTLED_ON_1, committed={}),
+        [Begin(wanted("1.0.0"))],
+    ),
+    "the journal has it, active.json has not": (
+        replace(SETTLED_ON_1, active={}, runtime=runtime()),
+        [Begin(wanted("1.0.0"))],
+    ),
+    "same version, another manifest": (
+        replace(
+            SETTLED_ON_1,
+            assignment=msgspec.structs.replace(
+                assignment("1.0.0"),
+                releases={F: msgspec.structs.replace(wanted("1.0.0"), manifest=ref("3.0.0"))},
+            ),
+        ),
+        [Begin(msgspec.structs.replace(wanted("1.0.0"), manifest=ref("3.0.0")))],
+    ),
+    "it failed under this assignment": (
+        under_way(S.FAILED, retry=False),
+        [],
+    ),
+    "it failed under an older assignment": (
+        under_way(S.FAILED, retry=False, assignment_version=6),
+        [Begin(wanted("2.0.0"))],
+    ),
+    "it was rolled back and may be tried again": (
+        under_way(S.ROLLED_BACK, retry=True),
+        [Begin(wanted("2.0.0"))],
+    ),
+    "another release failed": (
+        under_way(S.FAILED, version="3.0.0"),
+        [Begin(wanted("2.0.0"))],
+    ),
+    "downloading": (under_way(S.DOWNLOADING), [Fetch(F)]),
+    "downloading, the runtime is away": (
+        replace(under_way(S.DOWNLOADING), runtime=None),
+        [Fetch(F)],
+    ),
+    "downloading, the assignment expired": (
+        replace(under_way(S.DOWNLOADING), may_install=False),
+        [],
+    ),
+    "downloading what is no longer wanted": (
+        under_way(S.DOWNLOADING, version="3.0.0"),
+        [GiveUp(F, SUPERSEDED, retry=True)],
+    ),
+    "verified": (under_way(S.VERIFIED), [Try(F)]),
+    "verified, the runtime is away": (replace(under_way(S.VERIFIED), runtime=None), []),
+    "verified, the assignment expired": (
+        replace(under_way(S.VERIFIED), may_install=False),
+        [],
+    ),
+    "trial cut short, the candidate is loaded": (
+        replace(under_way(S.TRIAL), runtime=runtime("1.0.0", "2.0.0", serving="1.0.0")),
+        [Try(F)],
+    ),
+    "trial cut short after the swap": (
+        replace(under_way(S.TRIAL), runtime=runtime("1.0.0", "2.0.0", serving="2.0.0")),
+        [Try(F)],
+    ),
+    "third trial cut short": (
+        under_way(S.TRIAL, attempts=3, detail="the runtime died"),
+        [
+            GiveUp(
+                F,
+                "3 attempts did not get through, the last one because: the runtime died",
+                retry=False,
+            )
+        ],
+    ),
+    "trial of what is no longer wanted": (
+        under_way(S.TRIAL, version="3.0.0"),
+        [GiveUp(F, SUPERSEDED, retry=True)],
+    ),
+    "probation": (
+        replace(under_way(S.PROBATION), runtime=runtime("1.0.0", "2.0.0", serving="2.0.0")),
+        [Watch(F)],
+    ),
+    "probation, the runtime is away": (replace(under_way(S.PROBATION), runtime=None), []),
+    "probation, the runtime restarted": (
+        replace(
+            under_way(S.PROBATION), runtime=runtime("1.0.0", serving="1.0.0", epoch="e2")
+        ),
+        [GiveUp(F, RESTARTED, retry=True)],
+    ),
+    "third probation, the runtime restarted": (
+        replace(
+            under_way(S.PROBATION, attempts=3),
+            runtime=runtime("1.0.0", serving="1.0.0", epoch="e2"),
+        ),
+        [GiveUp(F, RESTARTED, retry=False)],
+    ),
+    "probation, a roll-back was cut short": (
+        replace(under_way(S.PROBATION), runtime=runtime("1.0.0", "2.0.0", serving="1.0.0")),
+        [GiveUp(F, "the runtime no longer serves the candidate", retry=True)],
+    ),
+    "probation, active.json names the candidate": (
+        replace(under_way(S.PROBATION), active={F: active("2.0.0")}, runtime=None),
+        [Commit(F)],
+    ),
+    "probation, active.json names the candidate, another one is wanted": (
+        replace(
+            under_way(S.PROBATION),
+            active={F: active("2.0.0")},
+            assignment=assignment("3.0.0"),
+            runtime=runtime("2.0.0", serving="2.0.0", epoch="e2"),
+        ),
+        [Commit(F)],
+    ),
+    "probation of what is no longer wanted": (
+        replace(
+            under_way(S.PROBATION, version="3.0.0"),
+            runtime=runtime("1.0.0", "3.0.0", serving="3.0.0"),
+        ),
+        [GiveUp(F, SUPERSEDED, retry=True)],
+    ),
+    "the family is no longer assigned": (
+        replace(SETTLED_ON_1, assignment=assignment()),
+        [Remove(F)],
+    ),
+    "the family is no longer assigned, its update is under way": (
+        replace(under_way(S.DOWNLOADING), assignment=assignment()),
+        [GiveUp(F, SUPERSEDED, retry=True)],
+    ),
+    "a removal was cut short after active.json": (
+        replace(SETTLED_ON_1, assignment=assignment(), active={}),
+        [Remove(F)],
+    ),
+    "the runtime serves what nobody committed": (
+        replace(
+            EMPTY,
+            assignment=assignment("2.0.0"),
+            records={F: record(S.FAILED)},
+            runtime=runtime("2.0.0", serving="2.0.0"),
+        ),
+        [StopFamily(F)],
+    ),
+    "the runtime serves another release than the committed one": (
+        replace(SETTLED_ON_1, runtime=runtime("1.0.0", "2.0.0", serving="2.0.0")),
+        [Serve(active("1.0.0"))],
+    ),
+    "an old release is still loaded": (
+        replace(SETTLED_ON_1, runtime=runtime("0.9.0", "1.0.0", serving="1.0.0")),
+        [Unload(F, "0.9.0")],
+    ),
+    "the runtime could not load the committed release": (
+        replace(
+            SETTLED_ON_1,
+            runtime=msgspec.structs.replace(runtime(), failed={F: "the file is gone"}),
+        ),
+        [Begin(wanted("1.0.0"))],
+    ),
+    "the runtime could not load the committed release, nor could we": (
+        replace(
+            SETTLED_ON_1,
+            records={F: record(S.FAILED, version="1.0.0")},
+            runtime=msgspec.structs.replace(runtime(), failed={F: "the file is broken"}),
+        ),
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_the_table(row: str) -> None:
+    situation, actions = TABLE[row]
+    # Unloading beside an update that moves on is neither here nor there.
+    found = [a for a in reconcile(situation) if not isinstance(a, Unload) or a in actions]
+    assert found == actions
+
+
+def test_families_are_independent() -> None:
+    other = UpdateRecord(
+        family="plants",
+        version="1.0.0",
+        manifest=ref("1.0.0"),
+        assignment_version=7,
+        state=S.FAILED,
+    )
+    situation = replace(WANTS_2, records={"plants": other})
+    assert reconcile(situation) == [Begin(wanted("2.0.0")), Remove("plants")]
+
+
+@pytest.mark.parametrize("state", [S.TRIAL, S.PROBATION])
+def test_the_committed_release_stays_loaded_while_a_candidate_is_tried(state: S) -> None:
+    situation = replace(under_way(state), runtime=runtime("1.0.0", "2.0.0", serving="2.0.0"))
+    assert not any(isinstance(action, Unload) for action in reconcile(situation))

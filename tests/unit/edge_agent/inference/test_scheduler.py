@@ -1,0 +1,321 @@
+"""The scheduler on a real loop with real threads: who runs, with whom, and who is turned away."""
+
+import asyncio
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from edge_agent import counters
+from edge_agent.inference.backends.catalog import Catalog
+from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.errors import BackendError, DeadlineError, RefusedError
+from edge_agent.inference.release_loader import ReleaseLoader
+from edge_agent.inference.scheduling import QueueLimits
+from edge_agent.inference.served_release import ServedRelease
+from edge_agent.inference.tensors import Tensor
+from edge_agent.inference.v2_codec import InferenceRequest
+from edge_agent.state_dir import StateDir
+from fleet_protocol.manifest import Datatype
+from fleet_protocol.messages import ErrorKind
+from tests.unit.edge_agent.inference.gated_backend import FAILS, GatedBackend, gated_release
+
+MakePlane = Callable[..., DataPlane]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDir:
+    made = StateDir(tmp_path)
+    made.create()
+    made.blob("0" * 64).touch()
+    return made
+
+
+@pytest.fixture
+def backend() -> GatedBackend:
+    return GatedBackend()
+
+
+@pytest.fixture
+async def make_plane(state: StateDir, backend: GatedBackend) -> AsyncIterator[MakePlane]:
+    made: list[DataPlane] = []
+
+    def make(workers: int = 1, **limits: float) -> DataPlane:
+        made.append(
+            DataPlane(
+                loader=ReleaseLoader(
+                    state=state,
+                    epoch="e1",
+                    catalog=Catalog([backend]),
+                    clock=time.perf_counter,
+                ),
+                clock=time.perf_counter,
+                workers=workers,
+                limits=lambda _: QueueLimits(**{"instances": workers, **limits}),  # type: ignore[arg-type] # a test's numbers
+            )
+        )
+        return made[-1]
+
+    yield make
+    backend.let_pass()
+    for plane in made:
+        assert await plane.close(10)
+
+
+async def serve(plane: DataPlane, version: str = "1.0.0", family: str = "m") -> ServedRelease:
+    await plane.load(gated_release(version, family=family))
+    plane.activate(family, version)
+    return plane.active(family)
+
+
+def request(*items: float, timeout_us: int = 0, priority: int = 0) -> InferenceRequest:
+    data = struct.pack(f"<{len(items)}f", *items)
+    tensor = Tensor(name="x", datatype=Datatype.FP32, shape=[len(items)], data=data)
+    return InferenceRequest(
+        id="",
+        inputs=[tensor],
+        outputs=None,
+        binary_output=False,
+        timeout_us=timeout_us,
+        priority=priority,
+    )
+
+
+async def infer(plane: DataPlane, served: ServedRelease, query: InferenceRequest) -> list[float]:
+    call = plane.begin(served, started=time.perf_counter(), counted=True)
+    with call:
+        (output,) = await plane.run_in_thread(call, call.feed(query))
+    return list(struct.unpack(f"<{output.shape[0]}f", output.data))
+
+
+async def start(
+    plane: DataPlane, served: ServedRelease, *items: float, **asked: int
+) -> "asyncio.Task[list[float]]":
+    """Begin a call and return when it has joined the queue, or runs."""
+    task = asyncio.create_task(infer(plane, served, request(*items, **asked)))
+    await asyncio.sleep(0)
+    return task
+
+
+async def blocked(plane: DataPlane, backend: GatedBackend, served: ServedRelease) -> None:
+    """Occupy one instance until the gate opens."""
+    backend.shut()
+    await start(plane, served, 100.0)
+    await asyncio.to_thread(backend.wait_for_runs, 1)
+
+
+async def test_waiting_calls_run_by_priority_and_deadline(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    plane = make_plane()
+    served = await serve(plane)
+    await blocked(plane, backend, served)
+    tasks = [
+        await start(plane, served, 1.0),
+        await start(plane, served, 2.0, timeout_us=50_000_000),
+        await start(plane, served, 3.0, timeout_us=20_000_000),
+        await start(plane, served, 4.0, priority=1),
+        await start(plane, served, 5.0, priority=200, timeout_us=1_000_000_000),
+    ]
+    assert (served.scheduler.depth, served.scheduler.running) == (5, 1)
+    assert not served.scheduler.vacant
+    backend.let_pass()
+    assert [await task for task in tasks] == [[2.0], [4.0], [6.0], [8.0], [10.0]]
+    assert backend.runs == [[100.0], [4.0], [3.0], [2.0], [1.0], [5.0]]
+    assert served.scheduler.vacant
+
+
+async def test_a_full_queue_refuses_at_once(
+    make_plane: MakePlane, backend: GatedBackend, state: StateDir
+) -> None:
+    plane = make_plane(max_queue=2)
+    served = await serve(plane)
+    await blocked(plane, backend, served)
+    waiting = [await start(plane, served, 1.0) for _ in range(2)]
+    with pytest.raises(RefusedError, match=r"m 1\.0\.0 has 2 calls waiting") as refusal:
+        await infer(plane, served, request(2.0))
+    assert refusal.value.retry_after_s is not None
+    backend.let_pass()
+    await asyncio.gather(*waiting)
+    counted = counters.read(state.run / "counters-e1-1.bin")
+    assert counted.errors[ErrorKind.REFUSED] == 1
+    assert served.statistics.errors[ErrorKind.REFUSED] == 1
+
+
+async def test_a_call_whose_timeout_runs_out_in_the_queue_is_answered_then_and_never_run(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    plane = make_plane()
+    served = await serve(plane)
+    await blocked(plane, backend, served)
+    other = await start(plane, served, 1.0)
+    with pytest.raises(DeadlineError, match=r"timeout ran out after .* in the queue"):
+        await asyncio.wait_for(infer(plane, served, request(7.0, timeout_us=100_000)), 10)
+    backend.let_pass()
+    await other
+    assert [7.0] not in backend.runs
+
+
+async def test_a_call_that_would_come_too_late_is_refused_on_arrival(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    plane = make_plane()
+    served = await serve(plane)
+    served.scheduler.run_times.observe(1, 50.0)
+    with pytest.raises(DeadlineError, match="would answer in about"):
+        await infer(plane, served, request(1.0, timeout_us=1000))
+    call = plane.begin(served, started=time.perf_counter(), counted=True)
+    with pytest.raises(DeadlineError, match="would answer in about"), call:
+        call.runs_inline(call.feed(request(1.0, timeout_us=1000)))
+    assert await infer(plane, served, request(1.0)) == [2.0]
+    assert served.in_flight == 0
+    assert backend.runs.count([1.0]) == 1
+
+
+async def test_who_waits_is_joined_to_batches_and_gets_its_own_rows(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    plane = make_plane(max_batch=4)
+    served = await serve(plane)
+    await blocked(plane, backend, served)
+    tasks = [await start(plane, served, *items) for items in ([1.0], [2.0, 3.0], [4.0], [5.0])]
+    backend.let_pass()
+    assert [await task for task in tasks] == [[2.0], [4.0, 6.0], [8.0], [10.0]]
+    assert backend.runs == [[100.0], [1.0, 2.0, 3.0, 4.0], [5.0]]
+    found = served.statistics.snapshot(name="m", version="1", now=time.perf_counter())
+    assert (found.inference_count, found.execution_count) == (6, 3)
+    assert {batch.batch_size: batch.compute_infer.count for batch in found.batch_stats} == {
+        1: 2,
+        4: 1,
+    }
+    assert found.inference_stats.success.count == found.inference_stats.queue.count == 5
+    assert found.inference_stats.queue.ns > 0
+
+
+async def test_in_a_batch_only_the_guilty_call_fails(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    plane = make_plane(max_batch=8)
+    served = await serve(plane)
+    await blocked(plane, backend, served)
+    tasks = [await start(plane, served, item) for item in (1.0, FAILS, 3.0)]
+    backend.let_pass()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (found[0], found[2]) == ([2.0], [6.0])
+    assert isinstance(found[1], BackendError)
+
+
+async def test_a_batch_waits_for_others_if_it_may(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    plane = make_plane(max_batch=2, batch_wait_s=20.0)
+    served = await serve(plane)
+    backend.shut()
+    backend.let_pass()
+    assert not served.scheduler.vacant
+    first = await start(plane, served, 1.0)
+    assert (served.scheduler.depth, backend.runs) == (1, [])
+    second = await start(plane, served, 2.0)
+    assert [await first, await second] == [[2.0], [4.0]]
+    # The slack of a deadline ends the wait long before the 20 s are over.
+    assert await infer(plane, served, request(3.0, timeout_us=200_000)) == [6.0]
+    assert backend.runs == [[1.0, 2.0], [3.0]]
+
+
+async def test_a_caller_that_goes_takes_no_turn_and_harms_nobody(
+    make_plane: MakePlane, backend: GatedBackend, state: StateDir
+) -> None:
+    plane = make_plane()
+    served = await serve(plane)
+    await plane.load(gated_release("2.0.0"))
+    backend.shut()
+    running = await start(plane, served, 1.0)
+    await asyncio.to_thread(backend.wait_for_runs, 1)
+    waiting, other = await start(plane, served, 2.0), await start(plane, served, 3.0)
+    for task in (running, waiting):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    plane.activate("m", "2.0.0")
+    unload = asyncio.create_task(plane.unload("m", "1.0.0"))
+    await asyncio.sleep(0)
+    assert not backend.models[0].closed
+    backend.let_pass()
+    assert await other == [6.0]
+    assert await unload == 1
+    assert backend.models[0].closed
+    assert backend.runs[:2] == [[1.0], [3.0]]
+    counted = counters.read(state.run / "counters-e1-1.bin")
+    assert (counted.requests, sum(counted.errors.values())) == (1, 0)
+
+
+async def test_a_free_thread_goes_to_the_most_urgent_call_of_all_models(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    plane = make_plane()
+    one, two = await serve(plane, family="one"), await serve(plane, family="two")
+    await blocked(plane, backend, one)
+    tasks = [
+        await start(plane, one, 1.0),
+        await start(plane, two, 2.0, priority=1),
+        await start(plane, one, 3.0, priority=2),
+        await start(plane, two, 4.0),
+    ]
+    backend.let_pass()
+    await asyncio.gather(*tasks)
+    assert backend.runs[:3] == [[100.0], [2.0], [3.0]]
+    assert sorted(backend.runs[3:]) == [[1.0], [4.0]]
+
+
+async def test_a_model_has_at_most_its_instances(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    plane = make_plane(workers=3, instances=2)
+    one, two = await serve(plane, family="one"), await serve(plane, family="two")
+    backend.shut()
+    tasks = [await start(plane, one, item) for item in (1.0, 2.0, 3.0)]
+    await asyncio.to_thread(backend.wait_for_runs, 2)
+    assert (one.scheduler.running, one.scheduler.depth) == (2, 1)
+    tasks.append(await start(plane, two, 4.0))
+    await asyncio.to_thread(backend.wait_for_runs, 3)
+    assert sorted(backend.runs) == [[1.0], [2.0], [4.0]]
+    backend.let_pass()
+    await asyncio.gather(*tasks)
+
+
+async def test_swaps_under_load_drop_nothing(make_plane: MakePlane, backend: GatedBackend) -> None:
+    """10,000 calls, a quarter of them inline, while releases come and go underneath."""
+    plane = make_plane(workers=2, max_batch=8, max_queue=64)
+    await serve(plane, "0.0.1")
+    remaining = 10_000
+    answered = 0
+
+    async def client(number: int) -> None:
+        nonlocal remaining, answered
+        while remaining:
+            remaining -= 1
+            served = plane.active("m")
+            if remaining % 4:
+                found = await infer(plane, served, request(float(number)))
+            else:
+                call = plane.begin(served, started=time.perf_counter(), counted=True)
+                with call:
+                    (output,) = call.run(call.feed(request(float(number))))
+                found = list(struct.unpack("<f", output.data))
+                await asyncio.sleep(0)
+            assert found == [number * 2.0]
+            answered += 1
+
+    clients = [asyncio.create_task(client(number)) for number in range(16)]
+    swaps = 1
+    while remaining:
+        swaps += 1
+        old = plane.active("m").release.version
+        await serve(plane, f"0.0.{swaps}")
+        assert await plane.unload("m", old) == 1
+    await asyncio.gather(*clients)
+    assert (answered, remaining) == (10_000, 0)
+    assert swaps > 10
+    assert [model.closed for model in backend.models] == [True] * (swaps - 1) + [False]
