@@ -15,7 +15,7 @@ def main() -> int:
     known = [
         module.name
         for module in pkgutil.iter_modules(benchmarks.__path__)
-        if module.name not in _NOT_BENCHMARKS
+        if module.name not in _NOT_BENCHMARKS and not module.ispkg
     ]
     wanted = sys.argv[1:] or known
     unknown = set(wanted) - set(known)

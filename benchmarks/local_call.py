@@ -1,0 +1,133 @@
+"""What a local call costs: Skerry and other servers beside the bare runtime, all in one run.
+
+Two questions. How much does the way to the model and back add to a call, with an image's 602 kB in
+FP32 and a model that computes nothing? And what is left of it with a model that works,
+EfficientNet-Lite0 in INT8? Every server has one worker and gives ONNX Runtime one thread; one
+caller sends one call at a time over a connection that it keeps.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.measuring.interleaved import Spread, interleave
+from benchmarks.measuring.other_load import OtherLoad
+from benchmarks.models.bench_models import Array, BenchModel, efficientnet_lite0_onnx, first_values
+from benchmarks.peers.kserve_peer import KservePeer
+from benchmarks.peers.litserve_peer import LitservePeer
+from benchmarks.peers.mlserver_peer import MlserverPeer
+from benchmarks.peers.peer import Peer
+from benchmarks.peers.programs.onnx_session import open_session
+from benchmarks.peers.skerry_peer import SkerryPeer
+from benchmarks.report import Row, at_least, at_most, figure
+
+_TURNS = 100
+_CALLS_PER_TURN = 20
+_BARE = "bare session.run"
+_SOCKET = f"{SkerryPeer.name}, {SkerryPeer.protocols[0]}"
+_MAX_ADDED_US = 250
+_MIN_THROUGHPUT = 0.95
+_MAX_P99 = 1.2
+HOW = (
+    "make bench NAME=local_call (all contenders in turns within one run, at most "
+    f"{_TURNS} x {_CALLS_PER_TURN} calls each, onnxruntime {version('onnxruntime')} with 1 thread "
+    "in all)"
+)
+
+Contenders = Mapping[str, Callable[[Array], Array]]
+
+
+def run() -> list[Row]:
+    """Measure both models."""
+    others = OtherLoad()
+    rows = [
+        *_added_rows(_measure(first_values())),
+        *_share_rows(_measure(efficientnet_lite0_onnx())),
+    ]
+    busy = round(others.cores(), 2)
+    return [*rows, figure("the machine meanwhile: kept busy by others", busy, "cores", HOW)]
+
+
+def _measure(model: BenchModel) -> dict[str, Spread]:
+    with ExitStack() as stack:
+        contenders = {_BARE: _bare(model)}
+        for peer in _peers():
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="skerry-")))
+            stack.enter_context(peer.start(model, folder))
+            for protocol in peer.protocols:
+                caller = peer.connect(protocol)
+                stack.callback(caller.close)
+                contenders[f"{peer.name}, {protocol}"] = caller.call
+        _check(contenders, model.sample)
+        print(f"Measuring {model.name}", flush=True)
+        return interleave(
+            {name: partial(call, model.sample) for name, call in contenders.items()},
+            turns=_TURNS,
+            calls_per_turn=_CALLS_PER_TURN,
+        )
+
+
+def _peers() -> list[Peer]:
+    return [SkerryPeer(), MlserverPeer(), KservePeer(), LitservePeer()]
+
+
+def _bare(model: BenchModel) -> Callable[[Array], Array]:
+    session = open_session(model.path)
+
+    def call(tensor: Array) -> Array:
+        return session.run(None, {model.input.name: tensor})[0]
+
+    return call
+
+
+def _check(contenders: Contenders, sample: Array) -> None:
+    expected = contenders[_BARE](sample)
+    for name, call in contenders.items():
+        if not np.array_equal(call(sample), expected):
+            raise SystemExit(f"{name} gives another answer than {_BARE}: nothing was measured")
+
+
+def _added_rows(spreads: Mapping[str, Spread]) -> list[Row]:
+    bare = spreads[_BARE].p50
+    rows = []
+    for name, spread in spreads.items():
+        if name == _BARE:
+            continue
+        label, added = f"602 kB, no work: {name}: added p50", round(spread.p50 - bare, 1)
+        if name == _SOCKET:
+            rows.append(at_most(label, added, "us", _MAX_ADDED_US, HOW))
+        else:
+            rows.append(figure(label, added, "us", HOW))
+    return rows + _spread_rows("602 kB, no work", spreads)
+
+
+def _share_rows(spreads: Mapping[str, Spread]) -> list[Row]:
+    bare = spreads[_BARE]
+    rows = []
+    for name, spread in spreads.items():
+        if name == _BARE:
+            continue
+        throughput = (
+            f"EfficientNet-Lite0 INT8: {name}: throughput",
+            round(bare.mean / spread.mean, 3),
+            "of bare",
+        )
+        p99 = f"EfficientNet-Lite0 INT8: {name}: p99", round(spread.p99 / bare.p99, 3), "of bare"
+        if name == _SOCKET:
+            rows += [at_least(*throughput, _MIN_THROUGHPUT, HOW), at_most(*p99, _MAX_P99, HOW)]
+        else:
+            rows += [figure(*throughput, HOW), figure(*p99, HOW)]
+    return rows + _spread_rows("EfficientNet-Lite0 INT8", spreads)
+
+
+def _spread_rows(model: str, spreads: Mapping[str, Spread]) -> list[Row]:
+    return [
+        figure(f"{model}: {name}: {quantile}", round(getattr(spread, quantile), 1), "us", HOW)
+        for name, spread in spreads.items()
+        for quantile in ("p50", "p90", "p99")
+    ]
