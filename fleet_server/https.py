@@ -14,6 +14,9 @@ from fleet_server.errors import SetupError
 GRACE_S = 10
 """How long requests that have begun may take when the server stops."""
 
+_FLUSH_S = 1.0
+"""How long an answer that is complete may take to get onto the wire."""
+
 _MAX_CONCURRENT = 1000
 
 
@@ -32,7 +35,16 @@ class HttpServer(uvicorn.Server):
             serving: the task that runs `serve`.
         """
         self.should_exit = True
-        await asyncio.wait([serving], timeout=GRACE_S + 5)
+        await asyncio.wait([serving], timeout=_FLUSH_S)
+        deadline = asyncio.get_running_loop().time() + GRACE_S
+        while self.server_state.tasks and asyncio.get_running_loop().time() < deadline:
+            await asyncio.wait([*self.server_state.tasks], timeout=0.2)
+        await asyncio.wait([serving], timeout=_FLUSH_S)
+        # Who keeps an idle connection open answers neither HTTP nor the end of TLS.
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.wait([serving], timeout=GRACE_S)
 
 
 def make_server(data: DataDir, app: FastAPI) -> HttpServer:
@@ -52,7 +64,7 @@ def make_server(data: DataDir, app: FastAPI) -> HttpServer:
         proxy_headers=False,
         ssl_certfile=data.online / "tls.crt",
         ssl_keyfile=data.online / "tls.pem",
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=2 * GRACE_S,
         limit_concurrency=_MAX_CONCURRENT,
     )
     try:

@@ -19,6 +19,7 @@ class Lifetime:
     async def background(
         self, name: str, work: Coroutine[object, object, None]
     ) -> AsyncIterator[asyncio.Task[None]]:
+        """Run work while the block lasts; afterwards it is cancelled and has ended."""
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)
         try:

@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,3 +153,19 @@ def test_wrong_token_commands(fleet: Fleet, arguments: tuple[str, ...], named: s
 def test_migrate_command(fleet: Fleet) -> None:
     done = RunningServer(fleet).skerry("server", "migrate")
     assert (done.returncode, done.stdout) == (0, "The database has revision 0001.\n")
+
+
+def test_idle_connections_do_not_hold_up_the_end(running: RunningServer) -> None:
+    context = ssl.create_default_context(cafile=running.ca)
+    idle = []
+    for _ in range(3):
+        plain = socket.create_connection(("localhost", running.https_port))
+        connection = context.wrap_socket(plain, server_hostname="localhost")
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        idle.append(connection)
+    began = time.monotonic()
+    assert running.stop() == 0
+    assert time.monotonic() - began < 8
+    for connection in idle:
+        connection.close()
