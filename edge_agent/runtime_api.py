@@ -23,6 +23,7 @@ class ActiveRelease(msgspec.Struct, frozen=True, kw_only=True):
         accelerator: where to run it, ``cpu`` for the plain backend.
         backend: which backend runs it; empty for the first that serves format and accelerator.
         choice: for a person: why this variant runs here and not another one of the release.
+        memory_bytes: that loading takes as the publisher measured it, 0 if nobody has.
     """
 
     family: Family
@@ -35,6 +36,7 @@ class ActiveRelease(msgspec.Struct, frozen=True, kw_only=True):
     outputs: list[TensorSpec]
     backend: str = ""
     choice: str = ""
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class ActiveSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +53,10 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadedRelease(msgspec.Struct, frozen=True, kw_only=True):
-    """A release that is in the runtime's memory; at most one of a family is active."""
+    """A release that the runtime has loaded; at most one of a family is active.
+
+    An active one that is idle may be out of memory until it is called (`RuntimeStatus.asleep`).
+    """
 
     family: Family
     version: Version
@@ -84,6 +89,9 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
         epoch: unique to one life of the runtime process.
         backends: name of each usable backend to its library's version.
         placements: what runs where, and why not for the rest; empty until that has been found out.
+        memory_budget_bytes: for all models; 0 from a runtime that knows no budget.
+        model_memory_bytes: what each loaded release takes, by family and version with a blank.
+        asleep: active families whose model has left memory until it is called.
         failed: families of ``active.json`` that could not be loaded, with the reason.
     """
 
@@ -94,3 +102,6 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     backends: dict[str, str]
     failed: dict[str, str] = {}
     placements: list[Placement] = []
+    memory_budget_bytes: int = 0
+    model_memory_bytes: dict[str, int] = {}
+    asleep: list[str] = []

@@ -62,6 +62,8 @@ class RuntimeSettings(
         threads: threads of one inference call inside the backend.
         max_request_bytes: a larger request is refused with 413.
         max_connections: further connections wait for one to close.
+        shared_memory: let applications of this machine pass tensors in system shared memory.
+        shared_memory_bytes: of all regions that they may have registered together.
         edgetpu_library: LiteRT delegate for the accelerator ``edgetpu``; empty looks for
             ``libedgetpu.so.1`` where Debian puts it.
         grpc_port: port on ``host`` for the V2 protocol over gRPC; 0 turns it off.
@@ -87,6 +89,8 @@ class RuntimeSettings(
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     max_request_bytes: Bytes = 64 * 1024 * 1024
     max_connections: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 512
+    shared_memory: bool = False
+    shared_memory_bytes: Bytes = 1024 * 1024 * 1024
     edgetpu_library: str = ""
     grpc_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     grpc_socket: bool = False

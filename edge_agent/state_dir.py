@@ -87,8 +87,8 @@ class StateDir:
         longest = os.fsencode(self.runtime_socket.absolute())
         if len(longest) > _SOCKET_PATH_BYTES:
             raise StateDirError(
-                f"the state directory {self.root} is too deep: {self.runtime_socket.absolute()} has "
-                f"{len(longest)} bytes and a socket path may have {_SOCKET_PATH_BYTES}; "
+                f"the state directory {self.root} is too deep: {self.runtime_socket.absolute()} "
+                f"has {len(longest)} bytes and a socket path may have {_SOCKET_PATH_BYTES}; "
                 "choose a shorter directory"
             )
         try:

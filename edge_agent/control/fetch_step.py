@@ -61,6 +61,9 @@ class FetchStep:
         except StoreError as error:
             self._pauses.failed(record.family)
             logger.error("journal_not_written", extra={**_fields(record), "reason": str(error)})  # noqa: TRY400 (a full disk needs no traceback)
+        except Exception:
+            self._pauses.failed(record.family)
+            raise
 
     async def _attempt(self, record: UpdateRecord, cancelled: threading.Event) -> None:
         backends = frozenset(backends_of(self._observation.situation))

@@ -12,6 +12,7 @@ class Inbound:
         self._link = link
         self._desk = desk
         self._sender = sender
+        self._undelivered: bytes | None = None
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -24,10 +25,14 @@ class Inbound:
         """Deliver all that has arrived.
 
         Raises:
-            StoreError: the database refused; the broker's copy of the assignment comes again with
-                the next connection, an acknowledgement with the next resend.
+            StoreError: the database refused. The assignment is kept for the next call; an
+                acknowledgement comes again with the next resend.
         """
         while (payload := self._link.take_ack()) is not None:
             await self._sender.acknowledged(payload)
-        if (document := self._link.take_assignment()) is not None:
-            await self._desk.receive(document)
+        newest = self._link.take_assignment()
+        if newest is not None:
+            self._undelivered = newest
+        if self._undelivered is not None:
+            await self._desk.receive(self._undelivered)
+            self._undelivered = None

@@ -82,6 +82,7 @@ class Installer:
                 sha256=variant.sha256,
                 inputs=manifest.inputs,
                 outputs=manifest.outputs,
+                memory_bytes=variant.memory_bytes,
             ),
             manifest_sha256=order.manifest.sha256,
             security_counter=manifest.security_counter,

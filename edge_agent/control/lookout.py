@@ -56,7 +56,7 @@ class Lookout:
         self._clock = clock
         self._trusted_clock = trusted_clock
         self._end_runtime = end_runtime
-        self._answered_s = clock.monotonic_s()
+        self._silent_since_s: float | None = None
 
     async def look(self) -> Situation:
         """Return the situation of this moment.
@@ -119,11 +119,15 @@ class Lookout:
             )
 
     async def _end_hanging(self, situation: Situation) -> None:
-        now_s = self._clock.monotonic_s()
+        """End a runtime that was silent at every look for a time, if it holds a candidate."""
         at_risk = any(record.state in _HOLDS_CANDIDATE for record in situation.records.values())
         if situation.runtime is not None or not at_risk:
-            self._answered_s = now_s
-        elif now_s - self._answered_s > _HANGS_AFTER_S:
-            self._answered_s = now_s
+            self._silent_since_s = None
+            return
+        now_s = self._clock.monotonic_s()
+        if self._silent_since_s is None:
+            self._silent_since_s = now_s
+        elif now_s - self._silent_since_s > _HANGS_AFTER_S:
+            self._silent_since_s = None
             logger.error("runtime_hangs", extra={"silent_s": _HANGS_AFTER_S})
             await asyncio.to_thread(self._end_runtime)

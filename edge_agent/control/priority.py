@@ -20,9 +20,11 @@ def yield_to_inference() -> None:
     """Lower the priority of this process; call it before any thread is started."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, _LOWEST_NICE)
-    with contextlib.suppress(OSError):
-        # Where the kernel groups sessions (sched(7), autogroup), nice only counts within one.
-        Path("/proc/self/autogroup").write_text(str(_LOWEST_NICE))
+    if os.getsid(0) == os.getpid():
+        # Where the kernel groups sessions (sched(7), autogroup), nice only counts within one. The
+        # supervisor gives this process a session of its own; anybody else's is left alone.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(_LOWEST_NICE))
     number = _IOPRIO_SET.get(platform.machine())
     if number is not None:
         ctypes.CDLL(None).syscall(number, _WHO_PROCESS, 0, _IDLE_CLASS)

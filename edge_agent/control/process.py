@@ -14,8 +14,8 @@ from edge_agent.control.backoff import Backoff
 from edge_agent.control.clock import SystemClock
 from edge_agent.control.database import Database
 from edge_agent.control.lasting_task import lasting
-from edge_agent.control.link import Broker, MqttLink
 from edge_agent.control.machine import Machine
+from edge_agent.control.mqtt_link import Broker, MqttLink
 from edge_agent.control.parts import Outside, Parts
 from edge_agent.control.runtime_client import AdminSocket
 from edge_agent.control.server_client import DeviceTokens, FleetServer

@@ -10,6 +10,7 @@ from types import ModuleType
 
 from edge_agent import settings
 from edge_agent.errors import AgentError
+from edge_agent.inference.lean_memory import limit_arenas
 from edge_agent.pid_file import PidFile
 from edge_agent.settings import RuntimeSettings
 from edge_agent.state_dir import StateDir
@@ -31,6 +32,7 @@ def main() -> int:
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     # numpy only carries tensors here; its matrix library would start threads and take memory.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    limit_arenas()
     try:
         process, uvloop = _libraries()
         chosen = settings.load(state.root, os.environ).runtime

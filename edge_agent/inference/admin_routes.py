@@ -1,31 +1,45 @@
 """The admin socket: what control asks of the runtime, beside the V2 protocol on every version."""
 
-from typing import TypeVar
-
-import msgspec
+from pathlib import Path
 
 from edge_agent.inference.data_plane import DataPlane
-from edge_agent.inference.errors import RequestError
 from edge_agent.inference.http_messages import (
     Answer,
-    HttpError,
     HttpRequest,
     HttpResponse,
     json_response,
+    no_such_path,
+    require,
 )
-from edge_agent.inference.v2_routes import V2Routes, no_such_path, require
+from edge_agent.inference.request_bodies import read_body
+from edge_agent.inference.shared_memory import Regions
+from edge_agent.inference.v2_routes import V2Routes
 from edge_agent.runtime_api import MAX_ACTIVE_SET_BYTES, Activation, ActiveRelease
-
-_Body = TypeVar("_Body", bound=msgspec.Struct)
 
 
 class AdminRoutes:
     """Answers what lies below ``/admin`` and ``/v2``."""
 
-    def __init__(self, plane: DataPlane) -> None:
-        """Work on a data plane."""
+    def __init__(
+        self,
+        plane: DataPlane,
+        *,
+        active_set: Path,
+        max_request_bytes: int,
+        regions: Regions | None = None,
+    ) -> None:
+        """Work on a data plane.
+
+        Args:
+            plane: holds the models.
+            active_set: the committed releases.
+            max_request_bytes: see `V2Routes`.
+            regions: see there.
+        """
         self._plane = plane
-        self._v2 = V2Routes(plane, every_version=True)
+        self._v2 = V2Routes(
+            plane, max_request_bytes=max_request_bytes, regions=regions, admin=active_set
+        )
 
     def __call__(self, request: HttpRequest) -> Answer:
         """Answer a request.
@@ -40,10 +54,10 @@ class AdminRoutes:
                 return self._status()
             case ["admin", "releases"]:
                 require(request, "POST")
-                return self._load(_body(request, ActiveRelease))
+                return self._load(read_body(request, ActiveRelease, max_bytes=MAX_ACTIVE_SET_BYTES))
             case ["admin", "families", family, "activate"]:
                 require(request, "POST")
-                activation = _body(request, Activation)
+                activation = read_body(request, Activation, max_bytes=MAX_ACTIVE_SET_BYTES)
                 return json_response(self._plane.activate(family, activation.version))
             case ["admin", "families", family, "versions", version]:
                 require(request, "DELETE")
@@ -67,12 +81,3 @@ class AdminRoutes:
 
     async def _unload_family(self, family: str) -> HttpResponse:
         return json_response({"unloaded": await self._plane.unload_family(family)})
-
-
-def _body(request: HttpRequest, body_type: type[_Body]) -> _Body:
-    if len(request.body) > MAX_ACTIVE_SET_BYTES:
-        raise HttpError(413, f"the body is larger than {MAX_ACTIVE_SET_BYTES} bytes")
-    try:
-        return msgspec.json.decode(request.body, type=body_type)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"not a {body_type.__name__}: {error}") from error

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from edge_agent.inference.errors import BackendError
 from edge_agent.inference.tensors import Tensor
 from edge_agent.runtime_api import ActiveRelease
+from fleet_protocol.manifest import Datatype
 
 Feed = list[Tensor]
 
@@ -12,6 +13,13 @@ Feed = list[Tensor]
 def has_batch_dimension(release: ActiveRelease) -> bool:
     """Say whether the first dimension of every input and output is free."""
     return all(spec.shape and spec.shape[0] == -1 for spec in (*release.inputs, *release.outputs))
+
+
+def can_be_joined(release: ActiveRelease) -> bool:
+    """Say whether calls of a release may run together: each item takes the same number of bytes."""
+    return has_batch_dimension(release) and all(
+        spec.datatype is not Datatype.BYTES for spec in (*release.inputs, *release.outputs)
+    )
 
 
 def key(feed: Feed) -> tuple[tuple[int, ...], ...]:

@@ -8,8 +8,7 @@ import gzip
 import zlib
 from collections.abc import Sequence
 
-from edge_agent.inference.errors import RequestError
-from edge_agent.inference.http_messages import HttpError
+from edge_agent.inference.errors import RequestError, TooLargeError
 from edge_agent.inference.tensors import Data
 
 ENCODINGS = ("gzip", "deflate")
@@ -30,33 +29,25 @@ def decompressed(
 
     Args:
         body: as it arrived.
-        encoding: ``Content-Encoding`` of the request.
+        encoding: one of `ENCODINGS`.
         max_bytes: a body that grows beyond it is given up at once.
         header_length: what follows so many bytes begins at a multiple of 16, as tensors want it.
 
     Raises:
-        HttpError: an encoding that is not known, or too much came out.
+        TooLargeError: too much came out.
         RequestError: the body is not what the encoding says.
     """
-    bits = _WINDOW_BITS.get(encoding)
-    if bits is None:
-        raise HttpError(
-            415,
-            f"Content-Encoding {encoding!r} is not understood here; "
-            f"known are {', '.join(ENCODINGS)}",
-        )
     padding = -(header_length or 0) % _ALIGNMENT
-    stream = zlib.decompressobj(bits)
+    stream = zlib.decompressobj(_WINDOW_BITS[encoding])
     try:
         # One byte more than is allowed tells apart "just fits" and "too much".
         out = stream.decompress(body, max_bytes + 1)
     except zlib.error as error:
         raise RequestError(f"the body is not {encoding}: {error}") from error
     if len(out) > max_bytes:
-        raise HttpError(
-            413,
+        raise TooLargeError(
             f"the request is larger than {max_bytes} bytes once it is decompressed "
-            "(setting runtime.max_request_bytes)",
+            "(setting runtime.max_request_bytes)"
         )
     if not stream.eof:
         raise RequestError("the compressed body is cut short")

@@ -10,22 +10,33 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from edge_agent.inference.errors import (
+    AsleepError,
     ConflictError,
+    InferenceError,
     UnavailableError,
     UnknownModelError,
 )
+from edge_agent.inference.execution_policy import ExecutionPolicy
 from edge_agent.inference.inference_call import Call, Clock
+from edge_agent.inference.memory_budget import Holding, MemoryPolicy, room_for
+from edge_agent.inference.process_memory import resident_bytes
 from edge_agent.inference.release_loader import ReleaseLoader
+from edge_agent.inference.response_cache import ResponseCache
 from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.served_release import ServedRelease
+from edge_agent.inference.statistics import ModelStatistics
 from edge_agent.inference.survey import with_used
 from edge_agent.inference.tensors import Tensor
 from edge_agent.inference.workers import Workers
 from edge_agent.runtime_api import ActiveRelease, LoadedRelease, RuntimeStatus
+
+if TYPE_CHECKING:
+    from edge_agent.inference.tracing import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +58,7 @@ class DataPlane:
         loader: ReleaseLoader,
         clock: Clock,
         workers: int,
-        limits: Callable[[ActiveRelease], QueueLimits] | None = None,
+        policy: ExecutionPolicy | None = None,
     ) -> None:
         """Start with nothing.
 
@@ -55,24 +66,36 @@ class DataPlane:
             loader: makes releases of files; only ever called in one thread of ours.
             clock: times calls.
             workers: how many calls may run beside the event loop at once.
-            limits: what the scheduler of a release is told; by default it may use all workers.
+            policy: limits on queues and memory; by default there are none worth the name.
         """
         self._loader = loader
         self._clock = clock
         self._workers = Workers(workers)
-        self._limits = limits or (lambda _: QueueLimits(instances=workers))
+        self._policy = policy or ExecutionPolicy(
+            limits=lambda _: QueueLimits(instances=workers), memory=MemoryPolicy()
+        )
         # One thread: two loads at once would double the peak of memory.
         self._loading_thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loading = asyncio.Lock()
         self._held: dict[tuple[str, str], ServedRelease] = {}
         self._active: dict[str, ServedRelease] = {}
+        self._asleep: dict[str, ServedRelease] = {}
+        self._waking: dict[str, asyncio.Task[str | None]] = {}
+        self._leaving: set[ServedRelease] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self.failed: dict[str, str] = {}
+        self.traces: Traces | None = None
+        """Take a record of each call; None where nobody asked for them."""
         self.accepting = True
 
-    def begin(self, served: ServedRelease, *, started: float, counted: bool) -> Call:
+    def begin(
+        self, served: ServedRelease, *, started: float, counted: bool, traceparent: str = ""
+    ) -> Call:
         """Begin a call on a release; see `Call`."""
-        return Call(served, started=started, counted=counted, clock=self._clock)
+        call = Call(served, started=started, counted=counted, clock=self._clock)
+        if self.traces is not None and counted:
+            call.trace(self.traces, traceparent)
+        return call
 
     async def run_in_thread(self, call: Call, feed: list[Tensor]) -> list[Tensor]:
         """Run a call's model without holding the event loop, when it is its turn.
@@ -89,9 +112,17 @@ class DataPlane:
         Raises:
             UnknownModelError: there is none.
             UnavailableError: the device has committed to the family but could not load it.
+            AsleepError: it has left memory; it is being loaded, `awake` waits for it.
         """
         served = self._active.get(family)
         if served is None:
+            if family in self._asleep:
+                self._wake(family)
+                raise AsleepError(
+                    f"model {family!r} had left memory because it was idle; it is being loaded, "
+                    "call again in a moment",
+                    retry_after_s=1.0,
+                )
             if family in self.failed:
                 raise UnavailableError(
                     f"model {family!r} is assigned to this device but could not be loaded: "
@@ -106,6 +137,21 @@ class DataPlane:
                 f"{served.release.version}"
             )
         return served
+
+    async def awake(self, family: str) -> None:
+        """Wait until a family that was asleep has been loaded, or could not be.
+
+        Raises:
+            UnavailableError: it could not be; the next call tries again.
+        """
+        if family not in self._asleep:
+            return
+        problem = await asyncio.shield(self._wake(family))
+        if problem is not None:
+            raise UnavailableError(
+                f"model {family!r} had left memory because it was idle and could not be loaded "
+                f"again: {problem}"
+            )
 
     def held(self, family: str, version: str) -> ServedRelease:
         """Return a loaded release, active or not.
@@ -127,6 +173,36 @@ class DataPlane:
         )
 
     @property
+    def families(self) -> list[str]:
+        """The families that are served, in order of their names."""
+        return sorted(self._active)
+
+    def statistics(self, served: ServedRelease) -> ModelStatistics:
+        """Return what a release has done since it was loaded."""
+        return served.statistics.snapshot(
+            name=served.release.family, version=served.release.version, now=self._clock()
+        )
+
+    def is_active(self, served: ServedRelease) -> bool:
+        """Say whether a release is the one that answers for its family."""
+        return self._active.get(served.release.family) is served
+
+    @property
+    def memory_budget_bytes(self) -> int:
+        """How much memory all models may take."""
+        return self._policy.memory.budget_bytes
+
+    @property
+    def cache(self) -> ResponseCache | None:
+        """The kept answers, None where none are kept."""
+        return self._policy.cache
+
+    @property
+    def resident(self) -> list[ServedRelease]:
+        """All releases that take memory, those on their way out among them."""
+        return [*self._held.values(), *self._leaving]
+
+    @property
     def ready(self) -> bool:
         """True while everything that was committed is served and calls are accepted."""
         return self.accepting and not self.failed
@@ -142,11 +218,16 @@ class DataPlane:
         return RuntimeStatus(
             epoch=self._loader.epoch,
             pid=os.getpid(),
-            releases=[self._loaded(served) for served in self._held.values()],
-            resident_bytes=_resident_bytes(),
+            releases=[
+                self._loaded(served) for served in (*self._held.values(), *self._asleep.values())
+            ],
+            resident_bytes=resident_bytes(),
             backends={found.backend: found.version for found in placements if not found.problem},
             failed=dict(self.failed),
             placements=placements,
+            memory_budget_bytes=self._policy.memory.budget_bytes,
+            model_memory_bytes={served.name: served.memory_bytes for served in self.resident},
+            asleep=sorted(self._asleep),
         )
 
     async def load(self, release: ActiveRelease) -> LoadedRelease:
@@ -162,13 +243,17 @@ class DataPlane:
             if served is None:
                 if len(self._held) >= _MAX_HELD:
                     raise ConflictError(f"{_MAX_HELD} releases are loaded; unload some first")
+                await self._make_room(release)
                 served = await self._in_loading_thread(partial(self._loader.load, release))
-                served.schedule(
-                    limits=self._limits(release), workers=self._workers, clock=self._clock
+                served.open(
+                    limits=self._policy.limits(release),
+                    workers=self._workers,
+                    clock=self._clock,
+                    cache=self._policy.cache,
                 )
                 self._held[key] = served
                 logger.info("release_loaded", extra=_fields(served))
-        if served.release != release:
+        if _identity(served.release) != _identity(release):
             raise ConflictError(
                 f"{release.family} {release.version} is loaded with another variant or file "
                 f"({served.release.variant}); unload it first"
@@ -181,8 +266,16 @@ class DataPlane:
         Raises:
             UnknownModelError: it is not loaded.
         """
+        asleep = self._asleep.get(family)
+        if (
+            asleep is not None
+            and asleep.release.version == version
+            and (family, version) not in self._held
+        ):
+            return self._loaded(asleep)  # it is already what shall answer, once somebody calls
         served = self.held(family, version)
         self._active[family] = served
+        self._asleep.pop(family, None)
         self.failed.pop(family, None)
         # Control has taken over where the file could not say what to serve.
         self.failed.pop(WHOLE_SET, None)
@@ -197,9 +290,10 @@ class DataPlane:
             UnavailableError: calls are still in flight; the release goes when they end.
         """
         served = self._held.get((family, version))
-        if served is None:
+        asleep = self._asleep.get(family)
+        if served is None and (asleep is None or asleep.release.version != version):
             return 0
-        if self._active.get(family) is served:
+        if served is None or self._active.get(family) is served:
             raise ConflictError(
                 f"{family} {version} is active; activate another version first, or stop "
                 "serving the family"
@@ -214,6 +308,7 @@ class DataPlane:
             UnavailableError: calls are still in flight; see `unload`.
         """
         self._active.pop(family, None)
+        self._asleep.pop(family, None)
         self.failed.pop(family, None)
         leaving = self._family(family)
         await self._retire(leaving, timeout_s)
@@ -223,6 +318,7 @@ class DataPlane:
         """Unload everything; return False if calls still ran when the time was over."""
         self.accepting = False
         self._active.clear()
+        self._asleep.clear()
         tasks = [self._start_retiring(served) for served in list(self._held.values())]
         tasks += self._retiring
         if tasks and (await asyncio.wait(tasks, timeout=timeout_s))[1]:
@@ -243,6 +339,7 @@ class DataPlane:
     def _start_retiring(self, served: ServedRelease) -> asyncio.Task[None]:
         # Out of reach first, so that no new call can begin on it.
         self._held.pop((served.release.family, served.release.version), None)
+        self._leaving.add(served)
         task = asyncio.get_running_loop().create_task(self._let_go(served))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
@@ -252,7 +349,64 @@ class DataPlane:
         await served.drained()
         served.scheduler.close()
         await self._in_loading_thread(served.close)
+        self._leaving.discard(served)
+        if self._policy.cache is not None:
+            self._policy.cache.forget(served.serial)
         logger.info("release_unloaded", extra=_fields(served))
+
+    async def _make_room(self, release: ActiveRelease) -> None:
+        """Let idle models leave if a new one needs their memory; see `room_for`."""
+        needed = await self._in_loading_thread(partial(self._loader.memory_needed, release))
+        holdings = [self._holding(served, release.family) for served in self.resident]
+        leaving = room_for(
+            f"{release.family} {release.version}",
+            needed,
+            holdings,
+            budget_bytes=self._policy.memory.budget_bytes,
+        )
+        for holding in leaving:
+            served = self._active.pop(holding.family)
+            self._asleep[holding.family] = served
+            logger.info("release_asleep", extra=_fields(served))
+            await self._start_retiring(served)
+
+    def _holding(self, served: ServedRelease, newcomer: str) -> Holding:
+        family = served.release.family
+        return Holding(
+            family=family,
+            version=served.release.version,
+            memory_bytes=served.memory_bytes,
+            used_at=served.used_at,
+            may_leave=(
+                self._policy.memory.evict_idle
+                and family != newcomer
+                and self._active.get(family) is served
+                and served.in_flight == 0
+            ),
+        )
+
+    def _wake(self, family: str) -> asyncio.Task[str | None]:
+        task = self._waking.get(family)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._reload(family))
+            self._waking[family] = task
+            task.add_done_callback(lambda _: self._waking.pop(family, None))
+        return task
+
+    async def _reload(self, family: str) -> str | None:
+        """Load what is asleep; return why it could not be, None if it is awake."""
+        asleep = self._asleep[family]
+        try:
+            await self.load(asleep.release)
+        except InferenceError as error:
+            logger.error(  # noqa: TRY400 (no bug of ours; the message says all)
+                "release_not_loaded", extra={**_fields(asleep), "reason": str(error)}
+            )
+            return str(error)
+        if self._asleep.get(family) is asleep:
+            del self._asleep[family]
+            self.activate(family, asleep.release.version)
+        return None
 
     async def _in_loading_thread(self, work: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._loading_thread, work)
@@ -271,9 +425,14 @@ class DataPlane:
             variant=release.variant,
             backend=served.backend_name,
             accelerator=release.accelerator,
-            active=self._active.get(release.family) is served,
+            active=served in (self._active.get(release.family), self._asleep.get(release.family)),
             choice=release.choice,
         )
+
+
+def _identity(release: ActiveRelease) -> ActiveRelease:
+    """Return a release without what is said about it: the part that decides what is loaded."""
+    return msgspec.structs.replace(release, choice="", memory_bytes=0)
 
 
 def _fields(served: ServedRelease) -> dict[str, object]:
@@ -286,8 +445,3 @@ def _fields(served: ServedRelease) -> dict[str, object]:
         "choice": served.release.choice,
         "inline_bytes": served.inline_bytes,
     }
-
-
-def _resident_bytes() -> int:
-    resident_pages = Path("/proc/self/statm").read_text().split()[1]
-    return int(resident_pages) * os.sysconf("SC_PAGE_SIZE")

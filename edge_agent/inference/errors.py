@@ -11,6 +11,10 @@ class RequestError(InferenceError):
     """The caller's fault: malformed, or not what the model takes. Nothing was run."""
 
 
+class TooLargeError(RequestError):
+    """The request is larger than this device reads."""
+
+
 class UnknownModelError(InferenceError):
     """Nothing of that name and version is served where the caller asked."""
 
@@ -34,6 +38,10 @@ class RefusedError(InferenceError):
 
 class DeadlineError(RefusedError):
     """The call was not run because its answer would come after its deadline."""
+
+
+class AsleepError(RefusedError):
+    """The model has left memory because nobody used it; it is being loaded again."""
 
 
 class ConflictError(InferenceError):

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.inference.data_plane import DataPlane
-from edge_agent.inference.http_server import ListenError
+from edge_agent.inference.http_server import ListenError, is_loopback
+from edge_agent.inference.shared_memory import Regions
 from edge_agent.settings import RuntimeSettings
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MODULE = "edge_agent.inference.grpc_api.server"
+_BIND_RETRY_S = 3.0
 
 
 class GrpcListeners:
@@ -30,24 +32,24 @@ class GrpcListeners:
         self,
         *,
         plane: DataPlane,
+        regions: Regions | None,
         settings: RuntimeSettings,
         socket: Path,
-        bind_retry_s: float,
         clock: Callable[[], float],
     ) -> None:
         """Listen on nothing yet.
 
         Args:
             plane: holds the models.
+            regions: of shared memory; None where it is not enabled.
             settings: say where to listen.
             socket: path of the Unix socket.
-            bind_retry_s: between attempts at a TCP address that is in use.
             clock: the one that times the plane's calls.
         """
         self._plane = plane
+        self._regions = regions
         self._settings = settings
         self._socket = socket
-        self._bind_retry_s = bind_retry_s
         self._clock = clock
         self._servers: list[GrpcServer] = []
 
@@ -82,7 +84,7 @@ class GrpcListeners:
         self._socket.unlink(missing_ok=True)
 
     async def _serve_socket(self) -> None:
-        server = self._server()
+        server = self._server(self._regions)
         try:
             await server.listen_unix(self._socket)
         except ListenError as error:
@@ -95,26 +97,32 @@ class GrpcListeners:
         host, port = self._settings.host, self._settings.grpc_port
         complained = False
         while True:
-            server = self._server()
+            # As over HTTP: callers elsewhere have none of this machine's memory.
+            server = self._server(self._regions if is_loopback(host) else None)
             try:
                 await server.listen_tcp(host, port)
             except ListenError as error:
                 if not complained:
                     logger.error("grpc_not_listening", extra={"reason": str(error)})  # noqa: TRY400
                 complained = True
-                await asyncio.sleep(self._bind_retry_s)
+                await asyncio.sleep(_BIND_RETRY_S)
             else:
                 self._servers.append(server)
                 logger.info("grpc_listening", extra={"host": host, "port": port})
                 return
 
-    def _server(self) -> "GrpcServer":
+    def _server(self, regions: Regions | None) -> "GrpcServer":
         from edge_agent.inference.grpc_api.server import Bounds, GrpcServer  # noqa: PLC0415
         from edge_agent.inference.grpc_api.service import Service  # noqa: PLC0415
 
         settings = self._settings
         return GrpcServer(
-            service=Service(self._plane, clock=self._clock),
+            service=Service(
+                self._plane,
+                regions=regions,
+                max_request_bytes=settings.max_request_bytes,
+                clock=self._clock,
+            ),
             bounds=Bounds(
                 max_message_bytes=settings.max_request_bytes,
                 max_connections=settings.max_connections,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from edge_agent.inference.http_messages import (
+    Answer,
     Handler,
     HttpError,
     HttpRequest,
@@ -19,6 +20,7 @@ from edge_agent.inference.http_messages import (
     failure_response,
 )
 from edge_agent.inference.request_reader import Phase, RequestReader
+from edge_agent.inference.token_bucket import TokenBucket
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOIN_BYTES = 64 * 1024
@@ -37,6 +39,7 @@ class Limits:
         write_s: how long an answer may wait for the caller to read.
         linger_s: how long a refused caller may go on sending before the connection is cut.
         idle_s: how long a connection may do nothing while others wait for one to close.
+        requests_per_s: more are refused with 429; 0 for any number.
     """
 
     max_body_bytes: int
@@ -46,6 +49,7 @@ class Limits:
     write_s: float = 30.0
     linger_s: float = 2.0
     idle_s: float = 30.0
+    requests_per_s: float = 0.0
 
 
 class Owner(Protocol):
@@ -94,6 +98,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.deadline = math.inf
         """When the server's sweep shall call `expire`."""
         self._used_at = clock()
+        self._bucket: TokenBucket | None = None
+        if limits.requests_per_s:
+            self._bucket = TokenBucket(limits.requests_per_s, self._used_at)
 
     @property
     def idle_since(self) -> float:
@@ -185,7 +192,10 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._phase = Phase.IDLE
             self.deadline = math.inf
             self._used_at = request.received_at
-            answer = self._handler(request)
+            if self._bucket is not None and (wait_s := self._bucket.wait_s(self._used_at)):
+                answer: Answer = _too_many(self._limits.requests_per_s, wait_s)
+            else:
+                answer = self._handler(request)
             if isinstance(answer, HttpResponse):
                 self._send(request, answer)
             else:
@@ -255,3 +265,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         if transport.can_write_eof():
             transport.write_eof()
         self._balance_reading()
+
+
+def _too_many(requests_per_s: float, wait_s: float) -> HttpResponse:
+    return failure_response(
+        429,
+        f"this connection may send {requests_per_s:g} requests a second (setting "
+        "runtime.rate_limit_per_s); this one was not run, send it again later",
+        retry_after_s=wait_s,
+    )

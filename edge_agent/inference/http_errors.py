@@ -9,6 +9,7 @@ from edge_agent.inference.errors import (
     LoadError,
     RefusedError,
     RequestError,
+    TooLargeError,
     UnavailableError,
     UnknownModelError,
 )
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _STATUSES: dict[type[Exception], int] = {
     RequestError: 400,
+    TooLargeError: 413,
     UnknownModelError: 404,
     ConflictError: 409,
     LoadError: 422,

@@ -40,6 +40,7 @@ class HttpRequest:
         path: decoded, without the query.
         header_length: value of ``Inference-Header-Content-Length``.
         received_at: when its last byte had arrived, on the reader's clock.
+        traceparent: the caller's trace (W3C Trace Context), empty if it sent none.
     """
 
     method: str
@@ -49,6 +50,8 @@ class HttpRequest:
     received_at: float
     header_length: int | None = None
     content_encoding: str = ""
+    accept_encoding: str = ""
+    traceparent: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,3 +102,20 @@ def failure_response(
         parts=[msgspec.json.encode(Failure(error=message))],
         extra_headers=headers,
     )
+
+
+def no_such_path(request: HttpRequest) -> HttpError:
+    """Return the error for a path that nothing answers."""
+    return HttpError(404, f"no such path: {request.path[:200]!r}")
+
+
+def require(request: HttpRequest, method: str) -> None:
+    """Accept a request of the method; GET stands for HEAD too.
+
+    Raises:
+        HttpError: it has another one.
+    """
+    if request.method == method or (method == "GET" and request.method == "HEAD"):
+        return
+    allow = "GET, HEAD" if method == "GET" else method
+    raise HttpError(405, f"{request.path[:200]} takes {allow}, not {request.method}", allow=allow)

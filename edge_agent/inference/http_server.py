@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import socket
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 
 from edge_agent.errors import AgentError
@@ -63,6 +65,14 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     return listener
 
 
+def is_loopback(host: str) -> bool:
+    """Say whether an address reaches callers on this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class HttpServer:
     """A set of listeners that share a handler and a limit on connections."""
 
@@ -92,9 +102,16 @@ class HttpServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._keep(self._sweep(), "sweep")
 
-    def serve(self, listener: socket.socket) -> None:
-        """Accept connections on a socket until `close`."""
-        self._keep(self._accept(listener), f"accept {listener.getsockname()!r}")
+    def serve(self, listener: socket.socket, handler: Handler | None = None) -> None:
+        """Accept connections on a socket until `close`.
+
+        Args:
+            listener: the socket.
+            handler: answers its requests; None for the server's own.
+        """
+        self._keep(
+            self._accept(listener, handler or self._handler), f"accept {listener.getsockname()!r}"
+        )
 
     def opened(self, connection: HttpConnection) -> None:
         """Keep account of a new connection."""
@@ -129,7 +146,7 @@ class HttpServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _accept(self, listener: socket.socket) -> None:
+    async def _accept(self, listener: socket.socket, handler: Handler) -> None:
         loop = asyncio.get_running_loop()
         with listener:
             while True:
@@ -140,9 +157,9 @@ class HttpServer:
                     logger.warning("accept_failed", extra={"reason": str(error)})
                     await asyncio.sleep(_ACCEPT_RETRY_S)
                     continue
-                await self._welcome(connected)
+                await self._welcome(connected, handler)
 
-    async def _welcome(self, connected: socket.socket) -> None:
+    async def _welcome(self, connected: socket.socket, handler: Handler) -> None:
         loop = asyncio.get_running_loop()
         try:
             if connected.family != socket.AF_UNIX:
@@ -152,16 +169,14 @@ class HttpServer:
             connected.close()
             raise
         try:
-            await loop.connect_accepted_socket(self._connection, connected)
+            await loop.connect_accepted_socket(partial(self._connection, handler), connected)
         except OSError as error:
             self._room.release()
             connected.close()
             logger.debug("connection_failed", extra={"reason": str(error)})
 
-    def _connection(self) -> HttpConnection:
-        return HttpConnection(
-            handler=self._handler, limits=self._limits, owner=self, clock=self._clock
-        )
+    def _connection(self, handler: Handler) -> HttpConnection:
+        return HttpConnection(handler=handler, limits=self._limits, owner=self, clock=self._clock)
 
     async def _sweep(self) -> None:
         while True:

@@ -6,10 +6,12 @@ from types import TracebackType
 
 from edge_agent.inference import batches
 from edge_agent.inference.errors import RefusedError, RequestError
+from edge_agent.inference.response_cache import Key, ResponseCache
 from edge_agent.inference.scheduler import Outputs, Pending
 from edge_agent.inference.scheduling import DEFAULT_PRIORITY
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.statistics import Timeline
+from edge_agent.inference.tracing import TracedCall, Traces
 from edge_agent.inference.v2_codec import InferenceRequest
 from fleet_protocol.messages import ErrorKind
 
@@ -26,7 +28,8 @@ class Call:
     """
 
     __slots__ = (
-        "_clock", "_counted", "_deadline", "_deferred", "_level", "_outputs", "line", "release",
+        "_cache_key", "_clock", "_counted", "_deadline", "_deferred", "_level", "_outputs",
+        "_traceparent", "_traces", "line", "release",
     )  # fmt: skip
 
     def __init__(
@@ -48,7 +51,20 @@ class Call:
         self._deadline = math.inf
         self._level = DEFAULT_PRIORITY
         self._outputs: Outputs | None = None
+        self._cache_key: Key | None = None
+        self._traces: Traces | None = None
         release.in_flight += 1
+        release.used_at = started
+
+    def trace(self, traces: Traces, traceparent: str) -> None:
+        """Leave a record in the traces.
+
+        Args:
+            traces: take it.
+            traceparent: the caller's, empty if it sent none.
+        """
+        self._traces = traces
+        self._traceparent = traceparent
 
     def feed(self, request: InferenceRequest) -> batches.Feed:
         """Return the inputs in the order of the release; keep timeout and priority.
@@ -63,12 +79,16 @@ class Call:
         return self.release.feed(request)
 
     def runs_inline(self, feed: batches.Feed) -> bool:
-        """Say whether `run` may be called on the event loop: the call is short, nobody waits.
+        """Say whether `run` may be called on the event loop.
+
+        It may if the call is short and nobody waits, or if the answer is known already.
 
         Raises:
             DeadlineError: it would run at once and still too late.
         """
         release = self.release
+        if release.cache is not None and self._counted and self._is_known(feed, release.cache):
+            return True
         if release.batchable:
             self.line.items = feed[0].shape[0]
         total = 0
@@ -81,17 +101,21 @@ class Call:
         return True
 
     def run(self, feed: batches.Feed) -> Outputs:
-        """Run the model here and now.
+        """Run the model here and now, unless the answer is known already.
 
         Raises:
             BackendError: the library failed.
         """
+        if self._outputs is not None:
+            return self._outputs
         line, clock = self.line, self._clock
         line.queued = line.began = began = clock()
         outputs = self.release.model.run(feed)
         line.ended = ended = clock()
         self.release.scheduler.run_times.observe(line.items, ended - began)
         self._outputs = outputs
+        if self._cache_key is not None:
+            self._keep(outputs)
         return outputs
 
     async def run_in_turn(self, feed: batches.Feed) -> Outputs:
@@ -115,11 +139,13 @@ class Call:
         )
         future = scheduler.submit(pending)
         try:
-            self._outputs = await future
+            self._outputs = outputs = await future
         finally:
             if not future.done() or future.cancelled():
                 scheduler.withdraw(pending)
-        return self._outputs
+        if self._cache_key is not None:
+            self._keep(outputs)
+        return outputs
 
     def defer(self) -> None:
         """Leave the context without ending the call; it is entered once more elsewhere."""
@@ -142,6 +168,19 @@ class Call:
         finally:
             self.release.leave()
 
+    def _is_known(self, feed: batches.Feed, cache: ResponseCache) -> bool:
+        self._cache_key = cache.key(self.release.serial, feed)
+        if self._cache_key is None:
+            return False
+        self._outputs = cache.get(self._cache_key)
+        self.line.cached = self._outputs is not None
+        self.line.looked_up = True
+        return self.line.cached
+
+    def _keep(self, outputs: Outputs) -> None:
+        if self.release.cache is not None and self._cache_key is not None:
+            self.release.cache.put(self._cache_key, outputs)
+
     def _count(self, error: BaseException | None) -> None:
         release, line = self.release, self.line
         answered = self._clock()
@@ -155,6 +194,22 @@ class Call:
             kind = _kind(error)
             release.counters.failed(kind)
             release.statistics.failed(kind, line, answered)
+        if self._traces is not None:
+            self._leave_trace(self._traces, answered, error)
+
+    def _leave_trace(self, traces: Traces, answered: float, error: BaseException | None) -> None:
+        release = self.release.release
+        traces.record(
+            TracedCall(
+                family=release.family,
+                version=release.version,
+                variant=release.variant,
+                line=self.line,
+                answered=answered,
+                traceparent=self._traceparent,
+                error=type(error).__name__ if error else "",
+            )
+        )
 
 
 def _kind(error: Exception) -> ErrorKind:

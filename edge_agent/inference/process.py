@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edge_agent.errors import AgentError
@@ -15,13 +16,22 @@ from edge_agent.inference.admin_routes import AdminRoutes
 from edge_agent.inference.backends import catalog
 from edge_agent.inference.boot import serve_committed
 from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.execution_policy import policy_from
 from edge_agent.inference.grpc_listeners import GrpcListeners
 from edge_agent.inference.http_connection import Limits
 from edge_agent.inference.http_errors import answering
-from edge_agent.inference.http_server import HttpServer, ListenError, listen_tcp, listen_unix
-from edge_agent.inference.model_limits import limits_from
+from edge_agent.inference.http_messages import Handler
+from edge_agent.inference.http_server import (
+    HttpServer,
+    ListenError,
+    is_loopback,
+    listen_tcp,
+    listen_unix,
+)
+from edge_agent.inference.metrics import MetricsRoute
 from edge_agent.inference.probe import Prober
 from edge_agent.inference.release_loader import ReleaseLoader
+from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.survey import Survey
 from edge_agent.inference.v2_routes import V2Routes
 from edge_agent.settings import RuntimeSettings
@@ -82,29 +92,48 @@ class RuntimeProcess:
             ),
             clock=clock,
             workers=workers,
-            limits=limits_from(settings, workers=workers),
+            policy=policy_from(settings, workers=workers),
         )
-        limits = Limits(max_body_bytes=settings.max_request_bytes)
+        self._regions = _regions(settings)
+        self._over_tcp = self._application_routes(
+            # Shared memory means the memory of this machine: callers elsewhere have none of it.
+            self._regions if is_loopback(settings.host) else None
+        )
+        limits = Limits(
+            max_body_bytes=settings.max_request_bytes, requests_per_s=settings.rate_limit_per_s
+        )
         self._public = HttpServer(
-            handler=answering(V2Routes(self._plane, every_version=False)),
+            handler=self._application_routes(self._regions),
             limits=limits,
             max_connections=settings.max_connections,
             clock=clock,
         )
         self._admin = HttpServer(
-            handler=answering(AdminRoutes(self._plane)),
-            limits=limits,
+            handler=answering(
+                AdminRoutes(
+                    self._plane,
+                    active_set=state.active_set,
+                    max_request_bytes=settings.max_request_bytes,
+                    regions=self._regions,
+                )
+            ),
+            limits=Limits(max_body_bytes=settings.max_request_bytes),
             max_connections=_ADMIN_CONNECTIONS,
             clock=clock,
         )
-
         self._grpc = GrpcListeners(
             plane=self._plane,
+            regions=self._regions,
             settings=settings,
             socket=state.grpc_socket,
-            bind_retry_s=times.bind_retry_s,
             clock=clock,
         )
+
+    def _application_routes(self, regions: Regions | None) -> Handler:
+        v2 = V2Routes(
+            self._plane, max_request_bytes=self._settings.max_request_bytes, regions=regions
+        )
+        return answering(MetricsRoute(self._plane, v2, clock=time.perf_counter))
 
     async def run(self) -> bool:
         """Serve until SIGTERM or SIGINT; return False if calls were cut off at the end.
@@ -121,6 +150,7 @@ class RuntimeProcess:
         if not boot.done():
             return False
         boot.result()
+        await self._start_tracing()
         # What lives now lives long: collections need not look at it again, which shortens pauses.
         gc.freeze()
         self._admin.serve(listen_unix(self._state.admin_socket, _MODE_OWNER))
@@ -140,7 +170,7 @@ class RuntimeProcess:
         complained = False
         while settings.port:
             try:
-                self._public.serve(listen_tcp(settings.host, settings.port))
+                self._public.serve(listen_tcp(settings.host, settings.port), self._over_tcp)
             except ListenError as error:
                 # The device goes on serving: applications still have the Unix socket.
                 if not complained:
@@ -150,6 +180,18 @@ class RuntimeProcess:
             else:
                 logger.info("tcp_listening", extra={"host": settings.host, "port": settings.port})
                 return
+
+    async def _start_tracing(self) -> None:
+        if not self._settings.otlp_endpoint:
+            return
+        from edge_agent.inference import tracing  # noqa: PLC0415 (only where it is configured)
+
+        make = partial(tracing.traces_to, self._settings.otlp_endpoint, clock=time.perf_counter)
+        try:
+            self._plane.traces = await asyncio.get_running_loop().run_in_executor(None, make)
+        except tracing.TracingError as error:
+            # A device without traces still serves.
+            logger.error("tracing_not_started", extra={"reason": str(error)})  # noqa: TRY400
 
     async def _end(self) -> bool:
         logger.info("runtime_stopping")
@@ -165,8 +207,18 @@ class RuntimeProcess:
                 path.unlink()
         left_s = max(0.1, self._times.stop_s - (time.monotonic() - began))
         complete = await self._plane.close(left_s)
+        if self._plane.traces is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._plane.traces.close)
         logger.info("runtime_stopped", extra={"calls_cut_off": not complete})
         return complete
+
+
+def _regions(settings: RuntimeSettings) -> Regions | None:
+    if not settings.shared_memory:
+        return None
+    return Regions(
+        max_bytes=settings.shared_memory_bytes, max_request_bytes=settings.max_request_bytes
+    )
 
 
 def remove_stale_sockets(state: StateDir) -> None:

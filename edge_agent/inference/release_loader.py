@@ -6,6 +6,9 @@ from edge_agent import hardware
 from edge_agent.counters import CounterLabel, CountersError, CounterWriter
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.errors import LoadError
+from edge_agent.inference.memory_budget import judged_by_file
+from edge_agent.inference.process_memory import resident_bytes
+from edge_agent.inference.lean_memory import give_back
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.survey import examine
 from edge_agent.inference.warm_up import warm_up
@@ -66,6 +69,8 @@ class ReleaseLoader:
             raise LoadError(
                 f"the file of {release.family} {release.version} is not among the blobs: {path}"
             )
+        backend.version()  # imports the library, whose own memory is not the model's
+        before = resident_bytes()
         model = backend.load(path, release)
         try:
             inline_bytes = warm_up(model, release, self._clock)
@@ -73,13 +78,27 @@ class ReleaseLoader:
         except LoadError:
             model.close()
             raise
-        return ServedRelease(
+        served = ServedRelease(
             release=release,
             backend_name=backend.name,
             model=model,
             counters=counters,
             inline_bytes=inline_bytes,
         )
+        # Memory that a model before it gave back is used again without any growth.
+        known = max(release.memory_bytes, path.stat().st_size)
+        served.memory_bytes = max(resident_bytes() - before, known)
+        give_back()
+        return served
+
+    def memory_needed(self, release: ActiveRelease) -> int:
+        """Return how much memory loading a release will take, as far as that can be known."""
+        if release.memory_bytes:
+            return release.memory_bytes
+        try:
+            return judged_by_file(self._state.blob(release.sha256).stat().st_size)
+        except OSError:
+            return 0  # loading will say what is wrong with the file
 
     def _counters(self, release: ActiveRelease) -> CounterWriter:
         self._files += 1

@@ -19,6 +19,10 @@ _ALIGNMENT = 16
 _MAX_CHUNK_OVERHEAD = 8
 """Chunks of one byte take six; more than this is extensions and trailers that nobody reads."""
 
+_TEXTS = frozenset({b"content-encoding", b"accept-encoding", b"traceparent"})
+_MAX_TRACEPARENT = 128
+"""Version 00 takes 55 characters; later versions may append."""
+
 _END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -34,6 +38,7 @@ class _Head:
     """Receives httptools' callbacks for one request."""
 
     __slots__ = (
+        "accept_encoding",
         "chunked",
         "chunks",
         "complete",
@@ -44,6 +49,7 @@ class _Head:
         "expects_continue",
         "followed",
         "header_length",
+        "traceparent",
         "url",
     )
 
@@ -54,6 +60,8 @@ class _Head:
         self.expects_continue = False
         self.header_length: int | None = None
         self.content_encoding = ""
+        self.traceparent = ""
+        self.accept_encoding = ""
         self.connection: set[bytes] = set()
         self.complete = False
         self.done = False
@@ -83,8 +91,16 @@ class _Head:
             self.expects_continue = value.strip().lower() == b"100-continue"
         elif name == b"connection":
             self.connection.update(token.strip() for token in value.lower().split(b","))
-        elif name == b"content-encoding":
-            self.content_encoding = value.strip().decode("latin-1")[:40]
+        elif name in _TEXTS:
+            self._on_text(name, value.decode("latin-1"))
+
+    def _on_text(self, name: bytes, value: str) -> None:
+        if name == b"content-encoding":
+            self.content_encoding = value.strip()[:40].lower()
+        elif name == b"accept-encoding":
+            self.accept_encoding = value
+        else:
+            self.traceparent = value.strip()[:_MAX_TRACEPARENT]
 
     def on_headers_complete(self) -> None:
         self.complete = True
@@ -266,7 +282,9 @@ class RequestReader:
             keep_alive=self._keep_alive and not head.followed,
             received_at=self._clock(),
             header_length=head.header_length,
+            traceparent=head.traceparent,
             content_encoding=head.content_encoding,
+            accept_encoding=head.accept_encoding,
         )
         self._begin_message()
         return request

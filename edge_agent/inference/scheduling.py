@@ -133,7 +133,8 @@ class RunQueue:
             now: on the clock of the deadlines.
             running_until: when each run that is under way will probably end.
         """
-        if len(self._waiting) >= self._limits.max_queue:
+        at_once = not self._waiting and len(running_until) < self._limits.instances
+        if len(self._waiting) >= self._limits.max_queue and not at_once:
             return Refusal(True, self._wait_s(self._waiting, now, running_until))  # noqa: FBT003 (named by the class)
         if ticket.deadline == math.inf:
             return None

@@ -1,6 +1,7 @@
 """One release in memory: its model, its counters, the calls in flight on it."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ from edge_agent.counters import CounterWriter
 from edge_agent.inference import batches
 from edge_agent.inference.backends.base import Model
 from edge_agent.inference.errors import RequestError
+from edge_agent.inference.response_cache import ResponseCache
 from edge_agent.inference.scheduler import Scheduler
 from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.statistics import ReleaseStatistics
@@ -16,6 +18,8 @@ from edge_agent.inference.v2_codec import InferenceRequest
 from edge_agent.inference.workers import Workers
 from edge_agent.runtime_api import ActiveRelease
 from fleet_protocol.manifest import TensorSpec, shape_fits
+
+_serials = itertools.count()
 
 Clock = Callable[[], float]
 """Seconds, monotonic."""
@@ -47,6 +51,10 @@ class ServedRelease:
         self.model = model
         self.counters = counters
         self.inline_bytes = inline_bytes
+        self.memory_bytes = 0
+        self.serial = next(_serials)
+        self.used_at = 0.0
+        self.cache: ResponseCache | None = None
         self.batchable = batches.has_batch_dimension(release)
         self.statistics = ReleaseStatistics()
         self.scheduler: Scheduler
@@ -59,21 +67,31 @@ class ServedRelease:
             (at for at, spec in enumerate(release.outputs) if spec.labels), None
         )
 
-    def schedule(self, *, limits: QueueLimits, workers: Workers, clock: Clock) -> None:
-        """Make the scheduler, on the event loop, before the first call.
+    def open(
+        self,
+        *,
+        limits: QueueLimits,
+        workers: Workers,
+        clock: Clock,
+        cache: ResponseCache | None = None,
+    ) -> None:
+        """Get ready for calls, on the event loop.
 
         Args:
             limits: for this release.
             workers: the threads, shared with other releases.
             clock: in seconds, monotonic.
+            cache: for answers, shared with other releases; None keeps none.
         """
+        self.cache = cache
+        self.used_at = clock()
         most = self.model.max_concurrent_runs
         self.scheduler = Scheduler(
             host=self,
             limits=replace(
                 limits,
                 instances=min(limits.instances, most or limits.instances),
-                max_batch=limits.max_batch if self.batchable else 1,
+                max_batch=limits.max_batch if batches.can_be_joined(self.release) else 1,
             ),
             workers=workers,
             clock=clock,

@@ -117,6 +117,11 @@ def read_message(
     Raises:
         RequestError: it is not one that could be run; the message says where and why.
     """
+    if message.parameters.sequence_id:
+        raise RequestError(
+            "parameter sequence_id: calls that share a state are not offered here, every call "
+            "stands for itself; leave it out"
+        )
     shared_inputs = _shared(message.inputs, "input", enabled=shared_memory)
     return InferenceRequest(
         id=message.id,

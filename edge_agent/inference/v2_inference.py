@@ -3,18 +3,24 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
-
+from functools import partial
 
 from edge_agent.inference import compression, v2_codec
-from edge_agent.inference.classification import ranked
 from edge_agent.inference.data_plane import DataPlane
-from edge_agent.inference.errors import RequestError
-from edge_agent.inference.http_messages import BINARY, Answer, HttpRequest, HttpResponse
+from edge_agent.inference.execution import Execution
+from edge_agent.inference.http_messages import (
+    BINARY,
+    Answer,
+    HttpError,
+    HttpRequest,
+    HttpResponse,
+)
 from edge_agent.inference.inference_call import Call
 from edge_agent.inference.served_release import ServedRelease
-from edge_agent.inference.shared_memory import INLINE_BYTES, Regions, copied_bytes
+from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.tensors import Tensor
 from edge_agent.inference.v2_codec import InferenceRequest
+from edge_agent.runtime_api import ActiveRelease
 
 _PLAIN = ("", "identity")
 
@@ -33,23 +39,36 @@ class InferenceRoute:
             max_request_bytes: that a compressed request may grow to.
         """
         self._plane = plane
-        self._regions = regions
+        self._execution = Execution(plane, regions=regions)
         self._max_request_bytes = max_request_bytes
 
     def answer(self, request: HttpRequest, served: ServedRelease, *, counted: bool) -> Answer:
         """Answer a request.
 
         Raises:
+            HttpError: its body has an encoding that is not known.
             AgentError: what is wrong with it, or what the data plane raises.
         """
-        if request.content_encoding in _PLAIN:
+        encoding = request.content_encoding
+        if encoding not in _PLAIN and encoding not in compression.ENCODINGS:
+            raise HttpError(
+                415,
+                f"Content-Encoding {encoding!r} is not understood here; known are "
+                f"{', '.join(compression.ENCODINGS)}",
+            )
+        if encoding in _PLAIN:
             answer = self._answer(request, self._begin(request, served, counted=counted))
         else:
             answer = self._decompressed(request, self._begin(request, served, counted=counted))
         return _as_accepted(answer, request.accept_encoding) if request.accept_encoding else answer
 
     def _begin(self, request: HttpRequest, served: ServedRelease, *, counted: bool) -> Call:
-        return self._plane.begin(served, started=request.received_at, counted=counted)
+        return self._plane.begin(
+            served,
+            started=request.received_at,
+            counted=counted,
+            traceparent=request.traceparent,
+        )
 
     async def _decompressed(self, request: HttpRequest, call: Call) -> HttpResponse:
         with call:
@@ -65,85 +84,31 @@ class InferenceRoute:
         return answer if isinstance(answer, HttpResponse) else await answer
 
     def _answer(self, request: HttpRequest, call: Call) -> Answer:
-        with call:
-            query = self._decoded(request, call)
-            if query.shared_inputs and self._regions is not None:
-                if copied_bytes(query) > INLINE_BYTES:
-                    call.defer()
-                    return self._answer_from_large_regions(query, call, self._regions)
-                query = self._regions.filled(query)
-            feed = call.feed(query)
-            if call.runs_inline(feed):
-                return self._encoded(query, call, call.run(feed))
-            call.defer()
-        return self._answer_later(query, call, feed)
-
-    async def _answer_from_large_regions(
-        self, query: InferenceRequest, call: Call, regions: Regions
-    ) -> HttpResponse:
-        with call:
-            query = await asyncio.to_thread(regions.filled, query)
-            feed = call.feed(query)
-            call.defer()
-        return await self._answer_later(query, call, feed)
-
-    async def _answer_later(
-        self, query: InferenceRequest, call: Call, feed: list[Tensor]
-    ) -> HttpResponse:
-        with call:
-            outputs = await self._plane.run_in_thread(call, feed)
-            if sum(place.byte_size for place in query.shared_outputs.values()) > INLINE_BYTES:
-                return await asyncio.to_thread(self._encoded, query, call, outputs)
-            return self._encoded(query, call, outputs)
-
-    def _decoded(self, request: HttpRequest, call: Call) -> InferenceRequest:
         if request.header_length == 0 and request.body:
-            return v2_codec.decode_raw(request.body, call.release.release.inputs)
-        return v2_codec.decode_request(
-            request.body, request.header_length, shared_memory=self._regions is not None
-        )
-
-    def _encoded(
-        self, query: InferenceRequest, call: Call, outputs: Sequence[Tensor]
-    ) -> HttpResponse:
-        release = call.release.release
-        if query.classes or query.shared_outputs:
-            outputs = finished(query, call.release, outputs, self._regions)
-        answer = v2_codec.encode_answer(
-            query, outputs, model_name=release.family, model_version=release.version
-        )
-        if answer.header_length is None:
-            return HttpResponse(parts=answer.parts)
-        return HttpResponse(
-            parts=answer.parts,
-            content_type=BINARY,
-            extra_headers=f"Inference-Header-Content-Length: {answer.header_length}\r\n",
-        )
+            decode = partial(v2_codec.decode_raw, request.body, call.release.release.inputs)
+        else:
+            decode = partial(
+                v2_codec.decode_request,
+                request.body,
+                request.header_length,
+                shared_memory=self._execution.shared_memory,
+            )
+        return self._execution.answer(call, decode, _encoded)
 
 
-def finished(
-    query: InferenceRequest,
-    served: ServedRelease,
-    outputs: Sequence[Tensor],
-    regions: Regions | None,
-) -> list[Tensor]:
-    """Return the outputs as the request wants them; put those away that go to shared memory.
-
-    Raises:
-        RequestError: an output has no classes, or does not fit into its region.
-    """
-    specs = {spec.name: spec for spec in served.release.outputs}
-    finished_outputs = [
-        ranked(output, specs[output.name], query.classes[output.name])
-        if output.name in query.classes
-        else output
-        for output in outputs
-    ]
-    if query.shared_outputs:
-        if regions is None:
-            raise RequestError("shared memory is not enabled here (setting runtime.shared_memory)")
-        regions.store(query, finished_outputs)
-    return finished_outputs
+def _encoded(
+    query: InferenceRequest, release: ActiveRelease, outputs: Sequence[Tensor]
+) -> HttpResponse:
+    answer = v2_codec.encode_answer(
+        query, outputs, model_name=release.family, model_version=release.version
+    )
+    if answer.header_length is None:
+        return HttpResponse(parts=answer.parts)
+    return HttpResponse(
+        parts=answer.parts,
+        content_type=BINARY,
+        extra_headers=f"Inference-Header-Content-Length: {answer.header_length}\r\n",
+    )
 
 
 def _as_accepted(answer: Answer, accepted: str) -> Answer:

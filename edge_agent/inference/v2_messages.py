@@ -9,6 +9,8 @@ from typing import Annotated
 
 import msgspec
 
+from edge_agent.inference.statistics import ModelStatistics
+
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Dimension = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Shape = Annotated[list[Dimension], msgspec.Meta(max_length=8)]
@@ -57,11 +59,13 @@ class RequestParameters(msgspec.Struct, frozen=True):
     Attributes:
         timeout: in microseconds.
         priority: 1 is the highest; 0 leaves it to the server.
+        sequence_id: of calls that share a state; 0 or empty for none.
     """
 
     binary_data_output: bool = False
     timeout: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     priority: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 0
+    sequence_id: int | str = 0
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -130,6 +134,12 @@ class ServerMetadata(msgspec.Struct, frozen=True):
     name: str
     version: str
     extensions: list[str]
+
+
+class StatisticsAnswer(msgspec.Struct, frozen=True):
+    """Answer of ``GET /v2/models/stats`` and ``/v2/models/<model>/stats``."""
+
+    model_stats: list[ModelStatistics]
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -1,46 +1,63 @@
 """The V2 protocol over HTTP: paths to the data plane.
 
-Source: https://github.com/kserve/open-inference-protocol (inference_rest).
+Source: https://github.com/kserve/open-inference-protocol (inference_rest) and the extensions of
+Triton that `metadata` names.
 """
 
 import asyncio
-import functools
 from collections.abc import Callable
+from pathlib import Path
 
-from edge_agent.inference import v2_codec
 from edge_agent.inference.data_plane import DataPlane
-from edge_agent.inference.errors import RequestError, UnavailableError
+from edge_agent.inference.errors import AsleepError, UnavailableError
 from edge_agent.inference.http_messages import (
-    BINARY,
     Answer,
-    HttpError,
     HttpRequest,
     HttpResponse,
     json_response,
+    no_such_path,
+    require,
 )
-from edge_agent.inference.inference_call import Call
+from edge_agent.inference.metadata import model_metadata, server_metadata
+from edge_agent.inference.model_configuration import configuration
+from edge_agent.inference.repository_routes import RepositoryRoutes
 from edge_agent.inference.served_release import ServedRelease
-from edge_agent.inference.tensors import Tensor
-from edge_agent.inference.v2_codec import InferenceRequest
-from edge_agent.inference.v2_messages import ModelMetadata, ServerMetadata, TensorMetadata
-from fleet_protocol.manifest import TensorSpec
-
-_EXTENSIONS = ["binary_tensor_data"]
+from edge_agent.inference.shared_memory import Regions
+from edge_agent.inference.shared_memory_routes import SharedMemoryRoutes
+from edge_agent.inference.v2_inference import InferenceRoute
+from edge_agent.inference.v2_messages import StatisticsAnswer
 
 
 class V2Routes:
     """Answers what lies below ``/v2``."""
 
-    def __init__(self, plane: DataPlane, *, every_version: bool) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        *,
+        max_request_bytes: int,
+        regions: Regions | None = None,
+        admin: Path | None = None,
+    ) -> None:
         """Choose what is visible.
 
         Args:
             plane: holds the models.
-            every_version: True on the admin socket: a loaded version can be addressed by its
-                number though it is not active, and such calls are not counted.
+            max_request_bytes: what a request may have, decompressed too.
+            regions: of shared memory; None where it is not enabled.
+            admin: None on sockets of applications. On the admin socket the committed releases
+                (``active.json``): models may be loaded and unloaded, and a loaded version can be
+                addressed by its number though it is not active; such calls are not counted.
         """
         self._plane = plane
-        self._every_version = every_version
+        self._every_version = admin is not None
+        self._max_request_bytes = max_request_bytes
+        self._inference = InferenceRoute(
+            plane, regions=regions, max_request_bytes=max_request_bytes
+        )
+        self._shared_memory = SharedMemoryRoutes(regions)
+        self._repository = RepositoryRoutes(plane, active_set=admin)
+        self._has_shared_memory = regions is not None
 
     def __call__(self, request: HttpRequest) -> Answer:
         """Answer a request.
@@ -52,14 +69,28 @@ class V2Routes:
         match request.path.split("/")[1:]:
             case ["v2", "models", family, "versions", version, *what]:
                 return self._of_model(request, family, version, what)
+            case ["v2", "models", "stats"]:
+                return _read(request, self._all_statistics)
             case ["v2", "models", family, *what]:
                 return self._of_model(request, family, None, what)
-            case ["v2"] | ["v2", ""]:
-                return _read(request, _server_metadata)
-            case ["v2", "health", "live"]:
+            case ["v2", *what]:
+                return self._of_server(request, what)
+        raise no_such_path(request)
+
+    def _of_server(self, request: HttpRequest, what: list[str]) -> Answer:
+        match what:
+            case [] | [""]:
+                return _read(request, self._server_metadata)
+            case ["health", "live"]:
                 return _read(request, HttpResponse)
-            case ["v2", "health", "ready"]:
+            case ["health", "ready"]:
                 return _read(request, self._ready)
+            case ["systemsharedmemory", *rest]:
+                return self._shared_memory.system(request, rest)
+            case ["cudasharedmemory", *rest]:
+                return self._shared_memory.cuda(request, rest)
+            case ["repository", *rest]:
+                return self._repository.answer(request, rest)
         raise no_such_path(request)
 
     def _of_model(
@@ -72,6 +103,10 @@ class V2Routes:
                 return _read(request, lambda: self._model(family, version))
             case ["ready"]:
                 return _read(request, lambda: self._model_ready(family, version))
+            case ["config"]:
+                return _read(request, lambda: self._configuration(family, version))
+            case ["stats"]:
+                return _read(request, lambda: self._statistics(family, version))
         raise no_such_path(request)
 
     def _served(self, family: str, version: str | None) -> ServedRelease:
@@ -81,48 +116,41 @@ class V2Routes:
 
     def _infer(self, request: HttpRequest, family: str, version: str | None) -> Answer:
         require(request, "POST")
-        served = self._served(family, version)
-        call = self._plane.begin(
-            served,
-            started=request.received_at,
-            counted=version is None or not self._every_version,
+        try:
+            served = self._served(family, version)
+        except AsleepError:
+            return self._infer_awake(request, family, version)
+        return self._inference.answer(
+            request, served, counted=version is None or not self._every_version
         )
-        with call:
-            if request.content_encoding not in ("", "identity"):
-                raise RequestError(
-                    f"Content-Encoding {request.content_encoding!r} is not understood here: send "
-                    "the body as it is"
-                )
-            query = v2_codec.decode_request(request.body, request.header_length)
-            feed = call.feed(query)
-            if call.runs_inline(feed):
-                return _encoded(query, served, call.run(feed))
-            call.defer()
-        return self._infer_in_thread(call, query, feed)
 
-    async def _infer_in_thread(
-        self, call: Call, query: InferenceRequest, feed: list[Tensor]
+    async def _infer_awake(
+        self, request: HttpRequest, family: str, version: str | None
     ) -> HttpResponse:
-        with call:
-            return _encoded(query, call.release, await self._plane.run_in_thread(call, feed))
+        await self._plane.awake(family)
+        answer = self._infer(request, family, version)
+        return answer if isinstance(answer, HttpResponse) else await answer
 
     def _model(self, family: str, version: str | None) -> HttpResponse:
         served = self._served(family, version)
-        release = served.release
-        versions = self._plane.held_versions(family) if self._every_version else [release.version]
-        return json_response(
-            ModelMetadata(
-                name=release.family,
-                versions=versions,
-                platform=f"{served.backend_name}_{release.format}",
-                inputs=[_metadata(spec) for spec in release.inputs],
-                outputs=[_metadata(spec) for spec in release.outputs],
-            )
-        )
+        versions = self._plane.held_versions(family) if self._every_version else None
+        return json_response(model_metadata(served, versions))
 
     def _model_ready(self, family: str, version: str | None) -> HttpResponse:
         self._served(family, version)
         return HttpResponse()
+
+    def _configuration(self, family: str, version: str | None) -> HttpResponse:
+        served = self._served(family, version)
+        return json_response(configuration(served, max_request_bytes=self._max_request_bytes))
+
+    def _statistics(self, family: str, version: str | None) -> HttpResponse:
+        served = self._served(family, version)
+        return json_response(StatisticsAnswer([self._plane.statistics(served)]))
+
+    def _all_statistics(self) -> HttpResponse:
+        served = [self._plane.active(family) for family in self._plane.families]
+        return json_response(StatisticsAnswer([self._plane.statistics(one) for one in served]))
 
     def _ready(self) -> HttpResponse:
         if not self._plane.ready:
@@ -130,56 +158,12 @@ class V2Routes:
             raise UnavailableError(f"not ready; models that could not be loaded: {failed}")
         return HttpResponse()
 
-
-def no_such_path(request: HttpRequest) -> HttpError:
-    """Return the error for a path that nothing answers."""
-    return HttpError(404, f"no such path: {request.path[:200]!r}")
-
-
-def require(request: HttpRequest, method: str) -> None:
-    """Accept a request of the method; GET stands for HEAD too.
-
-    Raises:
-        HttpError: it has another one.
-    """
-    if request.method == method or (method == "GET" and request.method == "HEAD"):
-        return
-    allow = "GET, HEAD" if method == "GET" else method
-    raise HttpError(405, f"{request.path[:200]} takes {allow}, not {request.method}", allow=allow)
+    async def _server_metadata(self) -> HttpResponse:
+        return json_response(
+            await asyncio.to_thread(server_metadata, shared_memory=self._has_shared_memory)
+        )
 
 
 def _read(request: HttpRequest, answer: Callable[[], Answer]) -> Answer:
     require(request, "GET")
     return answer()
-
-
-def _encoded(query: InferenceRequest, served: ServedRelease, outputs: list[Tensor]) -> HttpResponse:
-    answer = v2_codec.encode_answer(
-        query,
-        outputs,
-        model_name=served.release.family,
-        model_version=served.release.version,
-    )
-    if answer.header_length is None:
-        return HttpResponse(parts=answer.parts)
-    return HttpResponse(
-        parts=answer.parts,
-        content_type=BINARY,
-        extra_headers=f"Inference-Header-Content-Length: {answer.header_length}\r\n",
-    )
-
-
-def _metadata(spec: TensorSpec) -> TensorMetadata:
-    return TensorMetadata(name=spec.name, datatype=spec.datatype.value, shape=spec.shape)
-
-
-async def _server_metadata() -> HttpResponse:
-    version = await asyncio.get_running_loop().run_in_executor(None, _installed_version)
-    return json_response(ServerMetadata(name="skerry", version=version, extensions=_EXTENSIONS))
-
-
-@functools.cache
-def _installed_version() -> str:
-    import importlib.metadata  # noqa: PLC0415 (15 ms that only this question is worth)
-
-    return importlib.metadata.version("skerry")

@@ -21,9 +21,11 @@ class TelemetryServer:
         return sum(model.requests for window in self.windows for model in window.models)
 
     def receives(self, message: Message) -> None:
-        content = decode(
-            message.payload, TelemetryWindow if message.kind is Kind.TELEMETRY else Event
-        )
+        content: TelemetryWindow | Event
+        if message.kind is Kind.TELEMETRY:
+            content = decode(message.payload, TelemetryWindow)
+        else:
+            content = decode(message.payload, Event)
         numbers = set(range(content.covers_from, content.sequence + 1))
         covered = self.covered.setdefault(content.stream, set())
         if numbers & covered and not numbers <= covered:

@@ -4,6 +4,7 @@ One interpreter serves one thread: whoever wants more calls at once loads the fi
 tensors travel raw, as INT8 or UINT8, so an answer is bit-equal to the bare interpreter's.
 """
 
+import ctypes
 import importlib
 import threading
 from collections.abc import Callable, Sequence
@@ -230,6 +231,7 @@ def try_delegate(library: Path, options: dict[str, str], model: Path | None) -> 
         ValueError, RuntimeError, OSError: it does not work. It may also crash the process.
     """
     litert = _library()
+    ctypes.CDLL(str(library))  # says why a file is no library, which LiteRT does not
     delegate = litert.load_delegate(str(library), options)
     if model is not None:
         interpreter = litert.Interpreter(model_path=str(model), experimental_delegates=[delegate])

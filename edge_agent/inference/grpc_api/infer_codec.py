@@ -17,7 +17,7 @@ from edge_agent.inference.grpc_api.wire.open_inference_pb2 import (
     ModelInferResponse,
 )
 from edge_agent.inference.tensors import Data, Tensor
-from edge_agent.inference.v2_codec import InferenceRequest
+from edge_agent.inference.v2_codec import InferenceRequest, Slice
 from fleet_protocol.manifest import Datatype
 
 _RAW_OUTPUT_TAG = b"\x32"
@@ -32,8 +32,15 @@ _FINAL = ModelInferResponse(
 _SHARED_MEMORY = "shared_memory_region"
 
 
-def decode_request(message: ModelInferRequest) -> InferenceRequest:
+def decode_request(
+    message: ModelInferRequest, *, time_left_s: float | None = None, shared_memory: bool = False
+) -> InferenceRequest:
     """Read a request.
+
+    Args:
+        message: as it arrived.
+        time_left_s: until the caller gives up, None if it waits for ever.
+        shared_memory: whether tensors may lie in shared memory.
 
     Raises:
         RequestError: it is not one that could be run; the message says where and why.
@@ -41,6 +48,8 @@ def decode_request(message: ModelInferRequest) -> InferenceRequest:
     inputs, segments = _inputs(message)
     parameters = _values(message.parameters)
     parameters.setdefault("binary_data_output", True)
+    if time_left_s is not None:
+        _shorten(parameters, time_left_s)
     entries = {
         "id": message.id,
         "parameters": parameters,
@@ -54,7 +63,7 @@ def decode_request(message: ModelInferRequest) -> InferenceRequest:
         request = msgspec.convert(entries, v2_messages.Request)
     except msgspec.ValidationError as error:
         raise RequestError(f"not an inference request: {error}") from error
-    return v2_codec.read_message(request, segments)
+    return v2_codec.read_message(request, segments, shared_memory=shared_memory)
 
 
 def encode_answer(
@@ -71,11 +80,12 @@ def encode_answer(
         output = message.outputs.add(
             name=tensor.name, datatype=tensor.datatype.value, shape=tensor.shape
         )
+        place = request.shared_outputs.get(tensor.name)
         # Clients find an output's raw contents by its place, so each output has an entry.
-        if binary:
-            raw.append(tensor.data)
-        else:
-            raw.append(b"")
+        raw.append(tensor.data if binary and place is None else b"")
+        if place is not None:
+            _note_place(output, place, len(tensor.data))
+        elif not binary:
             output.contents.CopyFrom(typed_contents.of_tensor(tensor))
     parts: list[Data] = [message.SerializeToString()]
     if any(raw):
@@ -136,6 +146,14 @@ def _inputs(message: ModelInferRequest) -> tuple[list[dict[str, object]], list[D
     return entries, segments
 
 
+def _note_place(output: ModelInferResponse.InferOutputTensor, place: Slice, byte_size: int) -> None:
+    parameters = output.parameters
+    parameters["shared_memory_region"].string_param = place.region
+    parameters["shared_memory_byte_size"].int64_param = byte_size
+    if place.offset:
+        parameters["shared_memory_offset"].int64_param = place.offset
+
+
 def _datatype(given: ModelInferRequest.InferInputTensor) -> Datatype:
     try:
         return Datatype(given.datatype)
@@ -144,6 +162,14 @@ def _datatype(given: ModelInferRequest.InferInputTensor) -> Datatype:
             f"input {given.name!r} has datatype {given.datatype[:40]!r}; known are "
             f"{', '.join(Datatype)}"
         ) from None
+
+
+def _shorten(parameters: dict[str, object], time_left_s: float) -> None:
+    """Let the request's timeout end no later than its caller's patience."""
+    left_us = max(1, int(time_left_s * 1e6))
+    given_us = parameters.get("timeout", 0)
+    if isinstance(given_us, int) and (given_us == 0 or given_us > left_us):
+        parameters["timeout"] = left_us
 
 
 def _values(parameters: Mapping[str, InferParameter]) -> dict[str, object]:

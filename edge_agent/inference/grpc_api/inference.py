@@ -1,8 +1,11 @@
-"""One inference call over gRPC: as `v2_routes` has it over HTTP."""
+"""Inference calls over gRPC: from the bytes of a message to the bytes of its answer."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.errors import AsleepError
+from edge_agent.inference.execution import Execution
 from edge_agent.inference.grpc_api import infer_codec
 from edge_agent.inference.grpc_api.calls import parsed
 from edge_agent.inference.grpc_api.statuses import status_of
@@ -11,32 +14,42 @@ from edge_agent.inference.grpc_api.wire.open_inference_pb2 import (
     ModelInferResponse,
     ModelStreamInferResponse,
 )
-from edge_agent.inference.inference_call import Call
+from edge_agent.inference.served_release import ServedRelease
+from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.tensors import Tensor
 from edge_agent.inference.v2_codec import InferenceRequest
+from edge_agent.runtime_api import ActiveRelease
 
 
 class Inference:
     """Answers inference requests on the active releases."""
 
-    def __init__(self, plane: DataPlane, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, plane: DataPlane, *, regions: Regions | None, clock: Callable[[], float]
+    ) -> None:
         """Work on a data plane.
 
         Args:
             plane: holds the models.
+            regions: of shared memory; None where it is not enabled.
             clock: the one that times the plane's calls.
         """
         self._plane = plane
+        self._execution = Execution(plane, regions=regions)
         self._clock = clock
 
-    def answer(self, payload: bytes) -> bytes | Awaitable[bytes]:
+    def answer(self, payload: bytes, time_left_s: float | None) -> bytes | Awaitable[bytes]:
         """Answer a ``ModelInferRequest``, at once or later.
+
+        Args:
+            payload: the message.
+            time_left_s: until the caller gives up, None if it waits for ever.
 
         Raises:
             AgentError: what is wrong with it, or what the data plane raises.
         """
         started = self._clock()
-        return self._answer(parsed(ModelInferRequest, payload), started)
+        return self._answer(parsed(ModelInferRequest, payload), started, time_left_s)
 
     def answer_in_stream(self, payload: bytes) -> bytes | Awaitable[bytes]:
         """Answer as part of a stream, where errors are answers too."""
@@ -44,31 +57,50 @@ class Inference:
         message = ModelInferRequest()
         try:
             message = parsed(ModelInferRequest, payload)
-            answer = self._answer(message, started)
+            answer = self._answer(message, started, None)
         except Exception as error:  # noqa: BLE001 (every request is answered; the unknown is logged)
             return _failure(message, error)
         if isinstance(answer, bytes):
             return infer_codec.stream_answer(answer)
         return _later(message, answer)
 
-    def _answer(self, message: ModelInferRequest, started: float) -> bytes | Awaitable[bytes]:
+    def _answer(
+        self, message: ModelInferRequest, started: float, time_left_s: float | None
+    ) -> bytes | Awaitable[bytes]:
+        try:
+            served = self._plane.active(message.model_name, message.model_version or None)
+        except AsleepError:
+            return self._answer_awake(message, started, time_left_s)
+        return self._run(served, message, started, time_left_s)
+
+    async def _answer_awake(
+        self, message: ModelInferRequest, started: float, time_left_s: float | None
+    ) -> bytes:
+        await self._plane.awake(message.model_name)
         served = self._plane.active(message.model_name, message.model_version or None)
-        call = self._plane.begin(served, started=started, counted=True)
-        with call:
-            query = infer_codec.decode_request(message)
-            feed = call.feed(query)
-            if call.runs_inline(feed):
-                return _encoded(query, call, call.run(feed))
-            call.defer()
-        return self._run_in_turn(call, query, feed)
+        answer = self._run(served, message, started, time_left_s)
+        return answer if isinstance(answer, bytes) else await answer
 
-    async def _run_in_turn(self, call: Call, query: InferenceRequest, feed: list[Tensor]) -> bytes:
-        with call:
-            return _encoded(query, call, await self._plane.run_in_thread(call, feed))
+    def _run(
+        self,
+        served: ServedRelease,
+        message: ModelInferRequest,
+        started: float,
+        time_left_s: float | None,
+    ) -> bytes | Awaitable[bytes]:
+        return self._execution.answer(
+            self._plane.begin(served, started=started, counted=True),
+            partial(
+                infer_codec.decode_request,
+                message,
+                time_left_s=time_left_s,
+                shared_memory=self._execution.shared_memory,
+            ),
+            _encoded,
+        )
 
 
-def _encoded(query: InferenceRequest, call: Call, outputs: list[Tensor]) -> bytes:
-    release = call.release.release
+def _encoded(query: InferenceRequest, release: ActiveRelease, outputs: Sequence[Tensor]) -> bytes:
     return infer_codec.encode_answer(
         query, outputs, model_name=release.family, model_version=release.version
     )

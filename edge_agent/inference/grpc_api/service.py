@@ -8,8 +8,11 @@ from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.grpc_api.calls import Context, Method, answering, refuse
 from edge_agent.inference.grpc_api.descriptions import Descriptions
 from edge_agent.inference.grpc_api.inference import Inference
+from edge_agent.inference.grpc_api.repository import Repository
+from edge_agent.inference.grpc_api.shared_regions import SharedRegions
 from edge_agent.inference.grpc_api.stream import InferStream
 from edge_agent.inference.grpc_api.wire import open_inference_pb2 as wire
+from edge_agent.inference.shared_memory import Regions
 
 NAME = "inference.GRPCInferenceService"
 
@@ -17,33 +20,75 @@ NAME = "inference.GRPCInferenceService"
 class Service:
     """Answers calls of applications: the active releases, nothing that changes what is served."""
 
-    def __init__(self, plane: DataPlane, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        *,
+        regions: Regions | None,
+        max_request_bytes: int,
+        clock: Callable[[], float],
+    ) -> None:
         """Work on a data plane.
 
         Args:
             plane: holds the models.
+            regions: of shared memory; None where it is not enabled.
+            max_request_bytes: what a request may have.
             clock: the one that times the plane's calls.
         """
-        self._inference = Inference(plane, clock=clock)
-        self._descriptions = Descriptions(plane)
+        self._inference = Inference(plane, regions=regions, clock=clock)
+        self._descriptions = Descriptions(
+            plane, max_request_bytes=max_request_bytes, shared_memory=regions is not None
+        )
+        self._repository = Repository(plane)
+        self._regions = SharedRegions(regions)
         self._streams: set[InferStream] = set()
         self._stopping = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return the methods as gRPC wants them, from bytes to bytes."""
-        descriptions = self._descriptions
-        unary: dict[str, Method] = {
+        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            name: grpc.unary_unary_rpc_method_handler(method)
+            for name, method in self._unary().items()
+        }
+        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream_infer)
+        return grpc.method_handlers_generic_handler(NAME, methods)
+
+    def _unary(self) -> dict[str, Method]:
+        descriptions, repository, regions = self._descriptions, self._repository, self._regions
+        return {
             "ModelInfer": self._infer,
             "ServerLive": answering(wire.ServerLiveRequest, descriptions.live),
             "ServerReady": answering(wire.ServerReadyRequest, descriptions.ready),
             "ModelReady": answering(wire.ModelReadyRequest, descriptions.model_ready),
+            "ServerMetadata": answering(wire.ServerMetadataRequest, descriptions.server),
             "ModelMetadata": answering(wire.ModelMetadataRequest, descriptions.model),
+            "ModelConfig": answering(wire.ModelConfigRequest, descriptions.configuration),
+            "ModelStatistics": answering(wire.ModelStatisticsRequest, descriptions.statistics),
+            "RepositoryIndex": answering(wire.RepositoryIndexRequest, repository.index),
+            "RepositoryModelLoad": answering(wire.RepositoryModelLoadRequest, repository.load),
+            "RepositoryModelUnload": answering(
+                wire.RepositoryModelUnloadRequest, repository.unload
+            ),
+            "SystemSharedMemoryStatus": answering(
+                wire.SystemSharedMemoryStatusRequest, regions.status
+            ),
+            "SystemSharedMemoryRegister": answering(
+                wire.SystemSharedMemoryRegisterRequest, regions.register
+            ),
+            "SystemSharedMemoryUnregister": answering(
+                wire.SystemSharedMemoryUnregisterRequest, regions.unregister
+            ),
+            "CudaSharedMemoryStatus": answering(
+                wire.CudaSharedMemoryStatusRequest, regions.cuda_status
+            ),
+            "CudaSharedMemoryRegister": answering(
+                wire.CudaSharedMemoryRegisterRequest, regions.cuda_register
+            ),
+            "CudaSharedMemoryUnregister": answering(
+                wire.CudaSharedMemoryUnregisterRequest, regions.cuda_unregister
+            ),
         }
-        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            name: grpc.unary_unary_rpc_method_handler(method) for name, method in unary.items()
-        }
-        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream_infer)
-        return grpc.method_handlers_generic_handler(NAME, methods)
 
     def end_streams(self) -> None:
         """End the streams as soon as what is in work on them is answered; begin none."""
@@ -53,7 +98,7 @@ class Service:
 
     async def _infer(self, payload: bytes, context: Context) -> bytes:
         try:
-            answer = self._inference.answer(payload)
+            answer = self._inference.answer(payload, context.time_remaining())
             return answer if isinstance(answer, bytes) else await answer
         except Exception as error:  # noqa: BLE001 (every call is answered; the unknown is logged)
             await refuse(context, error)

@@ -6,9 +6,11 @@ from typing import NamedTuple
 from grpc import StatusCode
 
 from edge_agent.inference.errors import (
+    AsleepError,
     BackendError,
     ConflictError,
     DeadlineError,
+    InferenceError,
     LoadError,
     RefusedError,
     RequestError,
@@ -18,12 +20,27 @@ from edge_agent.inference.errors import (
 
 logger = logging.getLogger(__name__)
 
+_MAX_MESSAGE = 2000
+"""Messages travel in trailers, of which clients take 8 KiB."""
+
+
+class ForbiddenError(InferenceError):
+    """Applications may not do that."""
+
+
+class NotOfferedError(InferenceError):
+    """The protocol has it, this runtime has not."""
+
+
 _CODES: dict[type[Exception], StatusCode] = {
     RequestError: StatusCode.INVALID_ARGUMENT,
     UnknownModelError: StatusCode.NOT_FOUND,
+    ForbiddenError: StatusCode.PERMISSION_DENIED,
+    NotOfferedError: StatusCode.UNIMPLEMENTED,
     ConflictError: StatusCode.FAILED_PRECONDITION,
     LoadError: StatusCode.FAILED_PRECONDITION,
     UnavailableError: StatusCode.UNAVAILABLE,
+    AsleepError: StatusCode.UNAVAILABLE,
     RefusedError: StatusCode.RESOURCE_EXHAUSTED,
     DeadlineError: StatusCode.DEADLINE_EXCEEDED,
 }
@@ -41,7 +58,7 @@ def status_of(error: Exception) -> Status:
     for kind in type(error).__mro__:
         code = _CODES.get(kind)
         if code is not None:
-            return Status(code, str(error))
+            return Status(code, str(error)[:_MAX_MESSAGE])
     if isinstance(error, BackendError):
         logger.error("inference_failed", extra={"reason": str(error)})
         return Status(

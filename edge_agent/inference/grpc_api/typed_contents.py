@@ -8,6 +8,7 @@ from edge_agent.inference.errors import RequestError
 from edge_agent.inference.grpc_api.wire.open_inference_pb2 import InferTensorContents
 from edge_agent.inference.json_data import MAX_VALUES
 from edge_agent.inference.tensors import Tensor, described
+from fleet_protocol import bytes_tensor
 from fleet_protocol.manifest import Datatype
 
 _D = Datatype
@@ -23,8 +24,9 @@ _FIELDS: dict[Datatype, tuple[str, str]] = {
     _D.UINT64: ("uint64_contents", "Q"),
     _D.FP32: ("fp32_contents", "f"),
     _D.FP64: ("fp64_contents", "d"),
+    _D.BYTES: ("bytes_contents", ""),
 }
-"""Of each datatype its field, and its code in `struct`."""
+"""Of each datatype its field, and its code in `struct`, which BYTES has not."""
 
 
 def to_bytes(
@@ -42,7 +44,7 @@ def to_bytes(
         raise RequestError(
             f"input {name!r} is {datatype}: its values go into {field}, not {', '.join(filled)}"
         )
-    values: Sequence[float] = getattr(contents, field)
+    values = getattr(contents, field)
     count = math.prod(shape)
     if len(values) != count:
         raise RequestError(
@@ -50,6 +52,8 @@ def to_bytes(
             f"takes {count}"
         )
     _check_count(count, f"input {name!r}")
+    if datatype is Datatype.BYTES:
+        return bytes_tensor.pack(values)
     try:
         return struct.pack(f"<{count}{code}", *values)
     except struct.error:
@@ -69,7 +73,12 @@ def of_tensor(tensor: Tensor) -> InferTensorContents:
     count = math.prod(tensor.shape)
     _check_count(count, what)
     contents = InferTensorContents()
-    getattr(contents, field).extend(struct.unpack(f"<{count}{code}", tensor.data))
+    values = (
+        bytes_tensor.unpack(tensor.data, count)
+        if tensor.datatype is Datatype.BYTES
+        else struct.unpack(f"<{count}{code}", tensor.data)
+    )
+    getattr(contents, field).extend(values)
     return contents
 
 

@@ -1,13 +1,23 @@
 """The V2 protocol against the running process, over the Unix socket and TCP."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from edge_agent.inference.tensors import Tensor
 from tests.integration.runtime.raw_client import RawClient
-from tests.integration.runtime.reference_calls import INFER, batch, golden, infer, logits
+from tests.integration.runtime.reference_calls import (
+    BINARY_OUTPUT,
+    INFER,
+    batch,
+    golden,
+    infer,
+    logits,
+)
 from tests.integration.runtime.running_runtime import RunningRuntime
 from tests.unit.edge_agent.inference import v2_request
 
@@ -64,7 +74,15 @@ def test_the_version_may_be_named(client: RawClient) -> None:
 def test_metadata(client: RawClient) -> None:
     server = client.call("GET", "/v2").json
     assert server["name"] == "skerry"
-    assert server["extensions"] == ["binary_tensor_data"]
+    assert server["extensions"] == [
+        "binary_tensor_data",
+        "classification",
+        "model_configuration",
+        "model_repository",
+        "parameters",
+        "schedule_policy",
+        "statistics",
+    ]
     model = {
         "name": "fashion_mnist",
         "versions": ["1.0.0"],
@@ -108,7 +126,20 @@ _IMAGE = {"name": "image", "shape": [1, 1, 28, 28], "datatype": "FP32", "data": 
         ("GET", INFER, b"", 405, "takes POST, not GET"),
         ("DELETE", "/v2", b"", 405, "takes GET, HEAD, not DELETE"),
         ("GET", "/admin/status", b"", 404, "no such path"),
-        ("POST", "/v2/repository/models/fashion_mnist/unload", b"", 404, "no such path"),
+        ("POST", "/v2/repository/models/fashion_mnist/load", b"", 400, "cannot load models"),
+        ("POST", "/v2/repository/models/fashion_mnist/unload", b"", 400, "cannot unload models"),
+        ("POST", "/v2/repository/models/fashion_mnist/burn", b"", 404, "no such path"),
+        ("POST", "/v2/repository/index", b"[]", 400, "Expected `object`, got `array`"),
+        ("GET", "/v2/repository/index", b"", 405, "takes POST, not GET"),
+        ("POST", "/v2/models/fashion_mnist/config", b"", 405, "takes GET, HEAD, not POST"),
+        ("GET", "/v2/models/other/config", b"", 404, "no model 'other'"),
+        ("GET", "/v2/models/other/stats", b"", 404, "no model 'other'"),
+        ("POST", "/v2/systemsharedmemory/region/r/register", b"{}", 501, "not enabled here"),
+        ("GET", "/v2/systemsharedmemory/region/r/status", b"", 404, "no shared memory region 'r'"),
+        ("GET", "/v2/systemsharedmemory/unregister", b"", 405, "takes POST"),
+        ("POST", "/v2/systemsharedmemory/register", b"{}", 404, "no such path"),
+        ("POST", "/v2/cudasharedmemory/region/r/register", b"{}", 501, "CUDA devices"),
+        ("GET", "/v2/cudasharedmemory/region/r/status", b"", 404, "no shared memory region 'r'"),
         ("POST", INFER, b"", 400, "no JSON"),
         ("POST", INFER, b"{", 400, "not an inference request"),
         ("POST", INFER, json.dumps({"inputs": [_IMAGE, _IMAGE]}).encode(), 400, "given twice"),
@@ -168,10 +199,89 @@ def test_not_a_number_travels_as_binary_data_only(client: RawClient) -> None:
     assert "ask for it as binary data" in response.error
 
 
-def test_compressed_bodies_are_refused_not_misread(client: RawClient) -> None:
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("br", b"abc", 415, "Content-Encoding 'br' is not understood here; known are gzip, def"),
+        ("gzip, gzip", b"abc", 415, "is not understood here"),
+        ("gzip", b"abc", 400, "the body is not gzip"),
+        ("gzip", gzip.compress(b"{}")[:-1], 400, "cut short"),
+        ("gzip", gzip.compress(b"{}") + b"more", 400, "4 bytes follow the compressed body"),
+        ("deflate", gzip.compress(b"{}"), 400, "the body is not deflate"),
+        ("deflate", zlib.compress(b"{}"), 400, "not an inference request"),
+        ("GZIP", gzip.compress(b"{}"), 400, "not an inference request"),
+        ("identity", b"{}", 400, "not an inference request"),
+        ("gzip", gzip.compress(bytes(1_000_001)), 413, "larger than 1000000 bytes once it is"),
+        ("gzip", gzip.compress(bytes(10**8)), 413, "larger than 1000000 bytes once it is"),
+    ],
+)
+def test_compressed_bodies_that_are_none_are_refused(
+    client: RawClient, runtime: RunningRuntime, case: tuple[str, bytes, int, str]
+) -> None:
+    encoding, body, status, complaint = case
     client.socket.sendall(
-        f"POST {INFER} HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc".encode()
+        f"POST {INFER} HTTP/1.1\r\nContent-Encoding: {encoding}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
     )
     response = client.receive()
-    assert response.status == 400
-    assert "Content-Encoding 'gzip' is not understood" in response.error
+    assert (response.status, complaint in response.error) == (status, True), response.error
+    assert client.call("GET", "/v2/health/live").status == 200
+    assert "traceback" not in runtime.log_text()
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        ("gzip", "gzip"),
+        ("deflate", "deflate"),
+        ("deflate, gzip;q=0.5", "deflate"),
+        ("br, zstd", None),
+        ("gzip;q=0", None),
+        ("gzip;q=nonsense", None),
+        ("identity, gzip;q=0.1", None),
+        ("*", None),
+    ],
+)
+def test_large_answers_are_compressed_where_the_caller_accepts_it(
+    client: RawClient, accepted: str, encoding: str | None
+) -> None:
+    body, length = v2_request.encode([batch(100)], binary=[True], fields=BINARY_OUTPUT)
+    client.socket.sendall(
+        f"POST {INFER} HTTP/1.1\r\nAccept-Encoding: {accepted}\r\n"
+        f"Inference-Header-Content-Length: {length}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    response = client.receive()
+    assert response.headers.get("content-encoding") == encoding
+    plain = response.body
+    if encoding is not None:
+        plain = gzip.decompress(plain) if encoding == "gzip" else zlib.decompress(plain)
+    split = int(response.headers["inference-header-content-length"])
+    _, outputs = v2_request.decode(plain, split)
+    assert len(outputs["logits"]) == 4 * 10 * 100
+
+
+def test_a_raw_body_is_the_only_input(client: RawClient) -> None:
+    image, expected = golden("fp32")[0]
+    response = client.call("POST", INFER, bytes(image.data), header_length=0)
+    assert logits(response) == pytest.approx(expected, abs=1e-3)
+    two = client.call("POST", INFER, bytes(image.data) * 2, header_length=0)
+    assert len(logits(two)) == 20
+    wrong = client.call("POST", INFER, bytes(image.data)[1:], header_length=0)
+    assert (wrong.status, "send an inference request object" in wrong.error) == (400, True)
+
+
+def test_the_highest_classes_instead_of_values(client: RawClient) -> None:
+    image, expected = golden("fp32")[0]
+    best = sorted(range(10), key=lambda index: -expected[index])[:3]
+    fields = {"outputs": [{"name": "logits", "parameters": {"classification": 3}}]}
+    body, length = v2_request.encode([image], binary=[True], fields=fields)
+    answer: Any = client.call("POST", INFER, body, header_length=length).json
+    (output,) = answer["outputs"]
+    assert (output["datatype"], output["shape"]) == ("BYTES", [1, 3])
+    for index, element in zip(best, output["data"], strict=True):
+        value, found, label = element.split(":")
+        assert (int(found), label) == (index, f"class-{index}")
+        assert float(value) == pytest.approx(expected[index], abs=1e-3)

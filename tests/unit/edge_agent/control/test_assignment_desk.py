@@ -79,4 +79,3 @@ async def test_a_rotated_director_root_is_found_in_the_state_directory(
     (folder / "2.root.json").write_bytes(b"two")
     (folder / "4.root.json").write_bytes(b"four")
     assert director_chain(folder) == [b"two"]
-

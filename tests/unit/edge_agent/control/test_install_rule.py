@@ -79,9 +79,7 @@ def test_5_a_variant_that_the_repository_describes_otherwise_is_refused(
     length: int | None, sha256: str | None
 ) -> None:
     variant = MANIFEST.variants[0]
-    install_rule.check_variant(
-        variant, path="p", length=variant.length, sha256=variant.sha256
-    )
+    install_rule.check_variant(variant, path="p", length=variant.length, sha256=variant.sha256)
     with pytest.raises(InstallRefusedError, match="disagree"):
         install_rule.check_variant(
             variant, path="p", length=length or variant.length, sha256=sha256 or variant.sha256

@@ -102,7 +102,7 @@ def assignment(*versions: str) -> Assignment:
         device_id="d",
         version=7,
         expires_ms=1,
-        releases={F: wanted(version) for version in versions},
+        releases={release.family: release for release in map(wanted, versions)},
     )
 
 
@@ -119,8 +119,8 @@ SETTLED_ON_1 = replace(
 WANTS_2 = replace(SETTLED_ON_1, assignment=assignment("2.0.0"))
 
 
-def under_way(state: S, **changes: object) -> Situation:
-    return replace(WANTS_2, records={F: record(state, **changes)})
+def under_way(state: S, version: str = "2.0.0", **changes: object) -> Situation:
+    return replace(WANTS_2, records={F: record(state, version, **changes)})
 
 
 RESTARTED = "the runtime restarted during the probation"
@@ -228,9 +228,7 @@ TABLE: dict[str, tuple[Situation, list[Action]]] = {
     ),
     "probation, the runtime is away": (replace(under_way(S.PROBATION), runtime=None), []),
     "probation, the runtime restarted": (
-        replace(
-            under_way(S.PROBATION), runtime=runtime("1.0.0", serving="1.0.0", epoch="e2")
-        ),
+        replace(under_way(S.PROBATION), runtime=runtime("1.0.0", serving="1.0.0", epoch="e2")),
         [GiveUp(F, RESTARTED, retry=True)],
     ),
     "third probation, the runtime restarted": (

@@ -61,15 +61,11 @@ REFUSED: dict[str, tuple[Callable[[Director], bytes], str]] = {
     "empty": (lambda _: b"", "not validly signed"),
     "2 another role": (lambda d: d.make_root(2, d.root_key, d.root_key, d.key), "'root'"),
     "3 unsigned": (
-        lambda d: json.dumps(
-            json.loads(d.assign(DEVICE, 1, [ONE])) | {"signatures": []}
-        ).encode(),
+        lambda d: json.dumps(json.loads(d.assign(DEVICE, 1, [ONE])) | {"signatures": []}).encode(),
         "not validly signed",
     ),
     "3 another key": (
-        lambda d: d.assign_targets(
-            DEVICE, 1, ROOM, signer=CryptoSigner.generate_ed25519()
-        ),
+        lambda d: d.assign_targets(DEVICE, 1, ROOM, signer=CryptoSigner.generate_ed25519()),
         "not validly signed",
     ),
     "3 changed": (

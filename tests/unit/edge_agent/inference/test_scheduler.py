@@ -12,6 +12,8 @@ from edge_agent import counters
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.errors import BackendError, DeadlineError, RefusedError
+from edge_agent.inference.execution_policy import ExecutionPolicy
+from edge_agent.inference.memory_budget import MemoryPolicy
 from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.served_release import ServedRelease
@@ -53,7 +55,10 @@ async def make_plane(state: StateDir, backend: GatedBackend) -> AsyncIterator[Ma
                 ),
                 clock=time.perf_counter,
                 workers=workers,
-                limits=lambda _: QueueLimits(**{"instances": workers, **limits}),  # type: ignore[arg-type] # a test's numbers
+                policy=ExecutionPolicy(
+                    limits=lambda _: QueueLimits(**{"instances": workers, **limits}),  # type: ignore[arg-type] # a test's numbers
+                    memory=MemoryPolicy(),
+                ),
             )
         )
         return made[-1]

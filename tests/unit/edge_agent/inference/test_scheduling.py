@@ -122,7 +122,9 @@ NOW = 10.0
         (BATCHING, [ticket(NOW + 2)] * 4, [NOW], ticket(NOW + 5.0), None),
         # Full, even for the most urgent.
         (LIMITS, [ticket()] * 8, [NOW], ticket(level=1), "full"),
-        (replace(LIMITS, max_queue=0), [], [], ticket(), "full"),
+        # Without a queue only what can run at once is taken.
+        (replace(LIMITS, max_queue=0), [], [], ticket(), None),
+        (replace(LIMITS, max_queue=0), [], [NOW], ticket(), "full"),
     ],
 )
 def test_who_may_join(
@@ -278,7 +280,7 @@ def test_every_call_runs_once_expires_or_was_refused(
             if made.refusal(newcomer, now, until) is None:
                 made.join(newcomer)
                 joined.append(newcomer)
-        assert len(made) <= allowed.max_queue
+        assert len(made) <= max(1, allowed.max_queue)
         seen.extend(made.expired(now))
         running = allowed.instances if busy_until > now else 0
         decision = made.decide(now, running)

@@ -1,0 +1,115 @@
+"""An inference call from the request's bytes to the answer's, whatever protocol carries them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from edge_agent.inference.classification import ranked
+from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.errors import RequestError
+from edge_agent.inference.inference_call import Call
+from edge_agent.inference.shared_memory import INLINE_BYTES, Regions, copied_bytes
+from edge_agent.inference.tensors import Tensor
+from edge_agent.inference.v2_codec import InferenceRequest
+from edge_agent.runtime_api import ActiveRelease
+
+_Answer = TypeVar("_Answer")
+Encode = Callable[[InferenceRequest, ActiveRelease, Sequence[Tensor]], _Answer]
+"""Makes the answer of a request from the release that it ran on and the outputs as it wants them.
+
+It may be called in a thread.
+"""
+
+
+class Execution:
+    """Runs calls on the models of a data plane."""
+
+    def __init__(self, plane: DataPlane, *, regions: Regions | None) -> None:
+        """Work on a data plane.
+
+        Args:
+            plane: runs the calls.
+            regions: of shared memory; None where it is not enabled.
+        """
+        self._plane = plane
+        self._regions = regions
+
+    @property
+    def shared_memory(self) -> bool:
+        """Whether tensors may lie in shared memory."""
+        return self._regions is not None
+
+    def answer(
+        self, call: Call, decode: Callable[[], InferenceRequest], encode: Encode[_Answer]
+    ) -> _Answer | Awaitable[_Answer]:
+        """Run a call to its end, at once or later.
+
+        Args:
+            call: which has begun, and ends here.
+            decode: reads the request.
+            encode: see there.
+
+        Raises:
+            AgentError: what is wrong with the request, or went wrong.
+        """
+        with call:
+            query = decode()
+            if query.shared_inputs and self._regions is not None:
+                if copied_bytes(query) > INLINE_BYTES:
+                    call.defer()
+                    return self._from_large_regions(query, call, encode, self._regions)
+                query = self._regions.filled(query)
+            feed = call.feed(query)
+            if call.runs_inline(feed):
+                return self._encoded(query, call, encode, call.run(feed))
+            call.defer()
+        return self._later(query, call, encode, feed)
+
+    async def _from_large_regions(
+        self, query: InferenceRequest, call: Call, encode: Encode[_Answer], regions: Regions
+    ) -> _Answer:
+        with call:
+            query = await asyncio.to_thread(regions.filled, query)
+            feed = call.feed(query)
+            call.defer()
+        return await self._later(query, call, encode, feed)
+
+    async def _later(
+        self, query: InferenceRequest, call: Call, encode: Encode[_Answer], feed: list[Tensor]
+    ) -> _Answer:
+        with call:
+            outputs = await self._plane.run_in_thread(call, feed)
+            if sum(place.byte_size for place in query.shared_outputs.values()) > INLINE_BYTES:
+                return await asyncio.to_thread(self._encoded, query, call, encode, outputs)
+            return self._encoded(query, call, encode, outputs)
+
+    def _encoded(
+        self,
+        query: InferenceRequest,
+        call: Call,
+        encode: Encode[_Answer],
+        outputs: Sequence[Tensor],
+    ) -> _Answer:
+        release = call.release.release
+        if query.classes or query.shared_outputs:
+            outputs = self._finished(query, release, outputs)
+        return encode(query, release, outputs)
+
+    def _finished(
+        self, query: InferenceRequest, release: ActiveRelease, outputs: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return the outputs as the request wants them, after storing those for shared memory."""
+        specs = {spec.name: spec for spec in release.outputs}
+        finished = [
+            ranked(output, specs[output.name], query.classes[output.name])
+            if output.name in query.classes
+            else output
+            for output in outputs
+        ]
+        if query.shared_outputs:
+            if self._regions is None:
+                raise RequestError(
+                    "shared memory is not enabled here (setting runtime.shared_memory)"
+                )
+            self._regions.store(query, finished)
+        return finished

@@ -1,0 +1,79 @@
+"""A small HTTPS server on a free loopback port whose answers a test writes."""
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass(frozen=True)
+class Request:
+    """What arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back.
+
+    Attributes:
+        length: ``Content-Length`` if it shall lie about the body.
+        wait: waited for between headers and body.
+    """
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    length: int | None = None
+    wait: threading.Event | None = None
+
+
+@contextmanager
+def serving(context: ssl.SSLContext, answer: Callable[[Request], Answer]) -> Iterator[str]:
+    """Serve until the block ends; yield the server's URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            request = Request(
+                self.command, self.path, dict(self.headers.items()), self.rfile.read(length)
+            )
+            given = answer(request)
+            self.send_response(given.status)
+            size = len(given.body) if given.length is None else given.length
+            self.send_header("Content-Length", str(size))
+            for name, value in given.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if given.wait is not None:
+                self.wfile.flush()
+                given.wait.wait(30)
+            self.wfile.write(given.body)
+
+        do_GET = do_POST = answer  # noqa: N815 (names of the base class)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (as in the base)
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            pass  # a client that broke off is what some tests are about
+
+    server = Server(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"https://localhost:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

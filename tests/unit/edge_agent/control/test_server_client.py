@@ -1,0 +1,154 @@
+"""HTTPS to the fleet server: token, pinned authority, bounds, breaking off."""
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from edge_agent.control.clock import SystemClock
+from edge_agent.control.server_client import (
+    DeviceTokens,
+    FleetServer,
+    ServerRefusedError,
+    ServerUnreachableError,
+)
+from edge_agent.identity import pinned_tls_context
+from fleet_protocol.claims import ClaimBundle
+from tests.simulators.fleet_authority import Authority, key_pem
+from tests.simulators.https_server import Answer, Request, serving
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def client(url: str, authority: Authority) -> FleetServer:
+    claim = ClaimBundle(
+        device_id="cam-01",
+        token="t",
+        expires_at_ms=0,
+        fleet_ca_pem=authority.pem,
+        release_root="{}",
+        director_root="{}",
+    )
+    return FleetServer(
+        url=url,
+        tls=pinned_tls_context(claim),
+        tokens=DeviceTokens(device_id="cam-01", key=KEY, clock=SystemClock()),
+    )
+
+
+@pytest.fixture
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def serve(
+    tmp_path: Path, authority: Authority
+) -> Callable[[Callable[[Request], Answer]], AbstractContextManager[str]]:
+    return lambda answer: serving(authority.server_context(tmp_path), answer)
+
+
+Serve = Callable[[Callable[[Request], Answer]], AbstractContextManager[str]]
+
+
+def read(server: FleetServer, path: str = "/x", headers: dict[str, str] | None = None) -> bytes:
+    with server.open(path, headers or {}) as body:
+        return b"".join(body.chunks())
+
+
+def test_each_request_carries_a_fresh_token_of_the_device(
+    serve: Serve, authority: Authority
+) -> None:
+    seen: list[Request] = []
+
+    def answer(request: Request) -> Answer:
+        seen.append(request)
+        return Answer(body=b"content")
+
+    with serve(answer) as url:
+        assert read(client(url, authority), "/a b/c", {"Range": "bytes=5-"}) == b"content"
+    assert seen[0].path == "/a%20b/c"
+    assert seen[0].headers["Range"] == "bytes=5-"
+    token = jwt.decode(
+        seen[0].headers["Authorization"].removeprefix("Bearer "),
+        ECKey.import_key(key_pem(KEY)),
+        algorithms=["ES256"],
+    )
+    assert token.claims["sub"] == "cam-01"
+    assert token.claims["aud"] == "skerry-fleet-server"
+    assert token.claims["exp"] - token.claims["iat"] == 120
+
+
+def test_a_redirect_is_not_followed(serve: Serve, authority: Authority) -> None:
+    with (
+        serve(lambda _: Answer(302, headers={"Location": "https://evil.example/"})) as url,
+        pytest.raises(ServerRefusedError) as caught,
+    ):
+        read(client(url, authority))
+    assert caught.value.status == 302
+
+
+@pytest.mark.parametrize("status", [204, 401, 404, 416, 500])
+def test_any_other_status_is_a_refusal(serve: Serve, authority: Authority, status: int) -> None:
+    with (
+        serve(lambda _: Answer(status)) as url,
+        pytest.raises(ServerRefusedError) as caught,
+    ):
+        read(client(url, authority))
+    assert caught.value.status == status
+
+
+def test_a_body_that_is_cut_short_is_noticed(serve: Serve, authority: Authority) -> None:
+    with (
+        serve(lambda _: Answer(body=b"abc", length=100)) as url,
+        pytest.raises(ServerUnreachableError, match="broke off"),
+    ):
+        read(client(url, authority))
+
+
+def test_what_looks_compressed_is_handed_on_as_it_is(serve: Serve, authority: Authority) -> None:
+    """Nothing is decompressed: a bomb stays as small as it is."""
+    with serve(lambda _: Answer(body=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})) as url:
+        assert read(client(url, authority)) == b"\x1f\x8b"
+
+
+def test_a_server_of_another_authority_gets_no_token(serve: Serve) -> None:
+    seen: list[Request] = []
+
+    def answer(request: Request) -> Answer:
+        seen.append(request)
+        return Answer()
+
+    with serve(answer) as url, pytest.raises(ServerUnreachableError):
+        read(client(url, Authority()))
+    assert seen == []
+
+
+def test_an_answer_that_is_being_read_can_be_broken_off(serve: Serve, authority: Authority) -> None:
+    never = threading.Event()
+    with serve(lambda _: Answer(body=b"x", wait=never)) as url:
+        server = client(url, authority)
+        opened = threading.Event()
+        ended: list[BaseException] = []
+
+        def reader() -> None:
+            try:
+                with server.open("/x", {}) as body:
+                    opened.set()
+                    list(body.chunks())
+            except ServerUnreachableError as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=reader)
+        thread.start()
+        assert opened.wait(5)
+        server.abort()
+        thread.join(5)
+        never.set()
+        assert not thread.is_alive()
+        assert len(ended) == 1

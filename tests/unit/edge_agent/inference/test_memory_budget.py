@@ -1,0 +1,260 @@
+"""Memory admission: who fits, who must leave, and what sleeping means for callers."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.inference.backends.catalog import Catalog
+from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.errors import (
+    AsleepError,
+    ConflictError,
+    LoadError,
+    UnavailableError,
+    UnknownModelError,
+)
+from edge_agent.inference.execution_policy import ExecutionPolicy, policy_from
+from edge_agent.inference.memory_budget import Holding, MemoryPolicy, room_for
+from edge_agent.inference.process_memory import default_budget_bytes
+from edge_agent.inference.release_loader import ReleaseLoader
+from edge_agent.inference.scheduling import QueueLimits
+from edge_agent.runtime_api import ActiveRelease
+from edge_agent.settings import ModelSettings, RuntimeSettings
+from edge_agent.state_dir import StateDir
+from tests.unit.edge_agent.inference.gated_backend import GatedBackend, gated_release
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+def holding(family: str, mib: int, used_at: float = 0.0, *, may_leave: bool = False) -> Holding:
+    return Holding(
+        family=family,
+        version="1.0.0",
+        memory_bytes=mib * MIB,
+        used_at=used_at,
+        may_leave=may_leave,
+    )
+
+
+BUSY, RECENT, OLD = (
+    holding("busy", 40, 1.0),
+    holding("recent", 30, 3.0, may_leave=True),
+    holding("old", 20, 2.0, may_leave=True),
+)
+
+
+@pytest.mark.parametrize(
+    ("needed_mib", "held", "leaving"),
+    [
+        (100, [], []),
+        (10, [BUSY, RECENT, OLD], []),
+        (11, [BUSY, RECENT, OLD], [OLD]),
+        (30, [BUSY, RECENT, OLD], [OLD]),
+        (31, [BUSY, RECENT, OLD], [OLD, RECENT]),
+        (60, [BUSY, RECENT, OLD], [OLD, RECENT]),
+    ],
+)
+def test_the_least_recently_used_leave_and_no_more_than_needed(
+    needed_mib: int, held: Sequence[Holding], leaving: Sequence[Holding]
+) -> None:
+    assert room_for("m", needed_mib * MIB, held, budget_bytes=100 * MIB) == leaving
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_figures() -> None:
+    with pytest.raises(LoadError) as refusal:
+        room_for("m 2.0.0", 61 * MIB, [BUSY, RECENT, OLD], budget_bytes=100 * MIB)
+    assert str(refusal.value) == (
+        "m 2.0.0 does not fit into memory: it needs about 61.0 MiB, the budget for all models is "
+        "100.0 MiB (setting runtime.memory_budget_bytes), and 40.0 MiB stay taken by: "
+        "busy 1.0.0 40.0 MiB"
+    )
+    with pytest.raises(LoadError, match="and nothing else is loaded"):
+        room_for("m 2.0.0", 101 * MIB, [], budget_bytes=100 * MIB)
+
+
+holdings = st.lists(
+    st.builds(
+        holding,
+        st.sampled_from("abcdef"),
+        st.integers(0, 50),
+        st.floats(0, 10),
+        may_leave=st.booleans(),
+    ),
+    max_size=6,
+)
+
+
+@given(st.integers(0, 200), holdings)
+def test_what_is_admitted_fits(needed_mib: int, held: list[Holding]) -> None:
+    taken = sum(each.memory_bytes for each in held)
+    try:
+        leaving = room_for("m", needed_mib * MIB, held, budget_bytes=100 * MIB)
+    except LoadError:
+        fixed = sum(each.memory_bytes for each in held if not each.may_leave)
+        assert fixed + needed_mib * MIB > 100 * MIB
+        return
+    assert all(each.may_leave for each in leaving)
+    freed = sum(each.memory_bytes for each in leaving)
+    assert taken - freed + needed_mib * MIB <= 100 * MIB
+
+
+def test_the_default_budget_knows_machine_and_control_group(tmp_path: Path) -> None:
+    proc, cgroup = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (cgroup / "app").mkdir(parents=True)
+    (proc / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    8388608 kB\n")
+    (proc / "self/cgroup").write_text("0::/app\n")
+    assert default_budget_bytes(proc, cgroup) == 6 * GIB
+    (cgroup / "app/memory.max").write_text("max\n")
+    (cgroup / "app/memory.current").write_text(f"{GIB}\n")
+    assert default_budget_bytes(proc, cgroup) == 6 * GIB
+    (cgroup / "app/memory.max").write_text(f"{3 * GIB}\n")
+    assert default_budget_bytes(proc, cgroup) == 1.5 * GIB
+
+
+def test_a_family_has_its_own_settings_and_the_common_ones() -> None:
+    settings = RuntimeSettings(
+        instances=1,
+        max_queue=9,
+        memory_budget_bytes=5 * MIB,
+        response_cache_bytes=MIB,
+        models={"m": ModelSettings(max_batch=8, batch_wait_us=500, instances=0)},
+    )
+    policy = policy_from(settings, workers=4)
+    assert policy.limits(gated_release()) == QueueLimits(
+        max_queue=9, instances=4, max_batch=8, batch_wait_s=0.0005
+    )
+    assert policy.limits(gated_release(family="n")) == QueueLimits(max_queue=9, instances=1)
+    assert policy.memory == MemoryPolicy(budget_bytes=5 * MIB, evict_idle=False)
+    assert policy.cache is not None
+    assert policy_from(RuntimeSettings(), workers=4).cache is None
+
+
+MakePlane = Callable[..., DataPlane]
+
+
+@pytest.fixture
+def backend() -> GatedBackend:
+    return GatedBackend()
+
+
+@pytest.fixture
+async def make_plane(tmp_path: Path, backend: GatedBackend) -> AsyncIterator[MakePlane]:
+    state = StateDir(tmp_path)
+    state.create()
+    state.blob("0" * 64).touch()
+    made: list[DataPlane] = []
+
+    def make(**policy: object) -> DataPlane:
+        memory = replace(MemoryPolicy(budget_bytes=100 * MIB), **policy)  # type: ignore[arg-type] # a test's values
+        made.append(
+            DataPlane(
+                loader=ReleaseLoader(
+                    state=state, epoch="e", catalog=Catalog([backend]), clock=time.perf_counter
+                ),
+                clock=time.perf_counter,
+                workers=1,
+                policy=ExecutionPolicy(limits=lambda _: QueueLimits(), memory=memory),
+            )
+        )
+        return made[-1]
+
+    yield make
+    for plane in made:
+        assert await plane.close(10)
+
+
+def sized(family: str, mib: int, version: str = "1.0.0") -> ActiveRelease:
+    return msgspec.structs.replace(gated_release(version, family=family), memory_bytes=mib * MIB)
+
+
+async def serve(plane: DataPlane, release: ActiveRelease) -> None:
+    await plane.load(release)
+    plane.activate(release.family, release.version)
+
+
+async def test_without_leave_to_evict_a_model_that_does_not_fit_is_refused(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    plane = make_plane()
+    await serve(plane, sized("a", 60))
+    with pytest.raises(LoadError, match=r"needs about 50\.0 MiB.*a 1\.0\.0 60\.0 MiB"):
+        await plane.load(sized("b", 50))
+    assert len(backend.models) == 1
+    assert plane.active("a").release.family == "a"
+    await serve(plane, sized("c", 40))
+    status = await plane.status()
+    assert status.memory_budget_bytes == 100 * MIB
+    assert status.model_memory_bytes == {"a 1.0.0": 60 * MIB, "c 1.0.0": 40 * MIB}
+
+
+async def test_an_idle_model_sleeps_and_its_next_call_wakes_it(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    plane = make_plane(evict_idle=True)
+    await serve(plane, sized("a", 60))
+    await serve(plane, sized("b", 30))
+    plane.begin(plane.active("a"), started=time.perf_counter(), counted=False).__exit__(
+        None, None, None
+    )
+    await serve(plane, sized("c", 40))
+    status = await plane.status()
+    assert status.asleep == ["b"]
+    assert {release.family for release in status.releases if release.active} == {"a", "b", "c"}
+    assert [model.closed for model in backend.models] == [False, True, False]
+    assert plane.ready
+    # Control may go on as if it were there.
+    assert plane.activate("b", "1.0.0").active
+    with pytest.raises(ConflictError, match=r"b 1\.0\.0 is active"):
+        await plane.unload("b", "1.0.0")
+    with pytest.raises(AsleepError) as asleep:
+        plane.active("b")
+    assert asleep.value.retry_after_s == 1.0
+    await asyncio.gather(plane.awake("b"), plane.awake("b"))
+    assert plane.active("b").release.family == "b"
+    assert len(backend.models) == 4
+    assert (await plane.status()).asleep == ["a"]
+    await plane.awake("b")
+    assert await plane.unload_family("a") == 0
+    with pytest.raises(UnknownModelError):
+        plane.active("a")
+
+
+async def test_a_model_in_use_does_not_leave(make_plane: MakePlane) -> None:
+    plane = make_plane(evict_idle=True)
+    await serve(plane, sized("a", 60))
+    with plane.begin(plane.active("a"), started=time.perf_counter(), counted=False):
+        with pytest.raises(LoadError, match=r"a 1\.0\.0"):
+            await plane.load(sized("b", 50))
+        # Nor does the old version for the new one of its family.
+        with pytest.raises(LoadError):
+            await plane.load(sized("a", 60, "2.0.0"))
+    await serve(plane, sized("b", 50))
+    # Now "a" sleeps and "b" is in use: "a" cannot wake, and says why.
+    with (
+        plane.begin(plane.active("b"), started=time.perf_counter(), counted=False),
+        pytest.raises(UnavailableError, match=r"could not be loaded again.*b 1\.0\.0"),
+    ):
+        await plane.awake("a")
+    await plane.awake("a")
+    assert plane.active("a").release.version == "1.0.0"
+
+
+async def test_a_new_version_replaces_a_sleeping_one(make_plane: MakePlane) -> None:
+    plane = make_plane(evict_idle=True)
+    await serve(plane, sized("a", 60))
+    await serve(plane, sized("b", 50))
+    await plane.load(sized("a", 40, "2.0.0"))
+    assert (await plane.status()).asleep == ["a"]
+    assert plane.activate("a", "2.0.0").active
+    assert await plane.unload("a", "1.0.0") == 0
+    assert plane.active("a").release.version == "2.0.0"
+    assert (await plane.status()).asleep == []
