@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 NAME ?=
 
-.PHONY: help demo test check format bench requirements clean
+.PHONY: help demo test soak check format bench requirements clean
 .DEFAULT_GOAL := help
 
 help: ## Show what can be made
@@ -18,6 +18,9 @@ demo: $(VENV)/demo.stamp ## The whole path on this machine (ARGS=--check: unatte
 test: $(VENV)/dev.stamp ## All tests (ARGS="tests/unit -k outbox" for some)
 	@$(BIN)/python scripts/debian_packages.py
 	$(BIN)/pytest $(ARGS)
+
+soak: $(VENV)/dev.stamp ## The runtime under load for ten minutes: its memory must stay flat (SOAK_S=3600 for longer)
+	SOAK_S=$${SOAK_S:-600} $(BIN)/pytest -s tests/soak $(ARGS)
 
 check: $(VENV)/dev.stamp ## Lint, format, types, table of imports
 	$(BIN)/ruff check

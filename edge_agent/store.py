@@ -57,6 +57,12 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             file TEXT PRIMARY KEY,
             counts BLOB NOT NULL)""",
     ),
+    (
+        """CREATE TABLE choices (
+            position INTEGER PRIMARY KEY AUTOINCREMENT,
+            key TEXT NOT NULL UNIQUE,
+            content BLOB NOT NULL)""",
+    ),
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 

@@ -24,6 +24,7 @@ StreamId = Annotated[str, msgspec.Meta(pattern=r"\A[a-z]{1,16}-[0-9a-f]{16}\Z")]
 Sequence = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 UnixMs = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 ShortText = Annotated[str, msgspec.Meta(max_length=200)]
+MAX_CHOICE = 600
 LongText = Annotated[str, msgspec.Meta(max_length=4000)]
 
 
@@ -131,6 +132,8 @@ class RunningModel(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: ShortText
     committed: bool
     """False during probation."""
+    choice: Annotated[str, msgspec.Meta(max_length=MAX_CHOICE)] = ""
+    """Why this variant and accelerator, and not another of the release."""
 
 
 class UpdateStatus(msgspec.Struct, frozen=True, kw_only=True):

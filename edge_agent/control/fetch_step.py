@@ -10,7 +10,9 @@ import asyncio
 import logging
 import sqlite3
 import threading
+from collections.abc import Callable
 
+from edge_agent.control import choices
 from edge_agent.control.clock import TrustedClock
 from edge_agent.control.database import Database
 from edge_agent.control.download import CancelledDownloadError, DownloadError
@@ -18,10 +20,11 @@ from edge_agent.control.install import Installer, Order
 from edge_agent.control.install_rule import DisagreementError, InstallRefusedError
 from edge_agent.control.journal import MAX_ATTEMPTS, Candidate, Journal, UpdateRecord
 from edge_agent.control.ledger import Ledger, StaleRecordError
-from edge_agent.control.observation import Observation, backends_of
+from edge_agent.control.observation import Observation, placements_seen
 from edge_agent.control.pauses import Pauses
 from edge_agent.control.server_client import ServerRefusedError, ServerUnreachableError
 from edge_agent.control.trust import TrustError
+from edge_agent.runtime_api import Placement
 from edge_agent.store import StoreError
 from fleet_protocol.update_states import UpdateState
 
@@ -43,6 +46,7 @@ class FetchStep:
         trusted_clock: TrustedClock,
         observation: Observation,
         pauses: Pauses,
+        fingerprint: Callable[[], str],
     ) -> None:
         self._installer = installer
         self._ledger = ledger
@@ -51,6 +55,7 @@ class FetchStep:
         self._trusted_clock = trusted_clock
         self._observation = observation
         self._pauses = pauses
+        self._fingerprint = fingerprint
 
     async def run(self, record: UpdateRecord, cancelled: threading.Event) -> None:
         """Fetch a record's release; every outcome but a withdrawn order is in the journal."""
@@ -66,12 +71,12 @@ class FetchStep:
             raise
 
     async def _attempt(self, record: UpdateRecord, cancelled: threading.Event) -> None:
-        backends = frozenset(backends_of(self._observation.situation))
-        if not backends:
+        placements = tuple(placements_seen(self._observation.situation))
+        if not any(not found.problem for found in placements):
             await self._not_ready(record, "waiting for the runtime, which knows the backends")
             return
         try:
-            order = await self._order(record, backends, cancelled)
+            order = await self._order(record, placements, cancelled)
             candidate = await asyncio.to_thread(self._installer.fetch, order)
         except DisagreementError as error:
             await self._spoilt(record, str(error))
@@ -85,8 +90,13 @@ class FetchStep:
             await self._verified(record, candidate, order)
 
     async def _order(
-        self, record: UpdateRecord, backends: frozenset[str], cancelled: threading.Event
+        self,
+        record: UpdateRecord,
+        placements: tuple[Placement, ...],
+        cancelled: threading.Event,
     ) -> Order:
+        fingerprint = await asyncio.to_thread(self._fingerprint)
+
         def read(connection: sqlite3.Connection) -> Order:
             committed = self._journal.committed(connection).get(record.family)
             same = committed is not None and committed.release.version == record.version
@@ -96,7 +106,9 @@ class FetchStep:
                 manifest=record.manifest,
                 floor=self._journal.floor(connection, record.family),
                 held=committed.manifest if committed is not None and same else None,
-                backends=backends,
+                placements=placements,
+                hardware=fingerprint,
+                remembered=choices.load(connection),
                 now=self._trusted_clock.now(connection),
                 cancelled=cancelled.is_set,
             )

@@ -4,18 +4,20 @@ Everything here may be repeated: metadata is refreshed, files that are there alr
 their hash.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from edge_agent.control import install_rule
+from edge_agent.control import install_rule, variants
 from edge_agent.control.assignment import ManifestRef
+from edge_agent.control.choices import Choice
 from edge_agent.control.download import BlobStore
 from edge_agent.control.journal import Candidate
 from edge_agent.control.release_repository import Releases, Snapshot
 from edge_agent.control.trust import manifest_ref, sha256_of
-from edge_agent.runtime_api import ActiveRelease
+from edge_agent.control.variants import Fitting, Runnable
+from edge_agent.runtime_api import ActiveRelease, Placement
 from fleet_protocol import manifest as manifests
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.manifest import MAX_MANIFEST_BYTES, Manifest, Variant
@@ -29,7 +31,9 @@ class Order:
     Attributes:
         floor: lowest security counter that the family accepts.
         held: manifest of the committed release, if that has the same version.
-        backends: what the runtime reports.
+        placements: what the runtime can do where.
+        hardware: fingerprint of the device.
+        remembered: choices among variants that were made on this device, by key.
         now: the trusted time.
         cancelled: asked between pieces of a download.
     """
@@ -39,7 +43,9 @@ class Order:
     manifest: ManifestRef
     floor: int
     held: ManifestRef | None
-    backends: frozenset[str]
+    placements: tuple[Placement, ...]
+    hardware: str
+    remembered: Mapping[str, Choice]
     now: datetime
     cancelled: Callable[[], bool]
 
@@ -70,24 +76,22 @@ class Installer:
             order.manifest, None if target is None else manifest_ref(path, target)
         )
         manifest = self._manifest(order)
-        variant, accelerator = install_rule.choose_variant(manifest, backends=order.backends)
-        self._fetch_variant(snapshot, manifest, variant, order)
+        found = variants.fitting(manifest, order.placements)
+        install_rule.check_fitting(manifest, found)
+        key = variants.choice_key(order.hardware, found.runnable)
+        entering, reason = _entering(found, order.remembered.get(key))
+        for variant in {one.variant.name: one.variant for one in entering}.values():
+            self._fetch_variant(snapshot, manifest, variant, order)
+        releases = [variants.release_of(manifest, one, choice=reason) for one in entering]
+        several = len(releases) > 1
         return Candidate(
-            release=ActiveRelease(
-                family=manifest.family,
-                version=manifest.version,
-                variant=variant.name,
-                format=variant.format,
-                accelerator=accelerator,
-                sha256=variant.sha256,
-                inputs=manifest.inputs,
-                outputs=manifest.outputs,
-                memory_bytes=variant.memory_bytes,
-            ),
+            release=releases[0],
             manifest_sha256=order.manifest.sha256,
             security_counter=manifest.security_counter,
             max_error_rate=manifest.acceptance.max_error_rate,
-            memory_bytes=variant.memory_bytes,
+            memory_bytes=releases[0].memory_bytes,
+            contenders=releases if several else [],
+            choice_key=key if several else "",
         )
 
     def _manifest(self, order: Order) -> Manifest:
@@ -118,6 +122,24 @@ class Installer:
         self._blobs.fetch(
             path, length=variant.length, sha256=variant.sha256, cancelled=order.cancelled
         )
+
+
+def _entering(found: Fitting, remembered: Choice | None) -> tuple[list[Runnable], str]:
+    """Return what is still to be chosen from, and what there is to say about the choice."""
+    rest = found.why_not_the_rest()
+    if len(found.runnable) == 1:
+        only = found.runnable[0].label
+        return found.runnable, f"{only} is all that runs here; {rest}" if rest else ""
+    if remembered is not None:
+        for one in found.runnable:
+            place = one.placement
+            if (one.variant.sha256, place.backend, place.accelerator) == (
+                remembered.sha256,
+                remembered.backend,
+                remembered.accelerator,
+            ):
+                return [one], remembered.reason
+    return found.runnable, rest
 
 
 def read_manifest(path: Path) -> Manifest:

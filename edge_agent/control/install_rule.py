@@ -10,16 +10,10 @@
 5. The variant's target in the release repository agrees with the manifest on length and SHA-256.
 """
 
-from collections.abc import Iterable
-
 from edge_agent.control.assignment import ManifestRef
+from edge_agent.control.variants import Fitting
 from edge_agent.errors import AgentError
-from fleet_protocol.manifest import Format, Manifest, Variant
-
-ACCELERATORS = ("cpu",)
-"""What control can place a model on; more come with their backends."""
-
-_FORMATS_OF_BACKENDS = {"onnxruntime": Format.ONNX, "litert": Format.TFLITE}
+from fleet_protocol.manifest import Manifest, Variant
 
 
 class InstallRefusedError(AgentError):
@@ -78,28 +72,17 @@ def check_not_replaced(wanted: ManifestRef, held: ManifestRef | None) -> None:
         )
 
 
-def choose_variant(manifest: Manifest, *, backends: Iterable[str]) -> tuple[Variant, str]:
-    """Return the first variant, in the publisher's order, that fits (4), and its accelerator.
-
-    ``backends`` are the names of those that the runtime reports.
+def check_fitting(manifest: Manifest, found: Fitting) -> None:
+    """Accept a release of which a variant can run here (4).
 
     Raises:
-        InstallRefusedError: none fits.
+        InstallRefusedError: none can; the message has the reason for each.
     """
-    names = sorted(backends)
-    formats = {_FORMATS_OF_BACKENDS[name] for name in names if name in _FORMATS_OF_BACKENDS}
-    for variant in manifest.variants:
-        for accelerator in ACCELERATORS:
-            if variant.format in formats and accelerator in variant.accelerators:
-                return variant, accelerator
-    offered = ", ".join(
-        f"{variant.name} ({variant.format} on {'/'.join(variant.accelerators)})"
-        for variant in manifest.variants
-    )
-    raise InstallRefusedError(
-        f"no variant of {manifest.family} {manifest.version} fits this device: offered are "
-        f"{offered}; it runs {', '.join(names) or 'no backend'} on {'/'.join(ACCELERATORS)}"
-    )
+    if not found.runnable:
+        raise InstallRefusedError(
+            f"no variant of {manifest.family} {manifest.version} fits this device: "
+            f"{found.why_not_the_rest()}"
+        )
 
 
 def check_variant(variant: Variant, *, path: str, length: int, sha256: str) -> None:

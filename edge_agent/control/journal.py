@@ -25,6 +25,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         manifest_sha256: the manifest's blob, which holds golden vectors and limits.
+        contenders: more than one variant could run and it has not been measured yet which is the
+            fastest; ``release`` is then the first of them.
+        choice_key: under which the choice among them is remembered.
     """
 
     release: ActiveRelease
@@ -32,6 +35,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     security_counter: int
     max_error_rate: float
     memory_bytes: int
+    contenders: list[ActiveRelease] = []
+    choice_key: str = ""
 
 
 class UpdateRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +49,8 @@ class UpdateRecord(msgspec.Struct, frozen=True, kw_only=True):
         candidate: from `VERIFIED` on.
         epoch: the runtime's epoch at the switch.
         switched_s: the switch on the monotonic clock, comparable as long as the epoch lives.
+        trying: which contender the runtime of ``epoch`` was loading; -1 for none.
+        excluded: why a contender is out, by its number.
     """
 
     family: Family
@@ -57,6 +64,8 @@ class UpdateRecord(msgspec.Struct, frozen=True, kw_only=True):
     candidate: Candidate | None = None
     epoch: str = ""
     switched_s: float = 0.0
+    trying: int = -1
+    excluded: dict[int, str] = {}
 
     @property
     def settled(self) -> bool:

@@ -54,18 +54,48 @@ class Ledger:
             ),
         )
 
-    async def amend(self, record: UpdateRecord, **changes: object) -> UpdateRecord:
+    async def amend(
+        self,
+        record: UpdateRecord,
+        *,
+        also: Callable[[sqlite3.Connection], None] | None = None,
+        **changes: object,
+    ) -> UpdateRecord:
         """Write other fields of a record whose state stays; no event, nothing if nothing changes.
+
+        Args:
+            record: as the journal has it.
+            also: written in the same transaction.
+            changes: fields with their new values.
 
         Raises:
             StaleRecordError: the journal no longer holds this record.
         """
         amended = msgspec.structs.replace(record, **changes)
-        if amended != record:
-            await self._on_current(
-                record, lambda connection: self._journal.rewrite(connection, amended)
-            )
+
+        def write(connection: sqlite3.Connection) -> None:
+            self._journal.rewrite(connection, amended)
+            if also is not None:
+                also(connection)
+
+        if amended != record or also is not None:
+            await self._on_current(record, write)
         return amended
+
+    async def refreshed(self, record: UpdateRecord) -> UpdateRecord:
+        """Return the journal's record of the same step of the same update.
+
+        Raises:
+            StaleRecordError: the update has gone on to another step, or is another one.
+        """
+        found = (await self._database.transact(self._journal.records)).get(record.family)
+        if found is None or (found.manifest, found.assignment_version, found.state) != (
+            record.manifest,
+            record.assignment_version,
+            record.state,
+        ):
+            raise StaleRecordError(f"the update of {record.family} has moved on")
+        return found
 
     async def commit(self, record: UpdateRecord) -> UpdateRecord:
         """Write the commit of a record's candidate.

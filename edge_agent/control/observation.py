@@ -7,8 +7,15 @@ import msgspec
 
 from edge_agent.control.pulse import Pulse
 from edge_agent.control.reconcile import Situation, is_committed
-from edge_agent.runtime_api import RuntimeStatus
-from fleet_protocol.messages import Capabilities, Reported, RunningModel, UpdateStatus
+from edge_agent.control.variants import placements_of
+from edge_agent.runtime_api import Placement, RuntimeStatus
+from fleet_protocol.messages import (
+    MAX_CHOICE,
+    Capabilities,
+    Reported,
+    RunningModel,
+    UpdateStatus,
+)
 from fleet_protocol.update_states import UpdateState
 
 
@@ -62,6 +69,11 @@ def backends_of(situation: Situation | None) -> Mapping[str, str]:
     return situation.runtime.backends
 
 
+def placements_seen(situation: Situation | None) -> list[Placement]:
+    """Return what the runtime can do where, nothing while it does not answer."""
+    return placements_of(None if situation is None else situation.runtime)
+
+
 def _running(runtime: RuntimeStatus, situation: Situation) -> list[RunningModel]:
     return [
         RunningModel(
@@ -70,6 +82,7 @@ def _running(runtime: RuntimeStatus, situation: Situation) -> list[RunningModel]
             variant=release.variant,
             backend=release.backend,
             accelerator=release.accelerator,
+            choice=release.choice[:MAX_CHOICE],
             committed=(committed := situation.active.get(release.family)) is not None
             and committed.version == release.version,
         )

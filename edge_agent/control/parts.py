@@ -10,10 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from edge_agent import hardware
 from edge_agent.control import facts
 from edge_agent.control.active_set import ActiveSetFile
 from edge_agent.control.assignment_desk import AssignmentDesk, director_chain
+from edge_agent.control.choosing import Choosing
 from edge_agent.control.clock import Clock, TrustedClock
+from edge_agent.control.contest import Contest
 from edge_agent.control.counter_files import CounterFiles
 from edge_agent.control.database import Database
 from edge_agent.control.download import BlobStore
@@ -184,6 +187,7 @@ class Parts:
             trusted_clock=self._trusted_clock,
             observation=self.observation,
             pauses=pauses,
+            fingerprint=lambda: hardware.look().fingerprint(),
         )
 
     def _trial_step(self, ledger: Ledger, pauses: Pauses) -> TrialStep:
@@ -192,6 +196,15 @@ class Parts:
                 runtime=self._outside.runtime,
                 blob=self._state.blob,
                 available_memory=self._outside.machine.available_memory,
+            ),
+            choosing=Choosing(
+                contest=Contest(
+                    runtime=self._outside.runtime,
+                    blob=self._state.blob,
+                    available_memory=self._outside.machine.available_memory,
+                    timer=self._outside.clock.monotonic_s,
+                ),
+                ledger=ledger,
             ),
             counters=self._counters,
             ledger=ledger,

@@ -4,11 +4,16 @@ import logging
 from importlib.metadata import PackageNotFoundError, version
 
 from edge_agent.control.clock import Clock
-from edge_agent.control.install_rule import ACCELERATORS
 from edge_agent.control.link import Link, LinkDownError
 from edge_agent.control.machine import Machine
-from edge_agent.control.observation import Observation, backends_of, reported
+from edge_agent.control.observation import (
+    Observation,
+    backends_of,
+    placements_seen,
+    reported,
+)
 from edge_agent.control.pulse import first_change
+from edge_agent.control.variants import accelerators_of
 from fleet_protocol.messages import encode
 from fleet_protocol.topics import Channel
 
@@ -42,6 +47,7 @@ class Reporter:
         self._interval_s = interval_s
         self._version = agent_version()
         self._backends: dict[str, str] = {}
+        self._accelerators: list[str] = []
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -61,12 +67,13 @@ class Reporter:
             return
         # While the runtime is away, the backends that it had are the best knowledge there is.
         self._backends = dict(backends_of(situation)) or self._backends
+        self._accelerators = accelerators_of(placements_seen(situation)) or self._accelerators
         state = reported(
             situation,
             at_ms=self._clock.now_ms(),
             agent_version=self._version,
             capabilities=self._machine.capabilities(
-                backends=self._backends, accelerators=ACCELERATORS
+                backends=self._backends, accelerators=self._accelerators
             ),
         )
         try:

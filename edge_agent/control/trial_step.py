@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+from edge_agent.control.choosing import Choosing
 from edge_agent.control.clock import Clock
 from edge_agent.control.counter_files import CounterFiles
 from edge_agent.control.golden import GoldenCheckError
@@ -26,6 +27,7 @@ class TrialStep:
         self,
         *,
         trial: Trial,
+        choosing: Choosing,
         counters: CounterFiles,
         ledger: Ledger,
         clock: Clock,
@@ -33,6 +35,7 @@ class TrialStep:
         probation_s: float,
     ) -> None:
         self._trial = trial
+        self._choosing = choosing
         self._counters = counters
         self._ledger = ledger
         self._clock = clock
@@ -48,12 +51,15 @@ class TrialStep:
         else:
             record = await self._ledger.amend(record, attempts=record.attempts + 1)
         try:
+            record = await self._choosing.decided(record)
             epoch = await asyncio.to_thread(self._trial.switch_to, candidate_of(record))
         except (RuntimeUnavailableError, NotEnoughMemoryError) as error:
             self._pauses.failed(record.family)
             logger.warning("trial_interrupted", extra=_fields(record, reason=str(error)))
+            record = await self._ledger.refreshed(record)
             await self._ledger.amend(record, detail=str(error)[:1000])
         except (GoldenCheckError, RuntimeRefusedError, InstallRefusedError) as error:
+            record = await self._ledger.refreshed(record)
             await self.give_up(record, str(error), retry=False, committed=committed)
         else:
             await self._ledger.move(

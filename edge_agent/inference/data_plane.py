@@ -7,13 +7,14 @@ switch is the assignment of a pointer: calls in flight keep the release that the
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from edge_agent.inference.departures import Departures
 from edge_agent.inference.errors import (
     AsleepError,
     ConflictError,
@@ -81,8 +82,7 @@ class DataPlane:
         self._active: dict[str, ServedRelease] = {}
         self._asleep: dict[str, ServedRelease] = {}
         self._waking: dict[str, asyncio.Task[str | None]] = {}
-        self._leaving: set[ServedRelease] = set()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._departures = Departures(self._close_release)
         self.failed: dict[str, str] = {}
         self.traces: Traces | None = None
         """Take a record of each call; None where nobody asked for them."""
@@ -200,7 +200,7 @@ class DataPlane:
     @property
     def resident(self) -> list[ServedRelease]:
         """All releases that take memory, those on their way out among them."""
-        return [*self._held.values(), *self._leaving]
+        return [*self._held.values(), *self._departures.releases]
 
     @property
     def ready(self) -> bool:
@@ -244,9 +244,12 @@ class DataPlane:
                 if len(self._held) >= _MAX_HELD:
                     raise ConflictError(f"{_MAX_HELD} releases are loaded; unload some first")
                 await self._make_room(release)
-                served = await self._in_loading_thread(partial(self._loader.load, release))
+                limits = self._policy.limits(release)
+                served = await self._in_loading_thread(
+                    partial(self._loader.load, release, instances=limits.wanted_instances)
+                )
                 served.open(
-                    limits=self._policy.limits(release),
+                    limits=limits,
                     workers=self._workers,
                     clock=self._clock,
                     cache=self._policy.cache,
@@ -298,7 +301,7 @@ class DataPlane:
                 f"{family} {version} is active; activate another version first, or stop "
                 "serving the family"
             )
-        await self._retire([served], timeout_s)
+        await self._departures.gone([self._out_of_reach(served)], timeout_s)
         return 1
 
     async def unload_family(self, family: str, timeout_s: float = DRAIN_TIMEOUT_S) -> int:
@@ -310,8 +313,8 @@ class DataPlane:
         self._active.pop(family, None)
         self._asleep.pop(family, None)
         self.failed.pop(family, None)
-        leaving = self._family(family)
-        await self._retire(leaving, timeout_s)
+        leaving = [self._out_of_reach(served) for served in self._family(family)]
+        await self._departures.gone(leaving, timeout_s)
         return len(leaving)
 
     async def close(self, timeout_s: float) -> bool:
@@ -319,37 +322,24 @@ class DataPlane:
         self.accepting = False
         self._active.clear()
         self._asleep.clear()
-        tasks = [self._start_retiring(served) for served in list(self._held.values())]
-        tasks += self._retiring
-        if tasks and (await asyncio.wait(tasks, timeout=timeout_s))[1]:
+        for waking in self._waking.values():
+            waking.cancel()
+        for served in list(self._held.values()):
+            self._departures.start(self._out_of_reach(served))
+        if not await self._departures.all_gone(timeout_s):
             return False
         self._workers.close()
         self._loading_thread.shutdown()
         return True
 
-    async def _retire(self, leaving: Sequence[ServedRelease], timeout_s: float) -> None:
-        tasks = [self._start_retiring(served) for served in leaving]
-        if tasks and (await asyncio.wait(tasks, timeout=timeout_s))[1]:
-            calls = sum(served.in_flight for served in leaving)
-            raise UnavailableError(
-                f"after {timeout_s:g} s {calls} calls still run on "
-                f"{', '.join(served.name for served in leaving)}: in memory until they end"
-            )
-
-    def _start_retiring(self, served: ServedRelease) -> asyncio.Task[None]:
-        # Out of reach first, so that no new call can begin on it.
+    def _out_of_reach(self, served: ServedRelease) -> ServedRelease:
+        """Make sure that no new call can begin on a release."""
         self._held.pop((served.release.family, served.release.version), None)
-        self._leaving.add(served)
-        task = asyncio.get_running_loop().create_task(self._let_go(served))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
-        return task
+        return served
 
-    async def _let_go(self, served: ServedRelease) -> None:
-        await served.drained()
+    async def _close_release(self, served: ServedRelease) -> None:
         served.scheduler.close()
         await self._in_loading_thread(served.close)
-        self._leaving.discard(served)
         if self._policy.cache is not None:
             self._policy.cache.forget(served.serial)
         logger.info("release_unloaded", extra=_fields(served))
@@ -368,7 +358,7 @@ class DataPlane:
             served = self._active.pop(holding.family)
             self._asleep[holding.family] = served
             logger.info("release_asleep", extra=_fields(served))
-            await self._start_retiring(served)
+            await self._departures.start(self._out_of_reach(served))
 
     def _holding(self, served: ServedRelease, newcomer: str) -> Holding:
         family = served.release.family

@@ -8,9 +8,9 @@ from edge_agent.inference.classification import ranked
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.errors import RequestError
 from edge_agent.inference.inference_call import Call
-from edge_agent.inference.shared_memory import INLINE_BYTES, Regions, copied_bytes
+from edge_agent.inference.inference_request import InferenceRequest
+from edge_agent.inference.shared_memory import INLINE_BYTES, Regions
 from edge_agent.inference.tensors import Tensor
-from edge_agent.inference.v2_codec import InferenceRequest
 from edge_agent.runtime_api import ActiveRelease
 
 _Answer = TypeVar("_Answer")
@@ -55,7 +55,7 @@ class Execution:
         with call:
             query = decode()
             if query.shared_inputs and self._regions is not None:
-                if copied_bytes(query) > INLINE_BYTES:
+                if query.shared_bytes > INLINE_BYTES:
                     call.defer()
                     return self._from_large_regions(query, call, encode, self._regions)
                 query = self._regions.filled(query)

@@ -59,10 +59,11 @@ def limits_from(
 
     def limits(release: ActiveRelease) -> QueueLimits:
         own = settings.models.get(release.family, _EVERY_FAMILY)
-        instances = _first(own.instances, settings.instances) or workers
+        wanted = min(_first(own.instances, settings.instances), workers)
         return QueueLimits(
             max_queue=_first(own.max_queue, settings.max_queue),
-            instances=min(instances, workers),
+            instances=wanted or workers,
+            wanted_instances=wanted or 1,
             max_batch=_first(own.max_batch, settings.max_batch),
             batch_wait_s=_first(own.batch_wait_us, settings.batch_wait_us) * 1e-6,
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.http_server import ListenError, is_loopback
+from edge_agent.inference.lean_memory import reuse_freed_heap
 from edge_agent.inference.shared_memory import Regions
 from edge_agent.settings import RuntimeSettings
 
@@ -73,6 +74,7 @@ class GrpcListeners:
                 },
             )
             return
+        reuse_freed_heap()
         if settings.grpc_socket:
             await self._serve_socket()
         if settings.grpc_port:
@@ -112,6 +114,7 @@ class GrpcListeners:
                 return
 
     def _server(self, regions: Regions | None) -> "GrpcServer":
+        from edge_agent.inference.grpc_api.callers import CallRates  # noqa: PLC0415
         from edge_agent.inference.grpc_api.server import Bounds, GrpcServer  # noqa: PLC0415
         from edge_agent.inference.grpc_api.service import Service  # noqa: PLC0415
 
@@ -120,6 +123,11 @@ class GrpcListeners:
             service=Service(
                 self._plane,
                 regions=regions,
+                rates=CallRates(
+                    requests_per_s=settings.rate_limit_per_s,
+                    max_connections=settings.max_connections,
+                    clock=self._clock,
+                ),
                 max_request_bytes=settings.max_request_bytes,
                 clock=self._clock,
             ),

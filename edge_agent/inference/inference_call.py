@@ -6,13 +6,13 @@ from types import TracebackType
 
 from edge_agent.inference import batches
 from edge_agent.inference.errors import RefusedError, RequestError
+from edge_agent.inference.inference_request import InferenceRequest
 from edge_agent.inference.response_cache import Key, ResponseCache
 from edge_agent.inference.scheduler import Outputs, Pending
 from edge_agent.inference.scheduling import DEFAULT_PRIORITY
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.statistics import Timeline
 from edge_agent.inference.tracing import TracedCall, Traces
-from edge_agent.inference.v2_codec import InferenceRequest
 from fleet_protocol.messages import ErrorKind
 
 Clock = Callable[[], float]

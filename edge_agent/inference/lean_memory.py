@@ -12,8 +12,12 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 _ARENAS = 2
+_LARGEST_REUSED_BYTES = 2 * 1024 * 1024
+_KEPT_BYTES = 8 * 1024 * 1024
 _MADV_DONTNEED = 4
 _SMALLEST_BYTES = 256 * 1024
 
@@ -27,6 +31,20 @@ def limit_arenas() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
     except (OSError, AttributeError):
         logger.debug("arenas_not_limited")
+
+
+def reuse_freed_heap() -> None:
+    """Keep some freed heap for the next call instead of giving it back at once.
+
+    Where a call allocates its tensor several times, as under gRPC, the kernel would take the memory
+    back and clear it anew with every call: 400 µs for two copies of 600 kB, 17 µs with this.
+    """
+    try:
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_REUSED_BYTES)
+        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    except (OSError, AttributeError):
+        logger.debug("heap_not_kept")
 
 
 def give_back() -> None:

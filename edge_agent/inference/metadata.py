@@ -49,6 +49,11 @@ def model_metadata(served: ServedRelease, versions: Sequence[str] | None = None)
         platform=platform(served),
         inputs=[_tensor(spec) for spec in release.inputs],
         outputs=[_tensor(spec) for spec in release.outputs],
+        parameters={
+            "variant": release.variant,
+            "accelerator": release.accelerator,
+            "choice": release.choice,
+        },
     )
 
 

@@ -1,14 +1,17 @@
 """From a release's file to a warm model with its counters."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from edge_agent import hardware
 from edge_agent.counters import CounterLabel, CountersError, CounterWriter
+from edge_agent.inference.backends.base import Backend, Model
 from edge_agent.inference.backends.catalog import Catalog
+from edge_agent.inference.backends.model_pool import ModelPool
 from edge_agent.inference.errors import LoadError
+from edge_agent.inference.lean_memory import give_back
 from edge_agent.inference.memory_budget import judged_by_file
 from edge_agent.inference.process_memory import resident_bytes
-from edge_agent.inference.lean_memory import give_back
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.survey import examine
 from edge_agent.inference.warm_up import warm_up
@@ -55,8 +58,12 @@ class ReleaseLoader:
             for placement in examine(backend, backend.accelerators, here)
         ]
 
-    def load(self, release: ActiveRelease) -> ServedRelease:
+    def load(self, release: ActiveRelease, *, instances: int = 1) -> ServedRelease:
         """Load, check, warm up and time a release.
+
+        Args:
+            release: whose file is among the blobs.
+            instances: runs at a time that shall be possible, with copies of the model if need be.
 
         Raises:
             LoadError: the file is missing, or the model is not what the release says.
@@ -70,8 +77,9 @@ class ReleaseLoader:
                 f"the file of {release.family} {release.version} is not among the blobs: {path}"
             )
         backend.version()  # imports the library, whose own memory is not the model's
+        give_back()
         before = resident_bytes()
-        model = backend.load(path, release)
+        model = _loaded(backend, path, release, instances=instances)
         try:
             inline_bytes = warm_up(model, release, self._clock)
             counters = self._counters(release)
@@ -87,8 +95,8 @@ class ReleaseLoader:
         )
         # Memory that a model before it gave back is used again without any growth.
         known = max(release.memory_bytes, path.stat().st_size)
-        served.memory_bytes = max(resident_bytes() - before, known)
         give_back()
+        served.memory_bytes = max(resident_bytes() - before, known)
         return served
 
     def memory_needed(self, release: ActiveRelease) -> int:
@@ -117,3 +125,18 @@ class ReleaseLoader:
             raise LoadError(
                 f"cannot count for {release.family} {release.version}: {error}"
             ) from error
+
+
+def _loaded(backend: Backend, path: Path, release: ActiveRelease, *, instances: int) -> Model:
+    first = backend.load(path, release)
+    most = first.max_concurrent_runs
+    if most is None or most >= instances:
+        return first
+    copies: list[Model] = [first]
+    try:
+        while len(copies) < instances:
+            copies.append(backend.load(path, release))
+    except LoadError:
+        ModelPool(copies).close()
+        raise
+    return ModelPool(copies)

@@ -199,6 +199,8 @@ class RequestReader:
         return self._finished()
 
     def _read_head(self) -> bool:
+        if self._start == self._end:
+            return False
         while not self._head.complete:
             at = self._inbox_bytes.find(_END_OF_HEAD, self._start, self._end)
             if at < 0:

@@ -115,6 +115,11 @@ class Scheduler:
         self._gathers = self.batching and limits.batch_wait_s > 0
 
     @property
+    def instances(self) -> int:
+        """How many runs may be under way at once."""
+        return self._limits.instances
+
+    @property
     def depth(self) -> int:
         """How many calls wait."""
         return len(self._queue)

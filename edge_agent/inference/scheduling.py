@@ -25,13 +25,15 @@ class QueueLimits:
 
     Attributes:
         max_queue: calls that may wait; a further one is refused.
-        instances: runs of the model at the same time.
+        instances: runs of the model at the same time, if the model allows as many.
+        wanted_instances: so many shall be possible even if the model must be loaded again for it.
         max_batch: items in one run at most; 1 runs each call for itself.
         batch_wait_s: how long the first call of a batch that is not full may wait for others.
     """
 
     max_queue: int = 256
     instances: int = 1
+    wanted_instances: int = 1
     max_batch: int = 1
     batch_wait_s: float = 0.0
 

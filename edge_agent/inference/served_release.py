@@ -9,12 +9,12 @@ from edge_agent.counters import CounterWriter
 from edge_agent.inference import batches
 from edge_agent.inference.backends.base import Model
 from edge_agent.inference.errors import RequestError
+from edge_agent.inference.inference_request import InferenceRequest
 from edge_agent.inference.response_cache import ResponseCache
 from edge_agent.inference.scheduler import Scheduler
 from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.statistics import ReleaseStatistics
 from edge_agent.inference.tensors import Tensor, described
-from edge_agent.inference.v2_codec import InferenceRequest
 from edge_agent.inference.workers import Workers
 from edge_agent.runtime_api import ActiveRelease
 from fleet_protocol.manifest import TensorSpec, shape_fits

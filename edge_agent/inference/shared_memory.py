@@ -1,9 +1,9 @@
 """System shared memory: regions that applications of this machine registered, and tensors in them.
 
-The regions are other people's files, which may be cut short or removed at any moment. A process
-that reads a mapping of a file that has been cut short is killed (SIGBUS), and no check beforehand
-closes the gap between check and read. So nothing is mapped: `pread` and `pwrite` copy, and a region
-that has shrunk is the end of a file, which is an error like any other.
+The regions are other people's files, which may be cut short or removed at any moment. Tensors are
+copied, so that nobody changes them once they have been read; a small one out of a guarded mapping
+(`fault_guard`), a large one by `pread`, which lets other threads run and meets the end of a file
+that has shrunk as an error like any other.
 
 Source: Triton's shared memory extension (protocol/extension_shared_memory.md).
 """
@@ -18,12 +18,13 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.inference.errors import ConflictError, RequestError, UnknownModelError
+from edge_agent.inference.fault_guard import GuardedMapping, MappingLostError
+from edge_agent.inference.inference_request import InferenceRequest, Slice, checked_elements
 from edge_agent.inference.tensors import Data, Tensor
-from edge_agent.inference.v2_codec import InferenceRequest, Slice, checked_elements
 
 MAX_REGIONS = 128
 INLINE_BYTES = 1024 * 1024
-"""Up to so many bytes are copied on the event loop, which takes some 60 µs; more in a thread."""
+"""Up to so many bytes are copied on the event loop, which takes some 20 µs; more in a thread."""
 
 _FOLDER = Path("/dev/shm")  # noqa: S108 (where POSIX shared memory lies on Linux)
 _KEY = re.compile(r"/?[^/\0]{1,254}")
@@ -53,6 +54,14 @@ class Region:
         # closed with the last reference, so that its number cannot mean another file meanwhile.
         weakref.finalize(self, os.close, self._descriptor)
         self._check()
+        try:
+            self._mapping = GuardedMapping(
+                self._descriptor, offset=status.offset, length=status.byte_size
+            )
+        except MappingLostError:
+            raise self._shrunk() from None
+        except OSError as error:
+            raise RequestError(f"cannot map {self._name}: {error.strerror}") from error
 
     def read(self, place: Slice) -> bytes:
         """Return a copy of a part.
@@ -60,17 +69,18 @@ class Region:
         Raises:
             RequestError: it is not within the region, or the region has shrunk or was removed.
         """
-        begin = self._begin(place)
-        self._check()
+        self._check_place(place)
         try:
-            data = os.pread(self._descriptor, place.byte_size, begin)
-            while len(data) < place.byte_size:
-                more = os.pread(self._descriptor, place.byte_size - len(data), begin + len(data))
-                if not more:
-                    raise self._shrunk()
-                data += more
+            if place.byte_size <= INLINE_BYTES:
+                data = self._mapping.read(place.offset, place.byte_size)
+            else:
+                data = self._read_file(self.status.offset + place.offset, place.byte_size)
+        except MappingLostError:
+            raise self._shrunk(os.fstat(self._descriptor).st_size) from None
         except OSError as error:
             raise RequestError(f"cannot read {self._name}: {error.strerror}") from error
+        # Afterwards, so that it holds for what has been read.
+        self._check()
         return data
 
     def write(self, place: Slice, data: Data) -> None:
@@ -79,33 +89,50 @@ class Region:
         Raises:
             RequestError: as in `read`, or the data are larger than the part.
         """
-        begin = self._begin(place)
+        self._check_place(place)
         if len(data) > place.byte_size:
             raise RequestError(
                 f"{len(data)} bytes do not fit into the {place.byte_size} bytes that the request "
                 f"gives them in {self._name}"
             )
-        self._check()
-        view = memoryview(data)
         try:
-            while view:
-                written = os.pwrite(self._descriptor, view, begin)
-                begin += written
-                view = view[written:]
+            if len(data) <= INLINE_BYTES:
+                self._mapping.write(place.offset, data)
+                self._check()
+            else:
+                # Beforehand: `pwrite` would make a file longer that has shrunk.
+                self._check()
+                self._write_file(self.status.offset + place.offset, memoryview(data))
+        except MappingLostError:
+            raise self._shrunk(os.fstat(self._descriptor).st_size) from None
         except OSError as error:
             raise RequestError(f"cannot write into {self._name}: {error.strerror}") from error
+
+    def _read_file(self, begin: int, size: int) -> bytes:
+        data = os.pread(self._descriptor, size, begin)
+        while len(data) < size:
+            more = os.pread(self._descriptor, size - len(data), begin + len(data))
+            if not more:
+                raise self._shrunk()
+            data += more
+        return data
+
+    def _write_file(self, begin: int, data: memoryview) -> None:
+        while data:
+            written = os.pwrite(self._descriptor, data, begin)
+            begin += written
+            data = data[written:]
 
     @property
     def _name(self) -> str:
         return f"the shared memory region {self.status.name!r} (key {self.status.key!r})"
 
-    def _begin(self, place: Slice) -> int:
+    def _check_place(self, place: Slice) -> None:
         if place.offset + place.byte_size > self.status.byte_size:
             raise RequestError(
                 f"{place.byte_size} bytes at offset {place.offset} lie outside of {self._name}, "
                 f"which was registered with {self.status.byte_size} bytes"
             )
-        return self.status.offset + place.offset
 
     def _check(self) -> None:
         found = os.fstat(self._descriptor)
@@ -192,9 +219,9 @@ class Regions:
                 the inputs are larger than a request may be.
         """
         places = request.shared_inputs
-        if copied_bytes(request) > self._max_request_bytes:
+        if request.shared_bytes > self._max_request_bytes:
             raise RequestError(
-                f"the inputs in shared memory have {copied_bytes(request)} bytes, at most "
+                f"the inputs in shared memory have {request.shared_bytes} bytes, at most "
                 f"{self._max_request_bytes} are read (setting runtime.max_request_bytes)"
             )
         return msgspec.structs.replace(
@@ -226,11 +253,6 @@ class Regions:
         if region is None:
             raise RequestError(f"no shared memory region {name[:200]!r} is registered")
         return region
-
-
-def copied_bytes(request: InferenceRequest) -> int:
-    """Return how many bytes `Regions.filled` copies for a request."""
-    return sum(place.byte_size for place in request.shared_inputs.values())
 
 
 def _opened(status: RegionStatus, folder: Path) -> int:

@@ -17,7 +17,7 @@ from edge_agent import hardware
 from edge_agent.errors import AgentError
 from edge_agent.hardware import Hardware
 from edge_agent.inference.backends.base import Backend
-from edge_agent.inference.probe import Prober, ProbeError, lower_priority, stamps
+from edge_agent.inference.probe import ProbeError, Prober, lower_priority, stamps
 from edge_agent.runtime_api import Placement
 
 MODULE = "edge_agent.inference.survey"

@@ -4,6 +4,7 @@ Pure: no I/O, no model. Whether the tensors are what a model takes is the data p
 Tensors in shared memory are named here and fetched in `edge_agent.inference.shared_memory`.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -11,59 +12,21 @@ import msgspec
 
 from edge_agent.inference import json_data, v2_messages
 from edge_agent.inference.errors import RequestError
+from edge_agent.inference.inference_request import InferenceRequest, checked_elements
+from edge_agent.inference.request_meaning import Meaning, understand
 from edge_agent.inference.tensors import Data, Tensor, described, size_bytes
 from fleet_protocol import bytes_tensor
-from fleet_protocol.errors import ProtocolError
 from fleet_protocol.manifest import Datatype, TensorSpec
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
 """Reading JSON holds the interpreter, so everybody else waits: more data than this comes binary."""
 
-MAX_ELEMENTS = 1 << 16
-"""Of one BYTES input: they are walked one by one, which keeps everybody else waiting."""
+_MAX_REMEMBERED_BYTES = 2048
+_REMEMBERED = 64
+"""Messages that are understood without reading them again, and how long one may be."""
 
-_DATATYPES: dict[str, Datatype] = {datatype.value: datatype for datatype in Datatype}
-_CHECKED = frozenset({Datatype.BOOL, Datatype.BYTES})
 _REQUEST = msgspec.json.Decoder(v2_messages.Request)
 _ENCODER = msgspec.json.Encoder()
-
-
-class Slice(msgspec.Struct, frozen=True, kw_only=True):
-    """A place in a registered shared memory region.
-
-    Attributes:
-        offset: from the beginning of the region.
-    """
-
-    region: str
-    offset: int
-    byte_size: int
-
-
-class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request whose tensors are sound in themselves.
-
-    Attributes:
-        id: the caller's, returned with the answer; empty if there is none.
-        outputs: names in the order wanted, each with "as binary data"; None for all outputs.
-        binary_output: how outputs travel when ``outputs`` does not say.
-        timeout_us: from the arrival of the request to its answer; 0 for no limit.
-        priority: 1 is first; 0 for the default.
-        classes: outputs of which so many of the highest classes are wanted instead of the values.
-        shared_inputs: inputs that lie in shared memory; their data are empty until
-            `shared_memory.Regions.filled`.
-        shared_outputs: outputs that shall be put into shared memory.
-    """
-
-    id: str
-    inputs: list[Tensor]
-    outputs: dict[str, bool] | None
-    binary_output: bool
-    timeout_us: int = 0
-    priority: int = 0
-    classes: dict[str, int] = {}
-    shared_inputs: dict[str, Slice] = {}
-    shared_outputs: dict[str, Slice] = {}
 
 
 class EncodedAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,16 +61,18 @@ def decode_request(
         raise RequestError(
             f"Inference-Header-Content-Length is {header_length}, the body has {len(view)} bytes"
         )
-    message = _decode_json(view[:header_length])
-    return read_message(
-        message, _segments(message.inputs, view[header_length:]), shared_memory=shared_memory
-    )
+    text = view[:header_length]
+    if header_length <= _MAX_REMEMBERED_BYTES:
+        meaning = _remembered(bytes(text), shared_memory)
+    else:
+        meaning = understand(_decode_json(text), shared_memory=shared_memory)
+    return meaning.request(_segments(meaning.binary_sizes, view[header_length:]))
 
 
 def read_message(
     message: v2_messages.Request, segments: Sequence[Data], *, shared_memory: bool = False
 ) -> InferenceRequest:
-    """Read a request whose message has been understood, whatever protocol carried it.
+    """Read a request whose message has been decoded, whatever protocol carried it.
 
     Args:
         message: the request.
@@ -117,23 +82,7 @@ def read_message(
     Raises:
         RequestError: it is not one that could be run; the message says where and why.
     """
-    if message.parameters.sequence_id:
-        raise RequestError(
-            "parameter sequence_id: calls that share a state are not offered here, every call "
-            "stands for itself; leave it out"
-        )
-    shared_inputs = _shared(message.inputs, "input", enabled=shared_memory)
-    return InferenceRequest(
-        id=message.id,
-        inputs=_inputs(message.inputs, segments),
-        outputs=_requested_outputs(message),
-        binary_output=message.parameters.binary_data_output,
-        timeout_us=message.parameters.timeout,
-        priority=message.parameters.priority,
-        classes=_classes(message.outputs),
-        shared_inputs=shared_inputs,
-        shared_outputs=_shared(message.outputs, "output", enabled=shared_memory),
-    )
+    return understand(message, shared_memory=shared_memory).request(segments)
 
 
 def decode_raw(body: Data, inputs: Sequence[TensorSpec]) -> InferenceRequest:
@@ -215,7 +164,12 @@ def _wanted(request: InferenceRequest, outputs: Sequence[Tensor]) -> list[tuple[
     return [(by_name[name], binary) for name, binary in request.outputs.items()]
 
 
-def _decode_json(text: memoryview) -> v2_messages.Request:
+@functools.lru_cache(_REMEMBERED)
+def _remembered(text: bytes, shared_memory: bool) -> Meaning:  # noqa: FBT001 (a key is positional)
+    return understand(_decode_json(text), shared_memory=shared_memory)
+
+
+def _decode_json(text: bytes | memoryview) -> v2_messages.Request:
     if not text:
         raise RequestError("the request has no JSON: send an inference request object")
     if len(text) > MAX_JSON_BYTES:
@@ -229,56 +183,6 @@ def _decode_json(text: memoryview) -> v2_messages.Request:
         raise RequestError(f"not an inference request: {error}") from error
     except RecursionError:
         raise RequestError("not an inference request: nested too deeply") from None
-
-
-def _requested_outputs(message: v2_messages.Request) -> dict[str, bool] | None:
-    if not message.outputs:
-        return None
-    requested: dict[str, bool] = {}
-    for output in message.outputs:
-        if output.name in requested:
-            raise RequestError(f"output {output.name!r} is requested twice")
-        binary = output.parameters.binary_data
-        requested[output.name] = message.parameters.binary_data_output if binary is None else binary
-    return requested
-
-
-def _classes(outputs: Sequence[v2_messages.RequestedOutput]) -> dict[str, int]:
-    classes: dict[str, int] = {}
-    for output in outputs:
-        if output.parameters.classification:
-            if output.parameters.shared_memory_region is not None:
-                raise RequestError(
-                    f"output {output.name!r}: classes cannot be put into shared memory"
-                )
-            classes[output.name] = output.parameters.classification
-    return classes
-
-
-def _shared(
-    entries: Sequence[v2_messages.Input] | Sequence[v2_messages.RequestedOutput],
-    kind: str,
-    *,
-    enabled: bool,
-) -> dict[str, Slice]:
-    places: dict[str, Slice] = {}
-    for entry in entries:
-        parameters = entry.parameters
-        if parameters.shared_memory_region is None:
-            continue
-        if not enabled:
-            raise RequestError(
-                f"{kind} {entry.name!r}: shared memory is not enabled here "
-                "(setting runtime.shared_memory)"
-            )
-        if parameters.shared_memory_byte_size is None:
-            raise RequestError(f"{kind} {entry.name!r} needs shared_memory_byte_size")
-        places[entry.name] = Slice(
-            region=parameters.shared_memory_region,
-            offset=parameters.shared_memory_offset,
-            byte_size=parameters.shared_memory_byte_size,
-        )
-    return places
 
 
 def _raw_shape(spec: TensorSpec, items: int) -> list[int]:
@@ -297,13 +201,12 @@ def _raw_shape(spec: TensorSpec, items: int) -> list[int]:
     return shape
 
 
-def _segments(inputs: Sequence[v2_messages.Input], binary: memoryview) -> list[memoryview]:
+def _segments(sizes: Sequence[int], binary: memoryview) -> list[memoryview]:
     segments: list[memoryview] = []
     offset = 0
-    for entry in inputs:
-        end = offset + (entry.parameters.binary_data_size or 0)
-        segments.append(binary[offset:end])
-        offset = end
+    for size in sizes:
+        segments.append(binary[offset : offset + size])
+        offset += size
     if offset > len(binary):
         raise RequestError(
             f"the inputs' binary_data_size add up to {offset} bytes, only {len(binary)} are left "
@@ -315,68 +218,3 @@ def _segments(inputs: Sequence[v2_messages.Input], binary: memoryview) -> list[m
             f"{offset}; Inference-Header-Content-Length must be the length of the JSON"
         )
     return segments
-
-
-def _inputs(inputs: Sequence[v2_messages.Input], segments: Sequence[Data]) -> list[Tensor]:
-    tensors: list[Tensor] = []
-    names: set[str] = set()
-    for entry, segment in zip(inputs, segments, strict=True):
-        if entry.name in names:
-            raise RequestError(f"input {entry.name!r} is given twice")
-        names.add(entry.name)
-        tensors.append(_input(entry, segment))
-    return tensors
-
-
-def _input(entry: v2_messages.Input, binary: Data) -> Tensor:
-    datatype = _DATATYPES.get(entry.datatype)
-    if datatype is None:
-        raise RequestError(
-            f"input {entry.name!r} has datatype {entry.datatype[:40]!r}; known are "
-            f"{', '.join(_DATATYPES)}"
-        )
-    text = memoryview(entry.data)
-    shared = entry.parameters.shared_memory_region is not None
-    if bool(text) + (entry.parameters.binary_data_size is not None) + shared != 1:
-        raise RequestError(
-            f"input {entry.name!r} needs either data or binary_data_size or shared_memory_region"
-        )
-    if text:
-        data: Data = json_data.to_bytes(text, name=entry.name, datatype=datatype, shape=entry.shape)
-        return Tensor(name=entry.name, datatype=datatype, shape=entry.shape, data=data)
-    if shared:
-        _check_size(entry, datatype, entry.parameters.shared_memory_byte_size)
-        return Tensor(name=entry.name, datatype=datatype, shape=entry.shape, data=b"")
-    _check_size(entry, datatype, entry.parameters.binary_data_size)
-    tensor = Tensor(name=entry.name, datatype=datatype, shape=entry.shape, data=binary)
-    return checked_elements(tensor) if datatype in _CHECKED else tensor
-
-
-def _check_size(entry: v2_messages.Input, datatype: Datatype, declared: int | None) -> None:
-    expected = size_bytes(datatype, entry.shape)
-    if datatype is not Datatype.BYTES and declared != expected:
-        raise RequestError(
-            f"input {entry.name!r} declares {declared} bytes of binary data, "
-            f"{described(datatype, entry.shape)} takes {expected}"
-        )
-
-
-def checked_elements(tensor: Tensor) -> Tensor:
-    """Return a tensor whose data are sound; of most datatypes all are.
-
-    Raises:
-        RequestError: a BOOL that is neither 0 nor 1, or BYTES that are no elements.
-    """
-    if tensor.datatype is Datatype.BOOL and bytes(tensor.data).translate(None, b"\0\1"):
-        raise RequestError(f"input {tensor.name!r} is BOOL and has bytes other than 0 and 1")
-    if tensor.datatype is Datatype.BYTES:
-        count = math.prod(tensor.shape)
-        if count > MAX_ELEMENTS:
-            raise RequestError(
-                f"input {tensor.name!r} has {count} elements, at most {MAX_ELEMENTS} are read"
-            )
-        try:
-            bytes_tensor.unpack(tensor.data, count)
-        except ProtocolError as error:
-            raise RequestError(f"input {tensor.name!r} is no BYTES tensor: {error}") from error
-    return tensor

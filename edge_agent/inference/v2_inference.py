@@ -16,10 +16,10 @@ from edge_agent.inference.http_messages import (
     HttpResponse,
 )
 from edge_agent.inference.inference_call import Call
+from edge_agent.inference.inference_request import InferenceRequest
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.tensors import Tensor
-from edge_agent.inference.v2_codec import InferenceRequest
 from edge_agent.runtime_api import ActiveRelease
 
 _PLAIN = ("", "identity")

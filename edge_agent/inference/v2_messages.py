@@ -126,6 +126,7 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+    parameters: dict[str, str]
 
 
 class ServerMetadata(msgspec.Struct, frozen=True):

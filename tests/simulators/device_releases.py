@@ -4,7 +4,9 @@ import base64
 import hashlib
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import msgspec
 
 from fleet_protocol import manifest as manifests
 from fleet_protocol.manifest import (
@@ -37,6 +39,7 @@ class Release:
 
     manifest: Manifest
     model: bytes
+    other_files: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def manifest_bytes(self) -> bytes:
@@ -51,7 +54,30 @@ class Release:
         return target_path(self.manifest.family, self.manifest.version, "model.onnx")
 
     def targets(self) -> dict[str, bytes]:
-        return {self.manifest_path: self.manifest_bytes, self.model_path: self.model}
+        others = {
+            target_path(self.manifest.family, self.manifest.version, name): content
+            for name, content in self.other_files.items()
+        }
+        return {self.manifest_path: self.manifest_bytes, self.model_path: self.model, **others}
+
+
+def with_more_variants(made: Release, *names: str, accelerator: str = "cpu") -> Release:
+    """Return a release that also has variants of these names, with the same golden answers."""
+    (first,) = made.manifest.variants
+    contents = {f"{name}.onnx": f"{name} of {made.manifest.version}".encode() for name in names}
+    more = [
+        msgspec.structs.replace(
+            first,
+            name=name,
+            file=f"{name}.onnx",
+            accelerators=[accelerator],
+            length=len(contents[f"{name}.onnx"]),
+            sha256=hashlib.sha256(contents[f"{name}.onnx"]).hexdigest(),
+        )
+        for name in names
+    ]
+    manifest = msgspec.structs.replace(made.manifest, variants=[first, *more])
+    return Release(manifest, made.model, contents)
 
 
 def release(  # noqa: PLR0913 (what a test varies, by keyword)

@@ -10,10 +10,17 @@ import msgspec
 from edge_agent.control.runtime_client import RuntimeRefusedError, RuntimeUnavailableError
 from edge_agent.control.v2_binary import Tensor
 from edge_agent.counters import CounterLabel, CounterWriter
-from edge_agent.runtime_api import ActiveRelease, ActiveSet, LoadedRelease, RuntimeStatus
+from edge_agent.runtime_api import (
+    ActiveRelease,
+    ActiveSet,
+    LoadedRelease,
+    Placement,
+    RuntimeStatus,
+)
 from edge_agent.state_dir import StateDir
-from fleet_protocol.manifest import Datatype, GoldenTensor
+from fleet_protocol.manifest import Datatype, Format, GoldenTensor
 from fleet_protocol.messages import ErrorKind
+from tests.simulators.device_clock import ManualClock
 from tests.simulators.device_releases import LABELS
 
 PID = 4711
@@ -23,15 +30,21 @@ class SimulatedRuntime:
     """Implements the agent's `Runtime`; boots from ``active.json`` like the real one.
 
     Attributes:
-        models: what a version computes; one that is not named doubles its input.
-        unloadable: versions that the runtime refuses to load.
-        deadly: versions whose load kills the runtime.
+        models: what a version or variant computes; one that is not named doubles its input.
+        unloadable: versions and variants that the runtime refuses to load.
+        deadly: versions and variants whose load kills the runtime.
+        durations_s: how long a call of a variant takes, on ``clock``.
+        clock: advanced by calls.
+        problems: accelerators beside the CPU, each with why it cannot be used.
     """
 
     def __init__(self, state: StateDir) -> None:
         self.models: dict[str, Callable[[float], float]] = {}
         self.unloadable: set[str] = set()
         self.deadly: set[str] = set()
+        self.durations_s: dict[str, float] = {}
+        self.clock: ManualClock | None = None
+        self.problems: dict[str, str] = {}
         self.down = False
         self.calls: list[str] = []
         self._state = state
@@ -89,20 +102,22 @@ class SimulatedRuntime:
                     backend="onnxruntime",
                     accelerator=release.accelerator,
                     active=self._active.get(family) == version,
+                    choice=release.choice,
                 )
                 for (family, version), release in self._loaded.items()
             ],
             resident_bytes=len(self.calls),
             backends={"onnxruntime": "1.0"},
             failed=dict(self._failed),
+            placements=self._placements(),
         )
 
     def load(self, release: ActiveRelease) -> None:
         self._called("load")
-        if release.version in self.deadly:
+        if not self.deadly.isdisjoint({release.version, release.variant}):
             self.down = True
             raise RuntimeUnavailableError("the runtime died while it loaded")
-        if release.version in self.unloadable:
+        if not self.unloadable.isdisjoint({release.version, release.variant}):
             raise RuntimeRefusedError("this is not a model", status=422)
         if not self._state.blob(release.sha256).exists():
             raise RuntimeRefusedError("the file is not among the blobs", status=422)
@@ -140,10 +155,25 @@ class SimulatedRuntime:
         self._called("infer")
         if (family, version) not in self._loaded:
             raise RuntimeRefusedError("not loaded", status=404)
-        model = self.models.get(version, _double)
+        variant = self._loaded[family, version].variant
+        if self.clock is not None:
+            self.clock.advance(self.durations_s.get(variant, 0.0))
+        model = self.models.get(version) or self.models.get(variant, _double)
         values = array("f", inputs[0].data())
         data = array("f", [model(value) for value in values]).tobytes()
         return {outputs[0]: Tensor(outputs[0], Datatype.FP32, inputs[0].shape, data)}
+
+    def _placements(self) -> list[Placement]:
+        return [
+            Placement(
+                backend="onnxruntime",
+                version="" if problem else "1.0",
+                format=Format.ONNX,
+                accelerator=accelerator,
+                problem=problem,
+            )
+            for accelerator, problem in {"cpu": "", **self.problems}.items()
+        ]
 
     def _called(self, name: str) -> None:
         if self.down:

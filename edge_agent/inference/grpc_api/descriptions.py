@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from edge_agent.inference.data_plane import DataPlane
-from edge_agent.inference.errors import UnavailableError, UnknownModelError
+from edge_agent.inference.errors import AsleepError, UnavailableError, UnknownModelError
 from edge_agent.inference.grpc_api.wire import open_inference_pb2 as wire
 from edge_agent.inference.metadata import model_metadata, server_metadata
 from edge_agent.inference.model_configuration import configuration
@@ -48,7 +48,7 @@ class Descriptions:
         """Say whether a model is served."""
         try:
             self._served(request)
-        except (UnknownModelError, UnavailableError):
+        except (UnknownModelError, UnavailableError, AsleepError):
             return wire.ModelReadyResponse(ready=False)
         return wire.ModelReadyResponse(ready=True)
 

@@ -16,8 +16,8 @@ from edge_agent.inference.grpc_api.wire.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
 )
+from edge_agent.inference.inference_request import InferenceRequest, Slice
 from edge_agent.inference.tensors import Data, Tensor
-from edge_agent.inference.v2_codec import InferenceRequest, Slice
 from fleet_protocol.manifest import Datatype
 
 _RAW_OUTPUT_TAG = b"\x32"

@@ -7,6 +7,7 @@ from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.errors import AsleepError
 from edge_agent.inference.execution import Execution
 from edge_agent.inference.grpc_api import infer_codec
+from edge_agent.inference.grpc_api.callers import Caller
 from edge_agent.inference.grpc_api.calls import parsed
 from edge_agent.inference.grpc_api.statuses import status_of
 from edge_agent.inference.grpc_api.wire.open_inference_pb2 import (
@@ -14,10 +15,10 @@ from edge_agent.inference.grpc_api.wire.open_inference_pb2 import (
     ModelInferResponse,
     ModelStreamInferResponse,
 )
+from edge_agent.inference.inference_request import InferenceRequest
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.tensors import Tensor
-from edge_agent.inference.v2_codec import InferenceRequest
 from edge_agent.runtime_api import ActiveRelease
 
 
@@ -38,26 +39,35 @@ class Inference:
         self._execution = Execution(plane, regions=regions)
         self._clock = clock
 
-    def answer(self, payload: bytes, time_left_s: float | None) -> bytes | Awaitable[bytes]:
+    def answer(self, payload: bytes, caller: Caller) -> bytes | Awaitable[bytes]:
         """Answer a ``ModelInferRequest``, at once or later.
 
         Args:
             payload: the message.
-            time_left_s: until the caller gives up, None if it waits for ever.
+            caller: who sent it.
 
         Raises:
             AgentError: what is wrong with it, or what the data plane raises.
         """
         started = self._clock()
-        return self._answer(parsed(ModelInferRequest, payload), started, time_left_s)
+        return self._answer(parsed(ModelInferRequest, payload), started, caller)
 
-    def answer_in_stream(self, payload: bytes) -> bytes | Awaitable[bytes]:
-        """Answer as part of a stream, where errors are answers too."""
+    def answer_in_stream(
+        self, payload: bytes, caller: Caller, admit: Callable[[], None]
+    ) -> bytes | Awaitable[bytes]:
+        """Answer as part of a stream, where errors are answers too.
+
+        Args:
+            payload: the message.
+            caller: who sent it.
+            admit: raises what is to be said if the caller has sent too many.
+        """
         started = self._clock()
         message = ModelInferRequest()
         try:
             message = parsed(ModelInferRequest, payload)
-            answer = self._answer(message, started, None)
+            admit()
+            answer = self._answer(message, started, caller)
         except Exception as error:  # noqa: BLE001 (every request is answered; the unknown is logged)
             return _failure(message, error)
         if isinstance(answer, bytes):
@@ -65,20 +75,20 @@ class Inference:
         return _later(message, answer)
 
     def _answer(
-        self, message: ModelInferRequest, started: float, time_left_s: float | None
+        self, message: ModelInferRequest, started: float, caller: Caller
     ) -> bytes | Awaitable[bytes]:
         try:
             served = self._plane.active(message.model_name, message.model_version or None)
         except AsleepError:
-            return self._answer_awake(message, started, time_left_s)
-        return self._run(served, message, started, time_left_s)
+            return self._answer_awake(message, started, caller)
+        return self._run(served, message, started, caller)
 
     async def _answer_awake(
-        self, message: ModelInferRequest, started: float, time_left_s: float | None
+        self, message: ModelInferRequest, started: float, caller: Caller
     ) -> bytes:
         await self._plane.awake(message.model_name)
         served = self._plane.active(message.model_name, message.model_version or None)
-        answer = self._run(served, message, started, time_left_s)
+        answer = self._run(served, message, started, caller)
         return answer if isinstance(answer, bytes) else await answer
 
     def _run(
@@ -86,14 +96,16 @@ class Inference:
         served: ServedRelease,
         message: ModelInferRequest,
         started: float,
-        time_left_s: float | None,
+        caller: Caller,
     ) -> bytes | Awaitable[bytes]:
         return self._execution.answer(
-            self._plane.begin(served, started=started, counted=True),
+            self._plane.begin(
+                served, started=started, counted=True, traceparent=caller.traceparent
+            ),
             partial(
                 infer_codec.decode_request,
                 message,
-                time_left_s=time_left_s,
+                time_left_s=caller.time_left_s,
                 shared_memory=self._execution.shared_memory,
             ),
             _encoded,

@@ -1,10 +1,12 @@
 """The methods of ``inference.GRPCInferenceService``."""
 
 from collections.abc import Callable
+from functools import partial
 
 import grpc
 
 from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.grpc_api.callers import Caller, CallRates, traceparent_of
 from edge_agent.inference.grpc_api.calls import Context, Method, answering, refuse
 from edge_agent.inference.grpc_api.descriptions import Descriptions
 from edge_agent.inference.grpc_api.inference import Inference
@@ -25,6 +27,7 @@ class Service:
         plane: DataPlane,
         *,
         regions: Regions | None,
+        rates: CallRates,
         max_request_bytes: int,
         clock: Callable[[], float],
     ) -> None:
@@ -33,9 +36,12 @@ class Service:
         Args:
             plane: holds the models.
             regions: of shared memory; None where it is not enabled.
+            rates: bound the requests of each connection.
             max_request_bytes: what a request may have.
             clock: the one that times the plane's calls.
         """
+        self._plane = plane
+        self._rates = rates
         self._inference = Inference(plane, regions=regions, clock=clock)
         self._descriptions = Descriptions(
             plane, max_request_bytes=max_request_bytes, shared_memory=regions is not None
@@ -98,13 +104,20 @@ class Service:
 
     async def _infer(self, payload: bytes, context: Context) -> bytes:
         try:
-            answer = self._inference.answer(payload, context.time_remaining())
+            self._rates.admit(context)
+            caller = Caller(context.time_remaining(), self._traceparent(context))
+            answer = self._inference.answer(payload, caller)
             return answer if isinstance(answer, bytes) else await answer
         except Exception as error:  # noqa: BLE001 (every call is answered; the unknown is logged)
             await refuse(context, error)
 
     async def _stream_infer(self, _: object, context: Context) -> None:
-        stream = InferStream(context, self._inference.answer_in_stream)
+        # The call's deadline is that of the stream and says nothing of one request.
+        caller = Caller(traceparent=self._traceparent(context))
+        admit = partial(self._rates.admit, context)
+        stream = InferStream(
+            context, partial(self._inference.answer_in_stream, caller=caller, admit=admit)
+        )
         self._streams.add(stream)
         if self._stopping:
             stream.end()
@@ -112,3 +125,6 @@ class Service:
             await stream.run()
         finally:
             self._streams.discard(stream)
+
+    def _traceparent(self, context: Context) -> str:
+        return traceparent_of(context) if self._plane.traces is not None else ""

@@ -145,6 +145,36 @@ def test_connections_beyond_the_limit_are_closed_and_room_comes_back(
             channel.close()
 
 
+def test_each_tcp_connection_has_a_rate(state: StateDir, grpc_port: int) -> None:
+    settings = {
+        PORT: str(grpc_port),
+        SOCKET: "true",
+        "SKERRY_AGENT_RUNTIME__RATE_LIMIT_PER_S": "5",
+    }
+    inputs = [image(golden("fp32")[0][0])]
+    addresses = [f"127.0.0.1:{grpc_port}", f"unix:{state.grpc_socket}"]
+    with running(state.root, **settings) as runtime:
+        listening(runtime, 2)
+        tcp, unix = [triton.InferenceServerClient(address) for address in addresses]
+
+        def infer_often(client: triton.InferenceServerClient) -> None:
+            for _ in range(30):
+                client.infer("fashion_mnist", inputs)
+
+        with pytest.raises(InferenceServerException, match="5 requests a second") as refusal:
+            infer_often(tcp)
+        assert refusal.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+        infer_often(unix)
+        answers: queue.Queue[object] = queue.Queue()
+        tcp.start_stream(lambda result, error: answers.put(error or result))
+        for _ in range(30):
+            tcp.async_stream_infer("fashion_mnist", inputs)
+        tcp.stop_stream()
+        assert any("5 requests a second" in str(answer) for answer in answers.queue)
+        tcp.close()
+        unix.close()
+
+
 def test_calls_beyond_the_limit_are_refused(state: StateDir) -> None:
     settings = {SOCKET: "true", "SKERRY_AGENT_RUNTIME__MAX_CONNECTIONS": "2"}
     release = identity_release(state, "echo", Datatype.INT32, [-1, 4])

@@ -1,5 +1,7 @@
 """Inference with Triton's HTTP client: every datatype, every way that data travel."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tritonclient.http as triton
@@ -10,7 +12,7 @@ from fleet_protocol.manifest import Datatype
 from tests.conformance.triton_http.conftest import MAX_REQUEST_BYTES
 from tests.integration.runtime.reference_calls import golden
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 _JSON_DATATYPES = [datatype for datatype in Datatype if datatype is not Datatype.FP16]
 
 
@@ -18,10 +20,10 @@ def sample(datatype: Datatype, rows: int = 3) -> Array:
     if datatype is Datatype.BYTES:
         texts = [b"", b"a", "é漢".encode(), b"x" * 300] * rows
         return np.array(texts, dtype=np.object_).reshape(rows, 4)
-    values = np.arange(4 * rows).reshape(rows, 4) % 2 if datatype is Datatype.BOOL else None
-    if values is None:
-        values = np.arange(4 * rows).reshape(rows, 4) * 1.25
-    array: Array = values.astype(triton_to_np_dtype(datatype.value))
+    values = np.arange(4 * rows).reshape(rows, 4)
+    if datatype is Datatype.BOOL:
+        return values % 2 == 1
+    array: Array = (values * 1.25).astype(triton_to_np_dtype(datatype.value))
     return array
 
 

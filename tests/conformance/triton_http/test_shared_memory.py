@@ -1,5 +1,6 @@
-"""System shared memory with Triton's own client and its helpers, and with regions that misbehave."""
+"""System shared memory with Triton's own client and helpers, and regions that misbehave."""
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -44,10 +45,10 @@ def region(client: triton.InferenceServerClient, key: str) -> Iterator[MakeRegio
 
 
 def in_region(
-    name: str, array_shape: list[int], datatype: str, region_name: str, size: int, offset: int = 0
+    shape: list[int], datatype: str, *place: int | str, name: str = "x"
 ) -> triton.InferInput:
-    made = triton.InferInput(name, array_shape, datatype)
-    return made.set_shared_memory(region_name, size, offset)
+    """Return an input that lies in a region; the place is region, size and perhaps offset."""
+    return triton.InferInput(name, shape, datatype).set_shared_memory(*place)
 
 
 def out_region(region_name: str, size: int, offset: int = 0) -> triton.InferRequestedOutput:
@@ -70,7 +71,7 @@ def test_tensors_in_and_out(
         regions.set_shared_memory_region(source, [sent + number], offset=offset)
         answer = client.infer(
             family,
-            [in_region("x", list(shape), "FP32", "in", size, offset)],
+            [in_region(list(shape), "FP32", "in", size, offset)],
             outputs=[out_region("out", size, offset)],
         )
         output = answer.get_output("y")
@@ -92,10 +93,12 @@ def test_one_region_for_both_and_other_ways_beside_it(
     binary = triton.InferInput("b", [1, 4], "INT32").set_data_from_numpy(b)
     wanted = triton.InferRequestedOutput("sum")
     wanted.set_shared_memory("both", 16, 16)
-    client.infer("adder", [in_region("a", [1, 4], "INT32", "both", 16), binary], outputs=[wanted])
+    client.infer(
+        "adder", [in_region([1, 4], "INT32", "both", 16, name="a"), binary], outputs=[wanted]
+    )
     found = regions.get_contents_as_numpy(handle, np.int32, (1, 4), offset=16)
     assert np.array_equal(found, a + b)
-    answer = client.infer("adder", [in_region("a", [1, 4], "INT32", "both", 16), binary])
+    answer = client.infer("adder", [in_region([1, 4], "INT32", "both", 16, name="a"), binary])
     assert np.array_equal(answer.as_numpy("sum"), a + b)
 
 
@@ -107,7 +110,7 @@ def test_byte_strings(client: triton.InferenceServerClient, region: MakeRegion) 
     regions.set_shared_memory_region(source, [packed])
     client.infer(
         "echo_bytes",
-        [in_region("x", [1, 4], "BYTES", "in", size)],
+        [in_region([1, 4], "BYTES", "in", size)],
         outputs=[out_region("out", 200)],
     )
     found = regions.get_contents_as_numpy(target, np.object_, [1, 4])
@@ -131,7 +134,7 @@ def test_status(client: triton.InferenceServerClient, region: MakeRegion, key: s
 
 
 @pytest.mark.parametrize(
-    ("register", "status", "complaint"),
+    "case",
     [
         (("r", "nothing_of_that_name", 8), "400", "No such file"),
         (("r", "../etc/passwd", 8), "400", "is no key of a shared memory region"),
@@ -141,7 +144,7 @@ def test_status(client: triton.InferenceServerClient, region: MakeRegion, key: s
         (("r", "/", 8), "400", "is no key"),
         (("r", "", 8), "400", "length >= 1"),
         (("r", "a\0b", 8), "400", "is no key"),
-        (("r", "x" * 255, 8), "400", "name too long|is no key"),
+        (("r", "x" * 255, 8), "400", r"name too long|is no key"),
         (("r", "KEY", 101), "400", "is smaller than the 101 bytes at offset 0.*has 100 bytes"),
         (("r", "KEY", 100, 1), "400", "is smaller than the 100 bytes at offset 1"),
         (("r", "KEY", 0), "400", ">= 1"),
@@ -156,17 +159,12 @@ def test_status(client: triton.InferenceServerClient, region: MakeRegion, key: s
 def test_regions_that_cannot_be_registered(
     client: triton.InferenceServerClient,
     region: MakeRegion,
-    key: str,
-    register: tuple[str, str, int],
-    status: str,
-    complaint: str,
-) -> None:  # noqa: PLR0913 (fixtures and a table's columns)
-    region("there", 100)
-    name, wanted_key, *sizes = register
+    case: tuple[tuple[str, str, int], str, str],
+) -> None:
+    handle = region("there", 100)
+    (name, key, *sizes), status, complaint = case
     with pytest.raises(InferenceServerException, match=complaint) as refusal:
-        client.register_system_shared_memory(
-            name, f"{key}_there" if wanted_key == "KEY" else wanted_key, *sizes
-        )
+        client.register_system_shared_memory(name, handle._shm_key if key == "KEY" else key, *sizes)
     assert refusal.value.status() == status
     assert [one["name"] for one in client.get_system_shared_memory_status()] == ["there"]
 
@@ -217,7 +215,7 @@ def test_inputs_outside_of_a_region(
 ) -> None:
     region("r", 16)
     with pytest.raises(InferenceServerException, match=complaint) as refusal:
-        client.infer("echo_int32", [in_region("x", [1, 4], "INT32", *place)])
+        client.infer("echo_int32", [in_region([1, 4], "INT32", *place)])
     assert refusal.value.status() == "400"
 
 
@@ -256,17 +254,17 @@ def test_a_region_that_vanishes_is_an_error_and_no_crash(
     size = shape[0] * 1_000_000
     region("r", size)
     path = Path("/dev/shm") / f"{key}_r"  # noqa: S108 (where POSIX shared memory lies)
-    tensor = [in_region("x", shape, "FP32", "r", size)]
+    tensor = [in_region(shape, "FP32", "r", size)]
     client.infer("large", tensor)
     if misfortune == "is removed":
         path.unlink()
     else:
         os.truncate(path, 0 if misfortune == "shrinks to nothing" else size - 1)
-    with pytest.raises(InferenceServerException, match="is smaller than|has been removed"):
+    with pytest.raises(InferenceServerException, match=r"is smaller than|has been removed"):
         client.infer("large", tensor)
     made = triton.InferInput("x", shape, "FP32")
     made.set_data_from_numpy(np.zeros(shape, np.float32))
-    with pytest.raises(InferenceServerException, match="is smaller than|has been removed"):
+    with pytest.raises(InferenceServerException, match=r"is smaller than|has been removed"):
         client.infer("large", [made], outputs=[out_region("r", size)])
     assert client.is_server_ready()
 
@@ -276,22 +274,21 @@ def test_unregistering_in_the_middle_of_calls(
 ) -> None:
     size = 2_000_000
     region("r", size)
-    outcomes = []
+    answered = 0
     for _ in range(10):
         later = client.async_infer(
             "large",
-            [in_region("x", [2, 250_000], "FP32", "r", size)],
+            [in_region([2, 250_000], "FP32", "r", size)],
             outputs=[out_region("r", size)],
         )
         client.unregister_system_shared_memory("r")
         client.register_system_shared_memory("r", f"{key}_r", size)
-        try:
+        # Whether it came before or after is chance; that it is answered is not.
+        with contextlib.suppress(InferenceServerException):
             later.get_result()
-            outcomes.append("answered")
-        except InferenceServerException as error:
-            assert "no shared memory region 'r' is registered" in str(error)
-            outcomes.append("refused")
-    assert len(outcomes) == 10
+            answered += 1
+    assert answered > 0
+    assert client.is_server_ready()
 
 
 def test_memory_of_cuda_devices(client: triton.InferenceServerClient) -> None:

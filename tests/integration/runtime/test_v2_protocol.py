@@ -89,6 +89,7 @@ def test_metadata(client: RawClient) -> None:
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 28, 28]}],
         "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 10]}],
+        "parameters": {"variant": "fp32", "accelerator": "cpu", "choice": ""},
     }
     assert client.call("GET", "/v2/models/fashion_mnist").json == model
     assert client.call("GET", "/v2/models/fashion_mnist/versions/1.0.0").json == model

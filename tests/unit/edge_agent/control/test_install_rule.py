@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 
-from edge_agent.control import install_rule
+from edge_agent.control import install_rule, variants
 from edge_agent.control.assignment import ManifestRef
 from edge_agent.control.install_rule import DisagreementError, InstallRefusedError
+from edge_agent.runtime_api import RuntimeStatus
 from tests.simulators.device_releases import release
 
 REF = ManifestRef(path="models/animals/1.0.0/manifest.json", length=10, sha256="a" * 64)
@@ -66,12 +67,16 @@ def test_4_a_variant_needs_hardware_and_backend(
     accelerators: list[str], backends: list[str], *, fits: bool
 ) -> None:
     manifest = release(accelerators=accelerators).manifest
+    status = RuntimeStatus(
+        epoch="e", pid=1, releases=[], resident_bytes=1, backends=dict.fromkeys(backends, "1")
+    )
+    found = variants.fitting(manifest, variants.placements_of(status))
     if fits:
-        variant, accelerator = install_rule.choose_variant(manifest, backends=backends)
-        assert (variant.name, accelerator) == ("fp32", "cpu")
+        install_rule.check_fitting(manifest, found)
+        assert [one.label for one in found.runnable] == ["fp32 on cpu"]
     else:
         with pytest.raises(InstallRefusedError, match="no variant"):
-            install_rule.choose_variant(manifest, backends=backends)
+            install_rule.check_fitting(manifest, found)
 
 
 @pytest.mark.parametrize(("length", "sha256"), [(1, None), (None, "c" * 64)])

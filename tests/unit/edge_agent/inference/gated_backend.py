@@ -19,9 +19,8 @@ FAILS = -1.0
 class GatedModel:
     """Doubles its input, behind a gate that is open after `GatedBackend.let_pass`."""
 
-    max_concurrent_runs = None
-
     def __init__(self, backend: "GatedBackend") -> None:
+        self.max_concurrent_runs = backend.max_concurrent_runs
         self._backend = backend
         self.closed = False
 
@@ -51,7 +50,8 @@ class GatedBackend:
     formats: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
     accelerators: ClassVar[tuple[str, ...]] = ("cpu",)
 
-    def __init__(self) -> None:
+    def __init__(self, max_concurrent_runs: int | None = None) -> None:
+        self.max_concurrent_runs = max_concurrent_runs
         self.models: list[GatedModel] = []
         self.runs: list[list[float]] = []
         self._change = threading.Condition()

@@ -22,10 +22,10 @@ from edge_agent.inference.errors import (
     UnavailableError,
     UnknownModelError,
 )
+from edge_agent.inference.inference_request import InferenceRequest
 from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.tensors import Tensor
-from edge_agent.inference.v2_codec import InferenceRequest
 from edge_agent.runtime_api import ActiveRelease
 from edge_agent.state_dir import StateDir
 from fleet_protocol.manifest import Datatype, Format, TensorSpec

@@ -59,9 +59,7 @@ def trace(tmp_path: Path) -> Path:
 def backend(library: Path, *, cache: Path | None = None, **options: str) -> LitertBackend:
     return LitertBackend(
         threads=1,
-        edge_tpu=EdgeTpu(
-            library=library, prober=Prober(cache), beside=lambda: [], options=options
-        ),
+        edge_tpu=EdgeTpu(library=library, prober=Prober(cache), beside=lambda: [], options=options),
     )
 
 

@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 _HEAVY = ("cryptography", "tuf", "securesystemslib", "paho", "joserfc", "typer", "rich", "pydantic",
-          "fastapi", "sqlalchemy", "numpy", "onnxruntime", "urllib3", "http.client")  # fmt: skip
+          "fastapi", "sqlalchemy", "numpy", "onnxruntime", "urllib3", "http.client",
+          "grpc", "google.protobuf")  # fmt: skip
 
 
 def test_the_process_starts_without_heavy_libraries() -> None:

@@ -126,9 +126,7 @@ def test_a_model_must_be_what_the_release_says(
 
 
 @pytest.mark.parametrize("content", [b"", b"TFL3", b"\0" * 1000, os.urandom(5000)])
-def test_a_broken_file_is_refused(
-    backend: LitertBackend, state: StateDir, content: bytes
-) -> None:
+def test_a_broken_file_is_refused(backend: LitertBackend, state: StateDir, content: bytes) -> None:
     release = tflite_release(state, content, shape=[1, 3])
     with pytest.raises(LoadError, match="LiteRT cannot load rows 1.0.0"):
         backend.load(blob(state, release), release)
@@ -151,9 +149,7 @@ def test_without_the_library_of_the_edge_tpu_its_models_are_refused(
         LitertBackend(threads=1, edge_tpu=absent).load(blob(state, release), release)
 
 
-def test_a_model_that_fails_says_so_and_goes_on(
-    backend: LitertBackend, state: StateDir
-) -> None:
+def test_a_model_that_fails_says_so_and_goes_on(backend: LitertBackend, state: StateDir) -> None:
     release = tflite_release(state, relu(), shape=[-1, 3])
     model = backend.load(blob(state, release), release)
     with pytest.raises(BackendError, match="LiteRT failed"):

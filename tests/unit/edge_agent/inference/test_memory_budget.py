@@ -130,7 +130,7 @@ def test_a_family_has_its_own_settings_and_the_common_ones() -> None:
     )
     policy = policy_from(settings, workers=4)
     assert policy.limits(gated_release()) == QueueLimits(
-        max_queue=9, instances=4, max_batch=8, batch_wait_s=0.0005
+        max_queue=9, instances=4, wanted_instances=1, max_batch=8, batch_wait_s=0.0005
     )
     assert policy.limits(gated_release(family="n")) == QueueLimits(max_queue=9, instances=1)
     assert policy.memory == MemoryPolicy(budget_bytes=5 * MIB, evict_idle=False)

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.execution_policy import ExecutionPolicy
+from edge_agent.inference.inference_request import InferenceRequest
 from edge_agent.inference.memory_budget import MemoryPolicy
 from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.response_cache import MAX_INPUT_BYTES, ResponseCache
 from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.tensors import Tensor
-from edge_agent.inference.v2_codec import InferenceRequest
 from edge_agent.state_dir import StateDir
 from fleet_protocol.manifest import Datatype
 from tests.unit.edge_agent.inference.gated_backend import GatedBackend, gated_release

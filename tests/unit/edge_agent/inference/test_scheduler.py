@@ -13,12 +13,12 @@ from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.errors import BackendError, DeadlineError, RefusedError
 from edge_agent.inference.execution_policy import ExecutionPolicy
+from edge_agent.inference.inference_request import InferenceRequest
 from edge_agent.inference.memory_budget import MemoryPolicy
 from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.tensors import Tensor
-from edge_agent.inference.v2_codec import InferenceRequest
 from edge_agent.state_dir import StateDir
 from fleet_protocol.manifest import Datatype
 from fleet_protocol.messages import ErrorKind
@@ -288,6 +288,25 @@ async def test_a_model_has_at_most_its_instances(
     assert sorted(backend.runs) == [[1.0], [2.0], [4.0]]
     backend.let_pass()
     await asyncio.gather(*tasks)
+
+
+async def test_a_model_that_runs_one_call_at_a_time_is_loaded_again_for_more(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    backend.max_concurrent_runs = 1
+    served = await serve(make_plane(workers=3))
+    assert (len(backend.models), served.scheduler.instances) == (1, 1)
+    plane = make_plane(workers=3, instances=2, wanted_instances=2)
+    served = await serve(plane)
+    assert (len(backend.models), served.scheduler.instances) == (3, 2)
+    backend.shut()
+    tasks = [await start(plane, served, item) for item in (1.0, 2.0, 3.0)]
+    await asyncio.to_thread(backend.wait_for_runs, 2)
+    assert (served.scheduler.running, served.scheduler.depth) == (2, 1)
+    backend.let_pass()
+    assert await asyncio.gather(*tasks) == [[2.0], [4.0], [6.0]]
+    await plane.unload_family("m")
+    assert [model.closed for model in backend.models] == [False, True, True]
 
 
 async def test_swaps_under_load_drop_nothing(make_plane: MakePlane, backend: GatedBackend) -> None:

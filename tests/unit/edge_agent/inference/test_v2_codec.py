@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edge_agent.inference import json_data, v2_codec
 from edge_agent.inference.errors import RequestError
+from edge_agent.inference.inference_request import InferenceRequest, Slice
 from edge_agent.inference.tensors import Tensor, size_bytes
 from fleet_protocol.manifest import Datatype, TensorSpec
 from tests.unit.edge_agent.inference import v2_request
@@ -81,7 +82,7 @@ def test_binary_requests_survive_the_way(sent: list[Tensor]) -> None:
 @given(some(finite=False), st.booleans())
 def test_binary_answers_survive_the_way(given_outputs: list[Tensor], everything: bool) -> None:  # noqa: FBT001
     wanted = None if everything else {tensor.name: True for tensor in given_outputs}
-    request = v2_codec.InferenceRequest(id="", inputs=[], outputs=wanted, binary_output=everything)
+    request = InferenceRequest(id="", inputs=[], outputs=wanted, binary_output=everything)
     encoded = v2_codec.encode_answer(request, given_outputs, model_name="m", model_version="1.0.0")
     _, outputs = v2_request.decode(b"".join(encoded.parts), encoded.header_length)
     assert list(outputs.items()) == [(t.name, t.data) for t in given_outputs]
@@ -99,7 +100,7 @@ def test_answers_survive_the_way(
 ) -> None:
     wanted = list(zip(given_outputs, binary, strict=False))
     random.shuffle(wanted)
-    request = v2_codec.InferenceRequest(
+    request = InferenceRequest(
         id="é", inputs=[], outputs={t.name: b for t, b in wanted}, binary_output=False
     )
     encoded = v2_codec.encode_answer(request, given_outputs, model_name="m", model_version="1.0.0")
@@ -415,8 +416,8 @@ def test_shared_memory_is_named_not_fetched() -> None:
         }
     ).encode()
     request = v2_codec.decode_request(body + bytes(8), len(body), shared_memory=True)
-    assert request.shared_inputs == {"x": v2_codec.Slice(region="r", offset=0, byte_size=8)}
-    assert request.shared_outputs == {"y": v2_codec.Slice(region="r", offset=7, byte_size=9)}
+    assert request.shared_inputs == {"x": Slice(region="r", offset=0, byte_size=8)}
+    assert request.shared_outputs == {"y": Slice(region="r", offset=7, byte_size=9)}
     output = Tensor(name="y", datatype=Datatype.INT8, shape=[2], data=b"\1\2")
     encoded = v2_codec.encode_answer(request, [output], model_name="m", model_version="1.0.0")
     assert encoded.header_length is None

@@ -14,8 +14,8 @@ from edge_agent.inference.errors import RequestError
 from edge_agent.inference.grpc_api import infer_codec
 from edge_agent.inference.grpc_api.calls import parsed
 from edge_agent.inference.grpc_api.wire.open_inference_pb2 import ModelInferRequest
+from edge_agent.inference.inference_request import InferenceRequest, Slice
 from edge_agent.inference.tensors import Tensor
-from edge_agent.inference.v2_codec import InferenceRequest, Slice
 from fleet_protocol.manifest import Datatype
 from tests.unit.edge_agent.inference.grpc_api import requests
 

@@ -1,0 +1,1 @@
+"""`skerry agent bench`: what each variant of a model costs on each accelerator of this device."""

@@ -1,0 +1,79 @@
+"""What the runtime knows of a caller beside its request: its patience, its trace, its rate."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from edge_agent.inference.errors import RefusedError
+from edge_agent.inference.grpc_api.calls import Context
+from edge_agent.inference.token_bucket import TokenBucket
+
+_TRACEPARENT = "traceparent"
+_MAX_TRACEPARENT = 128
+
+
+class Caller(NamedTuple):
+    """A caller.
+
+    Attributes:
+        time_left_s: until it gives up, None if it waits for ever.
+        traceparent: its trace (W3C Trace Context), empty if it sent none.
+    """
+
+    time_left_s: float | None = None
+    traceparent: str = ""
+
+
+def traceparent_of(context: Context) -> str:
+    """Return the trace that a call is part of."""
+    for key, value in context.invocation_metadata() or ():
+        if key == _TRACEPARENT:
+            return str(value)[:_MAX_TRACEPARENT]
+    return ""
+
+
+class CallRates:
+    """Bounds the inference requests of each TCP connection.
+
+    gRPC names connections by the peer's address, which a Unix socket does not have: its callers
+    cannot be told apart and are not bounded.
+    """
+
+    def __init__(
+        self, *, requests_per_s: float, max_connections: int, clock: Callable[[], float]
+    ) -> None:
+        """Know nobody yet.
+
+        Args:
+            requests_per_s: of one connection; 0 for any number.
+            max_connections: as many are remembered.
+            clock: in seconds, monotonic.
+        """
+        self._requests_per_s = requests_per_s
+        self._max_connections = max_connections
+        self._clock = clock
+        self._buckets: dict[str, TokenBucket] = {}
+
+    def admit(self, context: Context) -> None:
+        """Take note of a request.
+
+        Raises:
+            RefusedError: it is one too many.
+        """
+        if not self._requests_per_s:
+            return
+        peer = context.peer()
+        if peer.startswith("unix"):
+            return
+        now = self._clock()
+        # The connection that was used last stands last, and the one that is forgotten first.
+        bucket = self._buckets.pop(peer, None) or TokenBucket(self._requests_per_s, now)
+        self._buckets[peer] = bucket
+        if len(self._buckets) > self._max_connections:
+            del self._buckets[next(iter(self._buckets))]
+        wait_s = bucket.wait_s(now)
+        if wait_s:
+            raise RefusedError(
+                f"this connection may send {self._requests_per_s:g} requests a second (setting "
+                "runtime.rate_limit_per_s); this one was not run, send it again later",
+                retry_after_s=wait_s,
+            )

@@ -1,0 +1,235 @@
+"""Calls on a data plane over gRPC, with a model that waits or fails as the test says."""
+
+import asyncio
+import struct
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc.aio
+import msgspec
+import pytest
+from tritonclient.grpc import service_pb2
+
+from edge_agent.inference.backends.catalog import Catalog
+from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.execution_policy import ExecutionPolicy
+from edge_agent.inference.grpc_api.callers import CallRates
+from edge_agent.inference.grpc_api.server import Bounds, GrpcServer
+from edge_agent.inference.grpc_api.service import Service
+from edge_agent.inference.grpc_api.stream import MAX_IN_WORK
+from edge_agent.inference.grpc_api.wire import open_inference_pb2 as wire
+from edge_agent.inference.http_server import ListenError
+from edge_agent.inference.memory_budget import MemoryPolicy
+from edge_agent.inference.release_loader import ReleaseLoader
+from edge_agent.inference.scheduling import QueueLimits
+from edge_agent.state_dir import StateDir
+from tests.integration.runtime.running_runtime import eventually
+from tests.unit.edge_agent.inference.gated_backend import FAILS, GatedBackend, gated_release
+
+MIB = 1024 * 1024
+VALUES = 200_000
+"""Too many to be run on the event loop."""
+
+Infer = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+
+
+def request(value: float = 1.0, *, family: str = "m", count: int = VALUES) -> bytes:
+    message = wire.ModelInferRequest(model_name=family)
+    message.inputs.add(name="x", datatype="FP32", shape=[count])
+    message.raw_input_contents.append(struct.pack("<f", value) * count)
+    return message.SerializeToString()
+
+
+def first_value(answer: bytes) -> float:
+    raw = service_pb2.ModelInferResponse.FromString(answer).raw_output_contents[0]
+    value: float = struct.unpack_from("<f", raw)[0]
+    return value
+
+
+@pytest.fixture
+def backend() -> GatedBackend:
+    return GatedBackend(max_concurrent_runs=1)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDir:
+    made = StateDir(tmp_path)
+    made.create()
+    made.blob("0" * 64).touch()
+    return made
+
+
+@pytest.fixture
+async def plane(state: StateDir, backend: GatedBackend) -> AsyncIterator[DataPlane]:
+    clock = time.perf_counter
+    made = DataPlane(
+        loader=ReleaseLoader(state=state, epoch="e", catalog=Catalog([backend]), clock=clock),
+        clock=clock,
+        workers=1,
+        policy=ExecutionPolicy(
+            limits=lambda _: QueueLimits(max_queue=2),
+            memory=MemoryPolicy(budget_bytes=100 * MIB, evict_idle=True),
+        ),
+    )
+    await serve(made, "m")
+    yield made
+    backend.let_pass()
+    assert await made.close(30)
+
+
+async def serve(plane: DataPlane, family: str) -> None:
+    release = msgspec.structs.replace(gated_release(family=family), memory_bytes=60 * MIB)
+    await plane.load(release)
+    plane.activate(family, release.version)
+
+
+def new_server(plane: DataPlane) -> GrpcServer:
+    clock = time.perf_counter
+    rates = CallRates(requests_per_s=0, max_connections=10, clock=clock)
+    return GrpcServer(
+        service=Service(plane, regions=None, rates=rates, max_request_bytes=MIB, clock=clock),
+        bounds=Bounds(max_message_bytes=MIB, max_connections=10, max_calls=10),
+    )
+
+
+@pytest.fixture
+async def channel(plane: DataPlane, state: StateDir) -> AsyncIterator[grpc.aio.Channel]:
+    server = new_server(plane)
+    await server.listen_unix(state.grpc_socket)
+    async with grpc.aio.insecure_channel(f"unix:{state.grpc_socket}") as connected:
+        yield connected
+    await server.close(10)
+
+
+@pytest.fixture
+def infer(channel: grpc.aio.Channel) -> Infer:
+    return channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+
+async def refusal(call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    return refused.value
+
+
+async def test_the_loop_goes_on_while_a_model_runs(
+    channel: grpc.aio.Channel, infer: Infer, backend: GatedBackend
+) -> None:
+    backend.shut()
+    call = infer(request(1.5))
+    pending = asyncio.ensure_future(call)
+    await asyncio.to_thread(backend.wait_for_runs, 1)
+    live: Infer = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+    assert await live(b"", timeout=30) == b"\x08\x01"
+    assert not pending.done()
+    backend.let_pass()
+    assert first_value(await pending) == 3.0
+
+
+async def test_a_full_queue_refuses(infer: Infer, backend: GatedBackend) -> None:
+    backend.shut()
+    running = asyncio.ensure_future(infer(request()))
+    await asyncio.to_thread(backend.wait_for_runs, 1)
+    calls = [asyncio.ensure_future(infer(request())) for _ in range(3)]
+    done, waiting = await asyncio.wait(calls, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+    (refused,) = done
+    error = refused.exception()
+    assert isinstance(error, grpc.aio.AioRpcError)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    backend.let_pass()
+    for call in (running, *waiting):
+        assert first_value(await call) == 2.0
+
+
+async def test_a_caller_that_gives_up_leaves_the_queue(infer: Infer, backend: GatedBackend) -> None:
+    backend.shut()
+    running = asyncio.ensure_future(infer(request(1.0)))
+    await asyncio.to_thread(backend.wait_for_runs, 1)
+    impatient = await refusal(infer(request(7.0), timeout=0.05))
+    assert impatient.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    backend.let_pass()
+    assert first_value(await running) == 2.0
+    assert first_value(await infer(request(2.0))) == 4.0
+    assert [values[0] for values in backend.runs] == [1.0, 2.0]
+
+
+async def test_a_caller_that_goes_while_its_model_runs_harms_nobody(
+    infer: Infer, plane: DataPlane, backend: GatedBackend
+) -> None:
+    backend.shut()
+    call = infer(request(7.0))
+    pending = asyncio.ensure_future(call)
+    await asyncio.to_thread(backend.wait_for_runs, 1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pending
+    unloading = asyncio.create_task(plane.unload_family("m"))
+    await asyncio.sleep(0)
+    assert not backend.models[-1].closed
+    backend.let_pass()
+    assert await unloading == 1
+    assert backend.models[-1].closed
+
+
+async def test_a_failing_model_is_an_internal_error(
+    infer: Infer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for count in (1, VALUES):
+        error = await refusal(infer(request(FAILS, count=count)))
+        assert error.code() is grpc.StatusCode.INTERNAL
+        assert "the device's log says why" in (error.details() or "")
+    assert [record.message for record in caplog.records] == ["inference_failed"] * 2
+
+
+async def test_a_model_that_sleeps_is_awoken_by_its_call(infer: Infer, plane: DataPlane) -> None:
+    await serve(plane, "n")
+    assert (await plane.status()).asleep == ["m"]
+    assert first_value(await infer(request(3.0))) == 6.0
+    assert (await plane.status()).asleep == ["n"]
+    error = await refusal(infer(request(family="o")))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_stream_has_so_many_in_work_and_a_cut_withdraws_them(
+    channel: grpc.aio.Channel, backend: GatedBackend, plane: DataPlane
+) -> None:
+    backend.shut()
+    stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer"
+    )
+    call = stream()
+    for _ in range(2 * MAX_IN_WORK):
+        await asyncio.wait_for(call.write(request(count=50_000)), 30)
+    await asyncio.to_thread(backend.wait_for_runs, 1)
+    served = plane.active("m")
+    await asyncio.to_thread(eventually, lambda: served.scheduler.depth == 2)
+    call.cancel()
+    await asyncio.to_thread(eventually, lambda: served.scheduler.depth == 0)
+    backend.let_pass()
+    await asyncio.to_thread(eventually, lambda: served.in_flight == 0)
+    assert len(backend.runs) == 1
+
+
+async def test_closing_waits_for_calls_up_to_its_time(
+    plane: DataPlane, state: StateDir, backend: GatedBackend
+) -> None:
+    server = new_server(plane)
+    await server.listen_unix(state.grpc_socket)
+    backend.shut()
+    async with grpc.aio.insecure_channel(f"unix:{state.grpc_socket}") as channel:
+        infer: Infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        pending = asyncio.ensure_future(infer(request()))
+        await asyncio.to_thread(backend.wait_for_runs, 1)
+        closing = asyncio.create_task(server.close(30))
+        await asyncio.sleep(0)
+        backend.let_pass()
+        assert first_value(await pending) == 2.0
+        await asyncio.wait_for(closing, 30)
+
+
+async def test_addresses_that_cannot_be_listened_on(plane: DataPlane, tmp_path: Path) -> None:
+    with pytest.raises(ListenError, match="for gRPC"):
+        await new_server(plane).listen_unix(tmp_path / "missing" / "grpc.sock")
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1:9 for gRPC .*runtime\.grpc_port"):
+        await new_server(plane).listen_tcp("192.0.2.1", 9)
