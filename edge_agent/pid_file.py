@@ -26,7 +26,9 @@ class PidFile:
         """
         self.path = path
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # Whoever can open the file can lock it, and keep the process from starting again.
+            os.fchmod(self._descriptor, 0o600)
         except OSError as error:
             raise PidFileError(f"cannot open the pid file {path}: {error}") from error
         try:

@@ -5,6 +5,7 @@ key of a table within as ``SKERRY_AGENT_RUNTIME__MODELS__<FAMILY>__MAX_BATCH``.
 Unknown keys are refused in both, so a misspelt setting never silently does nothing.
 """
 
+import ipaddress
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +58,10 @@ class RuntimeSettings(
     """What the runtime process is told.
 
     Attributes:
-        host: loopback address on which applications reach the V2 protocol over TCP.
+        host: address on which applications reach the V2 protocol over TCP. It must be a loopback
+            address unless ``expose_to_network`` is set.
+        expose_to_network: allow any other ``host``. The protocol has no authentication: everybody
+            who can reach the address can then use the models.
         port: its port; 0 turns TCP off and leaves the Unix socket.
         threads: threads of one inference call inside the backend.
         max_request_bytes: a larger request is refused with 413.
@@ -85,6 +89,7 @@ class RuntimeSettings(
     """
 
     host: str = "127.0.0.1"
+    expose_to_network: bool = False
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8500
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     max_request_bytes: Bytes = 64 * 1024 * 1024
@@ -105,6 +110,23 @@ class RuntimeSettings(
     otlp_endpoint: Annotated[str, msgspec.Meta(pattern=r"\A(https?://\S+)?\Z")] = ""
     models: dict[Family, ModelSettings] = {}
     log_level: LogLevel = "info"
+
+    def __post_init__(self) -> None:
+        """Keep a protocol without authentication off the network unless that is wanted."""
+        if not self.expose_to_network and not _is_loopback(self.host):
+            raise ValueError(
+                f"runtime.host is {self.host!r}, which is not a loopback address; whoever reaches "
+                "it can use the models. Set runtime.expose_to_network = true if that is wanted"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class ControlSettings(

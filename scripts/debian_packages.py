@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-PACKAGES = ("mosquitto",)
+PACKAGES = ("curl", "gcc", "libc6-dev", "mosquitto")
 
 
 def installed(package: str) -> bool:

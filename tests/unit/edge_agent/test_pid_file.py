@@ -37,3 +37,11 @@ def test_a_second_holder_is_refused_and_told_the_pid(tmp_path: Path) -> None:
 
 def test_nobody_holds_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert holder(tmp_path / "control.pid") is None
+
+
+def test_nobody_else_can_open_and_lock_it(tmp_path: Path) -> None:
+    path = tmp_path / "runtime.pid"
+    path.touch(mode=0o644)
+    held = PidFile(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    held.release()

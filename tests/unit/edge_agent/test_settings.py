@@ -26,6 +26,8 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("[runtime]\nport = 70000", "port"),
         ("[runtime]\nport = '80'", "port"),
         ("[control]\nprobation_s = -1", "probation_s"),
+        ('[runtime]\nhost = "0.0.0.0"', "expose_to_network"),
+        ('[runtime]\nhost = "device.example.org"', "expose_to_network"),
         ("[runtime", "cannot read"),
     ],
 )
@@ -47,3 +49,17 @@ def test_a_wrong_file_is_refused_by_key(tmp_path: Path, text: str, message: str)
 def test_a_wrong_variable_is_refused(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(SettingsError):
         load(tmp_path, {name: value})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[runtime]\nhost = "0.0.0.0"\nexpose_to_network = true',
+        '[runtime]\nhost = "::1"',
+        '[runtime]\nhost = "127.0.0.2"',
+        '[runtime]\nhost = "localhost"',
+    ],
+)
+def test_the_network_is_reached_only_on_purpose(tmp_path: Path, text: str) -> None:
+    (tmp_path / "agent.toml").write_text(text)
+    assert load(tmp_path, {}).runtime.host
