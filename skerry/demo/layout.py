@@ -70,9 +70,9 @@ class DemoDir:
         """The claim bundle of a device."""
         return self.root / "claims" / f"{name}.json"
 
-    def bundle(self, version: str) -> Path:
-        """The packed release of a version."""
-        return self.root / "bundles" / f"{FAMILY}-{version}.bundle"
+    def bundle(self, release: str) -> Path:
+        """A packed release."""
+        return self.root / "bundles" / f"{release}.bundle"
 
     def token_file(self, role: str) -> Path:
         """The API token of a role."""
@@ -137,7 +137,7 @@ class DemoDir:
         """
         try:
             for folder in ("claims", "bundles", "tokens", "logs"):
-                (self.root / folder).mkdir(mode=0o700, exist_ok=True)
+                (self.root / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise DemoError(f"cannot make the demo's directory {self.root}: {error}") from error
 

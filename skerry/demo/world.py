@@ -56,6 +56,7 @@ class World:
     ports: Ports
     model: Path
     images: LabelledImages
+    families: tuple[str, ...] = (FAMILY,)
     tallies: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in DEVICES})
     _keeper: Keeper = field(init=False)
     _traffic: list[Traffic] = field(default_factory=list)
@@ -84,7 +85,8 @@ class World:
         directory.create()
         _write_secret(directory.passphrase_file, secrets.token_urlsafe(24))
         self._step(
-            *("provision", "init", "--out", directory.authority, "--family", FAMILY),
+            *("provision", "init", "--out", directory.authority),
+            *(part for family in self.families for part in ("--family", family)),
             *("--server-name", "localhost", "--server-name", HOST),
             *("--passphrase-file", directory.passphrase_file),
         )
@@ -123,16 +125,25 @@ class World:
             name, ["agent", "run", "--state", str(state)], self.directory.logs / f"{name}.log"
         )
 
-    def publish(self, version: str, *, variant: str, model_file: Path | None = None) -> int:
+    def publish(
+        self,
+        version: str,
+        *,
+        variant: str,
+        model: Path | None = None,
+        model_file: Path | None = None,
+    ) -> int:
         """Pack and publish a release; return the bundle's size in bytes.
 
         Args:
             version: of the release.
-            variant: of the reference model.
+            variant: of the model.
+            model: folder of another model than the reference model.
             model_file: packed in place of the variant's own file, without the publisher's check.
         """
-        bundle = self.directory.bundle(version)
-        pack = ["model", "pack", str(self.model), "--version", version, "--variant", variant]
+        folder = model or self.model
+        bundle = self.directory.bundle(f"{folder.name}-{version}")
+        pack = ["model", "pack", str(folder), "--version", version, "--variant", variant]
         if model_file is not None:
             pack += ["--model-file", str(model_file), "--skip-golden-check"]
         self._step(*pack, "--out", bundle)
@@ -144,9 +155,9 @@ class World:
         )
         return bundle.stat().st_size
 
-    def assign(self, version: str, devices: Sequence[str]) -> None:
+    def assign(self, version: str, devices: Sequence[str], *, family: str = FAMILY) -> None:
         """Assign a release to devices, as an operator."""
-        self.api("operator").assign(version, FAMILY, list(devices))
+        self.api("operator").assign(version, family, list(devices))
 
     # What happens to the world
 
@@ -204,10 +215,10 @@ class World:
         seen = self.api("viewer").devices()
         return all(name in seen and seen[name]["online"] for name in DEVICES)
 
-    def committed(self, name: str) -> str | None:
-        """The release that the server knows to serve healthily on a device."""
+    def committed(self, name: str, *, family: str = FAMILY) -> str | None:
+        """The release of a family that the server knows to serve healthily on a device."""
         for running in self._reported(name).get("running", []):
-            if running["family"] == FAMILY and running["committed"]:
+            if running["family"] == family and running["committed"]:
                 return str(running["version"])
         return None
 
