@@ -19,7 +19,7 @@ from edge_agent.pid_file import PidFileError
 from edge_agent.state_dir import StateDir
 
 DEFAULT_STATE = Path("/var/lib/skerry")
-_RUNTIME_LIBRARIES = ("httptools", "numpy", "onnxruntime", "uvloop")
+_RUNTIME_LIBRARIES = ("httptools", "numpy", "uvloop")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -84,7 +84,8 @@ def run(state: State = DEFAULT_STATE) -> None:
     missing = [name for name in _RUNTIME_LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
         raise AgentError(
-            f"the runtime process needs {', '.join(missing)}: pip install 'skerry[onnx]'"
+            f"the runtime process needs {', '.join(missing)}: pip install 'skerry[onnx]' for ONNX "
+            "models, 'skerry[litert]' for TFLite models"
         )
     where.create()
     holder = pid_file.holder(where.pid_file("supervisor"))
@@ -130,6 +131,61 @@ def stop(
     """
     stopped = stopping.stop(_state(state), timeout_s=timeout)
     typer.echo(f"Stopped: {', '.join(stopped)}." if stopped else f"No agent runs on {state}.")
+
+
+@app.command()
+def devices(
+    state: State = DEFAULT_STATE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,  # noqa: FBT002
+) -> None:
+    """Show which accelerators are here, what can use them, and why not for the rest.
+
+    Libraries and drivers are tried in processes of their own, so one that crashes is a line of the
+    answer. The device need not be enrolled.
+
+    Example: `skerry agent devices --json`
+    """
+    from edge_agent import hardware_commands  # noqa: PLC0415 (only these two commands need it)
+
+    hardware_commands.show_devices(_state(state), as_json=as_json)
+
+
+@app.command()
+def bench(  # noqa: PLR0913, PLR0917 (its options)
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A bundle, a model's folder, or a family that this device has committed to."
+        ),
+    ],
+    state: State = DEFAULT_STATE,
+    seconds: Annotated[
+        float, typer.Option(min=0.5, max=3600, help="How long to measure, loading not counted.")
+    ] = 10.0,
+    threads: Annotated[
+        int, typer.Option(min=1, max=256, help="Threads of one call on the CPU.")
+    ] = 1,
+    png: Annotated[
+        Path | None, typer.Option(help="Also draw a picture (needs `skerry[bench]`).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,  # noqa: FBT002
+) -> None:
+    """Measure every variant of a model on every accelerator of this machine, in turns.
+
+    Shown are the time of a call (median and tails), calls per second, and how fast each is beside
+    FP32 on the CPU. Each contender runs in a process of its own; a running agent is not touched,
+    but what it does meanwhile slows the measurement down.
+
+    Example: `skerry agent bench models/fashion_mnist --png fashion_mnist.png`
+    """
+    from edge_agent import hardware_commands  # noqa: PLC0415 (only these two commands need it)
+
+    hardware_commands.run_bench(
+        _state(state),
+        hardware_commands.BenchOptions(
+            model=model, seconds=seconds, threads=threads, as_json=as_json, png=png
+        ),
+    )
 
 
 def _state(path: Path) -> StateDir:

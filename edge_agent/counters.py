@@ -13,6 +13,7 @@ names, latency total in microseconds, one per latency bucket, one per class.
 import mmap
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,10 @@ _CLASSES = _BUCKETS + _BUCKET_COUNT
 
 class CountersError(AgentError):
     """A counter file cannot be made or is not one."""
+
+
+class CounterFileError(CountersError):
+    """The disk takes no counter file now."""
 
 
 class CounterLabel(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,11 +84,16 @@ class Counts:
 class CounterWriter:
     """The runtime's side: creates the file and adds to it."""
 
-    def __init__(self, path: Path, label: CounterLabel) -> None:
+    def __init__(self, path: Path | None, label: CounterLabel) -> None:
         """Create the file.
 
+        Args:
+            path: the file to create; None to count in memory, where nobody else sees the counts.
+            label: whom the file counts for.
+
         Raises:
-            CountersError: the file exists or cannot be written, or the label is too long.
+            CounterFileError: the file cannot be written.
+            CountersError: the label is too long.
         """
         stored = _StoredLabel(**msgspec.structs.asdict(label), error_kinds=_ERROR_KINDS)
         text = msgspec.json.encode(stored)
@@ -92,22 +102,10 @@ class CounterWriter:
                 f"the labels of {label.family} {label.version} take {len(text)} bytes of JSON, "
                 f"at most {_WORDS_OFFSET - _HEADER.size} are counted"
             )
-        self.path = path
         self._class_count = len(label.classes)
         size = _WORDS_OFFSET + 8 * (_CLASSES + self._class_count)
-        # Under another name until it is whole: a reader never meets a file without its label.
-        partial = path.with_suffix(".new")
-        try:
-            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(descriptor, 0, size)
-                os.pwrite(descriptor, _HEADER.pack(_MAGIC, len(text)) + text, 0)
-                self._map = mmap.mmap(descriptor, size)
-            finally:
-                os.close(descriptor)
-            partial.rename(path)
-        except OSError as error:
-            raise CountersError(f"cannot make the counter file {path}: {error}") from error
+        header = _HEADER.pack(_MAGIC, len(text)) + text
+        self._map = mmap.mmap(-1, size) if path is None else _mapped(path, size, header)
         self._words = memoryview(self._map)[_WORDS_OFFSET:].cast("Q")
 
     def answered(self, latency_us: float) -> None:
@@ -132,6 +130,25 @@ class CounterWriter:
         self._words[_CLOSED] = 1
         self._words.release()
         self._map.close()
+
+
+def _mapped(path: Path, size: int, header: bytes) -> mmap.mmap:
+    # Under another name until it is whole: a reader never meets a file without its label.
+    partial = path.with_suffix(".new")
+    try:
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            os.pwrite(descriptor, header, 0)
+            mapped = mmap.mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+        partial.rename(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise CounterFileError(f"cannot make the counter file {path}: {error}") from error
+    return mapped
 
 
 def read(path: Path) -> Counts:

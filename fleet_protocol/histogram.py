@@ -25,7 +25,9 @@ MAX_INDEX = 30 * _BUCKETS_PER_OCTAVE - 1
 RELATIVE_ERROR = math.sqrt(2 ** (1 / _BUCKETS_PER_OCTAVE)) - 1
 """Bound on the relative error of a quantile of values from 1 to 2**30 units."""
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""So bounded that a sum over a fleet fits in 64 bits and every JSON reader holds it exactly."""
+
 Index = Annotated[int, msgspec.Meta(ge=MIN_INDEX, le=MAX_INDEX)]
 
 
@@ -54,7 +56,7 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     buckets: Annotated[dict[Index, Count], msgspec.Meta(max_length=MAX_INDEX + 1)] = {}
-    total: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    total: Annotated[float, msgspec.Meta(ge=0, le=1e24)] = 0.0
 
     @property
     def count(self) -> int:

@@ -22,6 +22,9 @@ StreamId = Annotated[str, msgspec.Meta(pattern=r"\A[a-z]{1,16}-[0-9a-f]{16}\Z")]
 """``<kind>-<random>``: a wiped device starts a new stream instead of reusing sequence numbers."""
 
 Sequence = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+MAX_COVERED = 1_000_000
+"""Sequence numbers that one message stands for at most: years of windows, merged into one."""
+
 UnixMs = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 ShortText = Annotated[str, msgspec.Meta(max_length=200)]
 MAX_CHOICE = 600
@@ -169,6 +172,23 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
     running: Annotated[list[RunningModel], msgspec.Meta(max_length=256)] = []
     updates: Annotated[list[UpdateStatus], msgspec.Meta(max_length=256)] = []
     capabilities: Capabilities
+
+
+def check_coverage(message: TelemetryWindow | Event) -> None:
+    """Accept the sequence numbers that a message stands for if they are in order and bounded.
+
+    Raises:
+        ProtocolError: they are not.
+    """
+    if message.covers_from > message.sequence:
+        raise ProtocolError(
+            f"covers_from {message.covers_from} lies above sequence {message.sequence}"
+        )
+    covered = message.sequence - message.covers_from + 1
+    if covered > MAX_COVERED:
+        raise ProtocolError(
+            f"the message stands for {covered} sequence numbers, at most {MAX_COVERED} are taken"
+        )
 
 
 class EnrollRequest(msgspec.Struct, frozen=True, kw_only=True):

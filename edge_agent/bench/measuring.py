@@ -162,7 +162,9 @@ def measured(
                 contenders.append(contender)
         _in_turns(contenders, seconds)
         rows = [contender.result() for contender in contenders]
-    return _compared(rows) + [_row(entry, place) for entry, place in _impossible(subject, placements)]
+    return _compared(rows) + [
+        _row(entry, place) for entry, place in _impossible(subject, placements)
+    ]
 
 
 def _in_turns(contenders: Sequence[_Contender], seconds: float) -> None:
@@ -181,13 +183,13 @@ def _places(entry: Entry, placements: Sequence[Placement]) -> list[Placement]:
         for place in placements
         if place.format is entry.format
         and not place.problem
-        and (place.accelerator in entry.released_for or place.accelerator != _NEEDS_ITS_OWN_COMPILER)
+        and (
+            place.accelerator in entry.released_for or place.accelerator != _NEEDS_ITS_OWN_COMPILER
+        )
     ]
 
 
-def _impossible(
-    subject: Subject, placements: Sequence[Placement]
-) -> list[tuple[Entry, Placement]]:
+def _impossible(subject: Subject, placements: Sequence[Placement]) -> list[tuple[Entry, Placement]]:
     return [
         (entry, place)
         for entry in subject.entries

@@ -68,7 +68,7 @@ class _CardVariant(msgspec.Struct, frozen=True):
     file: str
     format: Format
     precision: str
-    accelerators: list[str] = ["cpu"]
+    accelerators: tuple[str, ...] = ("cpu",)
 
 
 class _Card(msgspec.Struct, frozen=True):
@@ -110,9 +110,7 @@ def _folder(path: Path) -> Subject:
         )
     card = _decoded(path / _CARD_FILE, _Card)
     golden = (
-        _decoded(path / _GOLDEN_FILE, dict[str, Golden])
-        if (path / _GOLDEN_FILE).is_file()
-        else {}
+        _decoded(path / _GOLDEN_FILE, dict[str, Golden]) if (path / _GOLDEN_FILE).is_file() else {}
     )
     return Subject(
         name=card.family,
@@ -124,7 +122,7 @@ def _folder(path: Path) -> Subject:
                 precision=variant.precision,
                 format=variant.format,
                 path=path / variant.file,
-                released_for=variant.accelerators,
+                released_for=list(variant.accelerators),
                 inputs=golden[name].vectors[0].inputs if name in golden else [],
             )
             for name, variant in card.variants.items()

@@ -1,4 +1,4 @@
-"""The process that holds one contender: it runs calls when it is told to and says how long they took.
+"""The process that holds one contender: it runs calls when told to, and says how long each took.
 
 Each line on standard input is an order, each line on standard output an answer. What libraries
 print goes to standard error.
@@ -57,7 +57,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """Any further order: either so many calls one after the other, or as many as fit into a time."""
+    """Any further order: so many calls one after the other, or as many as fit into a time."""
 
     calls: int = 0
     seconds: float = 0.0
@@ -128,7 +128,7 @@ def _made_up(spec: TensorSpec) -> Tensor:
     if spec.datatype is Datatype.FP16:
         data = b"".join(struct.pack("<e", math.sin(at)) for at in range(size // 2))
     elif spec.datatype in _FLOATS:
-        values = array.array(_FLOATS[spec.datatype])
+        values: array.array[float] = array.array(_FLOATS[spec.datatype])
         values.extend(math.sin(at) for at in range(size // values.itemsize))
         data = values.tobytes()
     else:

@@ -99,13 +99,15 @@ class Execution:
         self, query: InferenceRequest, release: ActiveRelease, outputs: Sequence[Tensor]
     ) -> list[Tensor]:
         """Return the outputs as the request wants them, after storing those for shared memory."""
-        specs = {spec.name: spec for spec in release.outputs}
-        finished = [
-            ranked(output, specs[output.name], query.classes[output.name])
-            if output.name in query.classes
-            else output
-            for output in outputs
-        ]
+        finished = list(outputs)
+        if query.classes:
+            specs = {spec.name: spec for spec in release.outputs}
+            finished = [
+                ranked(output, specs[output.name], query.classes[output.name])
+                if output.name in query.classes
+                else output
+                for output in outputs
+            ]
         if query.shared_outputs:
             if self._regions is None:
                 raise RequestError(

@@ -3,9 +3,16 @@
 import functools
 from collections.abc import Sequence
 
+import msgspec
+
 from edge_agent.inference.model_configuration import platform
 from edge_agent.inference.served_release import ServedRelease
-from edge_agent.inference.v2_messages import ModelMetadata, ServerMetadata, TensorMetadata
+from edge_agent.inference.v2_messages import (
+    ModelMetadata,
+    PlacedModelMetadata,
+    ServerMetadata,
+    TensorMetadata,
+)
 from fleet_protocol.manifest import TensorSpec
 
 _EXTENSIONS = [
@@ -49,6 +56,21 @@ def model_metadata(served: ServedRelease, versions: Sequence[str] | None = None)
         platform=platform(served),
         inputs=[_tensor(spec) for spec in release.inputs],
         outputs=[_tensor(spec) for spec in release.outputs],
+    )
+
+
+def placed_model_metadata(
+    served: ServedRelease, versions: Sequence[str] | None = None
+) -> PlacedModelMetadata:
+    """Describe a model, and which of its variants runs where and why.
+
+    Args:
+        served: the release that answers.
+        versions: those that the caller can address, None for just this one.
+    """
+    release = served.release
+    return PlacedModelMetadata(
+        **msgspec.structs.asdict(model_metadata(served, versions)),
         parameters={
             "variant": release.variant,
             "accelerator": release.accelerator,

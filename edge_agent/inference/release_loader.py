@@ -1,10 +1,11 @@
 """From a release's file to a warm model with its counters."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from edge_agent import hardware
-from edge_agent.counters import CounterLabel, CountersError, CounterWriter
+from edge_agent.counters import CounterFileError, CounterLabel, CountersError, CounterWriter
 from edge_agent.inference.backends.base import Backend, Model
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.backends.model_pool import ModelPool
@@ -17,6 +18,8 @@ from edge_agent.inference.survey import examine
 from edge_agent.inference.warm_up import warm_up
 from edge_agent.runtime_api import ActiveRelease, Placement
 from edge_agent.state_dir import StateDir
+
+logger = logging.getLogger(__name__)
 
 
 class ReleaseLoader:
@@ -121,6 +124,18 @@ class ReleaseLoader:
         )
         try:
             return CounterWriter(path, label)
+        except CounterFileError as error:
+            # Answers without telemetry are worth more than telemetry without answers.
+            logger.error(  # noqa: TRY400 (the disk's words say it)
+                "calls_not_reported",
+                extra={
+                    "family": release.family,
+                    "version": release.version,
+                    "reason": f"{error}; its calls are answered and not reported until the "
+                    "release is loaded again",
+                },
+            )
+            return CounterWriter(None, label)
         except CountersError as error:
             raise LoadError(
                 f"cannot count for {release.family} {release.version}: {error}"

@@ -182,7 +182,8 @@ class ServedRelease:
 
 
 def _check_input(tensor: Tensor, spec: TensorSpec) -> None:
-    if tensor.datatype is not spec.datatype or not shape_fits(tensor.shape, spec):
+    fits = tensor.shape == spec.shape or shape_fits(tensor.shape, spec)
+    if tensor.datatype is not spec.datatype or not fits:
         raise RequestError(
             f"input {spec.name!r} is {described(tensor.datatype, tensor.shape)}, the model takes "
             f"{described(spec.datatype, spec.shape)}"

@@ -126,6 +126,15 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+
+
+class PlacedModelMetadata(ModelMetadata, frozen=True, kw_only=True):
+    """The same with what the protocol has no field for.
+
+    Attributes:
+        parameters: ``variant``, ``accelerator``, and ``choice``: why these and no others.
+    """
+
     parameters: dict[str, str]
 
 

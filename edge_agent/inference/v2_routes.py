@@ -18,7 +18,7 @@ from edge_agent.inference.http_messages import (
     no_such_path,
     require,
 )
-from edge_agent.inference.metadata import model_metadata, server_metadata
+from edge_agent.inference.metadata import placed_model_metadata, server_metadata
 from edge_agent.inference.model_configuration import configuration
 from edge_agent.inference.repository_routes import RepositoryRoutes
 from edge_agent.inference.served_release import ServedRelease
@@ -134,7 +134,7 @@ class V2Routes:
     def _model(self, family: str, version: str | None) -> HttpResponse:
         served = self._served(family, version)
         versions = self._plane.held_versions(family) if self._every_version else None
-        return json_response(model_metadata(served, versions))
+        return json_response(placed_model_metadata(served, versions))
 
     def _model_ready(self, family: str, version: str | None) -> HttpResponse:
         self._served(family, version)

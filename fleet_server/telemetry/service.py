@@ -1,20 +1,23 @@
 """Reads telemetry: pages of windows and events, sums over time."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, case, func, select
 
-from fleet_protocol.messages import ModelWindow
+from fleet_protocol.messages import MAX_COVERED, ModelWindow
 from fleet_server.database import Database
 from fleet_server.devices.tables import Device
 from fleet_server.errors import NotFoundError, RefusedError
 from fleet_server.telemetry.reception import Reception
 from fleet_server.telemetry.summary import Summary
 from fleet_server.telemetry.tables import DeviceEvent, ModelCounts, Stream, Window
+
+logger = logging.getLogger(__name__)
 
 MAX_RANGE = timedelta(days=31)
 _ROWS_AT_ONCE = 500
@@ -147,10 +150,12 @@ class Telemetry:
             ]
 
     async def _count(self, period: Period, device_id: str | None) -> tuple[int, int]:
-        query = select(
-            func.count(),
-            func.coalesce(func.sum(Window.sequence - Window.covers_from + 1), 0),
-        ).where(Window.start_ms >= period.from_ms, Window.start_ms < period.to_ms)
+        # What was stored before there was a bound counts as one: it must not overflow the sum.
+        beyond = Window.sequence - Window.covers_from
+        covered_by_one = case((beyond.between(0, MAX_COVERED - 1), beyond + 1), else_=1)
+        query = select(func.count(), func.coalesce(func.sum(covered_by_one), 0)).where(
+            Window.start_ms >= period.from_ms, Window.start_ms < period.to_ms
+        )
         if device_id is not None:
             query = query.where(Window.device_id == device_id)
         async with self._database.reading() as session:
@@ -175,6 +180,12 @@ def _models_of(period: Period, family: str | None, device_id: str | None) -> Sel
 
 
 def _add_rows(summary: Summary, rows: list[tuple[str, str]]) -> None:
-    summary.add(
-        (device_id, msgspec.json.decode(text, type=ModelWindow)) for device_id, text in rows
-    )
+    for device_id, text in rows:
+        try:
+            model = msgspec.json.decode(text, type=ModelWindow)
+        except msgspec.ValidationError as error:
+            logger.warning(
+                "stored_counts_unreadable", extra={"device": device_id, "reason": str(error)}
+            )
+            continue
+        summary.add([(device_id, model)])

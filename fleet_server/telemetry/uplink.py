@@ -42,10 +42,8 @@ def decode(topic: str, payload: bytes, *, retained: bool) -> Uplink:
     if kind is None:
         raise ProtocolError(f"nothing comes from devices on {parsed.channel}")
     content = messages.decode(payload, kind)
-    if isinstance(content, TelemetryWindow | Event) and content.covers_from > content.sequence:
-        raise ProtocolError(
-            f"covers_from {content.covers_from} lies above sequence {content.sequence}"
-        )
+    if isinstance(content, TelemetryWindow | Event):
+        messages.check_coverage(content)
     if isinstance(content, TelemetryWindow) and content.start_ms > content.end_ms:
         raise ProtocolError("the window ends before it starts")
     return Uplink(parsed.device_id, content, retained)

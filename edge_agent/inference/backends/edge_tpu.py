@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_agent.hardware import Device
 from edge_agent.inference.errors import LoadError
-from edge_agent.inference.probe import Prober, ProbeError, stamps
+from edge_agent.inference.probe import ProbeError, Prober, stamps
 
 EDGE_TPU = "edgetpu"
 """The accelerator's name in manifests."""

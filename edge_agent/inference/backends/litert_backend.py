@@ -7,7 +7,7 @@ tensors travel raw, as INT8 or UINT8, so an answer is bit-equal to the bare inte
 import ctypes
 import importlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, TypedDict

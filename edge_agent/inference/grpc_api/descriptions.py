@@ -102,5 +102,8 @@ class Descriptions:
 
 
 def filled(message: _Message, struct: msgspec.Struct) -> _Message:
-    """Return a message with the fields of a struct, which must all be fields of the message."""
-    return json_format.ParseDict(msgspec.to_builtins(struct), message)
+    """Return a message with those fields of a struct that it has too.
+
+    JSON may say more than the protocol's messages can.
+    """
+    return json_format.ParseDict(msgspec.to_builtins(struct), message, ignore_unknown_fields=True)

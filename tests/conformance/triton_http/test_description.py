@@ -40,6 +40,7 @@ def test_model_metadata(client: triton.InferenceServerClient) -> None:
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": "x", "datatype": "BYTES", "shape": [-1, 4]}],
         "outputs": [{"name": "y", "datatype": "BYTES", "shape": [-1, 4]}],
+        "parameters": {"variant": "plain", "accelerator": "cpu", "choice": ""},
     }
 
 

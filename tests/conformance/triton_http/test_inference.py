@@ -22,7 +22,8 @@ def sample(datatype: Datatype, rows: int = 3) -> Array:
         return np.array(texts, dtype=np.object_).reshape(rows, 4)
     values = np.arange(4 * rows).reshape(rows, 4)
     if datatype is Datatype.BOOL:
-        return values % 2 == 1
+        odd: Array = values % 2 == 1
+        return odd
     array: Array = (values * 1.25).astype(triton_to_np_dtype(datatype.value))
     return array
 

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.counters import CounterLabel, CountersError, CounterWriter, read
+from edge_agent.counters import (
+    CounterFileError,
+    CounterLabel,
+    CountersError,
+    CounterWriter,
+    read,
+)
 from fleet_protocol.histogram import MAX_INDEX
 from fleet_protocol.messages import ErrorKind
 
@@ -19,13 +25,14 @@ LABEL = CounterLabel(
 
 
 def test_counts_read_back(tmp_path: Path) -> None:
-    writer = CounterWriter(tmp_path / "counters-1-a-0.bin", LABEL)
+    path = tmp_path / "counters-1-a-0.bin"
+    writer = CounterWriter(path, LABEL)
     writer.answered(100.0)
     writer.answered(3000.5)
     writer.failed(ErrorKind.BACKEND)
     writer.classified(1)
     writer.classified(2)
-    counts = read(writer.path)
+    counts = read(path)
     assert counts.label == LABEL
     assert counts.requests == 3
     assert counts.errors == {ErrorKind.BAD_REQUEST: 0, ErrorKind.BACKEND: 1, ErrorKind.REFUSED: 0}
@@ -34,7 +41,7 @@ def test_counts_read_back(tmp_path: Path) -> None:
     assert counts.classes == {"bag": 0, "boot": 1}
     assert not counts.closed
     writer.close()
-    assert read(writer.path).closed
+    assert read(path).closed
 
 
 def test_a_file_of_an_agent_that_knew_fewer_errors_is_read(tmp_path: Path) -> None:
@@ -95,3 +102,24 @@ def test_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(CountersError, match=r"labels of f 1\.0\.0"):
         CounterWriter(tmp_path / "c.bin", label)
+
+
+def test_counts_may_stay_in_memory(tmp_path: Path) -> None:
+    writer = CounterWriter(None, LABEL)
+    writer.answered(100.0)
+    writer.failed(ErrorKind.BACKEND)
+    writer.classified(1)
+    writer.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_apart_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int, _offset: int, _length: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(CounterFileError, match="No space left"):
+        CounterWriter(tmp_path / "counters-1-a-0.bin", LABEL)
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,7 @@
 """Messages: they read back, ignore what a newer sender adds, and refuse what is out of range."""
 
+import contextlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from fleet_protocol import assignments, claims
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.histogram import of_values
 from fleet_protocol.messages import (
+    MAX_COVERED,
     MAX_MESSAGE_BYTES,
     Ack,
     Capabilities,
@@ -17,6 +20,7 @@ from fleet_protocol.messages import (
     Reported,
     SystemWindow,
     TelemetryWindow,
+    check_coverage,
     decode,
     encode,
 )
@@ -61,6 +65,7 @@ def test_fields_of_a_newer_sender_are_ignored() -> None:
         {"start_ms": -1},
         {"models": [{"family": "../x", "version": "1.0.0", "variant": "a", "requests": 1}]},
         {"models": [{"family": "x", "version": "1.0.0", "variant": "a", "requests": -1}]},
+        {"models": [{"family": "x", "version": "1.0.0", "variant": "a", "requests": 2**53 + 1}]},
         {"system": {"cpu_percent": 101.0}},
         {"sequence": "7"},
     ],
@@ -69,6 +74,25 @@ def test_values_out_of_range_are_refused_by_name(change: dict[str, object]) -> N
     payload = msgspec.json.encode(msgspec.to_builtins(WINDOW) | change)
     with pytest.raises(ProtocolError, match=r"\$\."):
         decode(payload, TelemetryWindow)
+
+
+@pytest.mark.parametrize(
+    ("covers_from", "sequence", "sound"),
+    [
+        (1, 1, True),
+        (1, MAX_COVERED, True),
+        (2**63 - 1, 2**63 - 1, True),
+        (2, 1, False),
+        (1, MAX_COVERED + 1, False),
+        (1, 2**63 - 1, False),
+    ],
+)
+def test_what_a_message_stands_for_is_bounded(
+    covers_from: int, sequence: int, *, sound: bool
+) -> None:
+    window = msgspec.structs.replace(WINDOW, covers_from=covers_from, sequence=sequence)
+    with contextlib.nullcontext() if sound else pytest.raises(ProtocolError, match="sequence"):
+        check_coverage(window)
 
 
 @given(st.binary(max_size=300))

@@ -258,6 +258,27 @@ async def test_pages_of_windows(store: TelemetryStore, telemetry: Telemetry) -> 
     assert all(len(row.models) == 1 for row in first)
 
 
+async def test_one_device_with_absurd_numbers_does_not_take_the_sums_from_all(
+    store: TelemetryStore, telemetry: Telemetry
+) -> None:
+    absurd = msgspec.structs.replace(
+        window(1, stream="telemetry-" + "a" * 16), sequence=2**63 - 1, covers_from=1
+    )
+    (model,) = absurd.models
+    huge = msgspec.structs.replace(model, requests=2**63 - 1)
+    others = [
+        msgspec.structs.replace(
+            absurd, stream="telemetry-" + letter * 16, models=[huge] if letter == "c" else []
+        )
+        for letter in "bc"
+    ]
+    await store.store([from_device(content) for content in (absurd, *others)])
+    await store.store([from_device(window(1), "cam-2")])
+    totals = await telemetry.totals(EVER)
+    assert (totals.windows, totals.covered) == (4, 4)
+    assert [release.requests for release in totals.summary.releases] == [20]
+
+
 TOPIC = str(Topic("cam-1", Channel.TELEMETRY))
 
 
@@ -272,6 +293,12 @@ TOPIC = str(Topic("cam-1", Channel.TELEMETRY))
         (TOPIC, msgspec.json.encode(window(1)).replace(b'"schema":1', b'"schema":2')),
         (TOPIC, msgspec.json.encode(window(1, covers_from=2))),
         (TOPIC, msgspec.json.encode(msgspec.structs.replace(window(1), end_ms=0))),
+        (
+            TOPIC,
+            msgspec.json.encode(
+                msgspec.structs.replace(window(1), sequence=2**63 - 1, covers_from=1)
+            ),
+        ),
         (TOPIC, b" " * (messages.MAX_MESSAGE_BYTES + 1)),
         (str(Topic("cam-1", Channel.ACK)), b"{}"),
         ("skerry/v1/cam-1", b"{}"),

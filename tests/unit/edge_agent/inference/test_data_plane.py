@@ -1,6 +1,7 @@
 """The data plane: what is served, how it switches, what is counted."""
 
 import asyncio
+import os
 import struct
 import threading
 import time
@@ -374,3 +375,21 @@ async def test_status_tells_the_truth(plane: DataPlane) -> None:
         plane.active("other")
     await plane.unload_family("other")
     assert plane.ready
+
+
+async def test_a_full_disk_takes_the_telemetry_and_not_the_answers(
+    plane: DataPlane,
+    state: StateDir,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(_descriptor: int, _offset: int, _length: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    served = await plane.load(release())
+    plane.activate("m", "1.0.0")
+    for _ in range(3):
+        assert await infer(plane, served, 1.0) == [0.0, 1.0, 0.0]
+    assert list(state.run.glob("counters-*")) == []
+    assert [record.message for record in caplog.records] == ["calls_not_reported"]
