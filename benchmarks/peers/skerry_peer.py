@@ -25,18 +25,18 @@ class SkerryPeer:
     name = "Skerry"
     protocols = ("V2 HTTP over Unix socket, binary tensors", _TCP)
 
-    def start(self, model: BenchModel, folder: Path) -> ServerProcess:
-        """Start it.
+    def start(self, model: BenchModel, folder: Path, *, instances: int = 0) -> ServerProcess:
+        """Start it; ``instances`` as in the runtime's settings.
 
         Raises:
             SystemExit: it did not come up.
         """
         state = committed_state(model, folder)
-        server = self.launch(model, state)
+        server = self.launch(model, state, instances=instances)
         server.wait_until(lambda: answers(state.runtime_socket, f"/v2/models/{model.name}/ready"))
         return server
 
-    def launch(self, model: BenchModel, state: StateDir) -> ServerProcess:
+    def launch(self, model: BenchModel, state: StateDir, *, instances: int = 0) -> ServerProcess:
         """Start it on a state directory and do not wait."""
         self._model = model
         self._socket = state.runtime_socket
@@ -47,6 +47,7 @@ class SkerryPeer:
             environment={
                 "SKERRY_AGENT_RUNTIME__PORT": str(self._port),
                 "SKERRY_AGENT_RUNTIME__THREADS": "1",
+                "SKERRY_AGENT_RUNTIME__INSTANCES": str(instances),
             },
         )
 
