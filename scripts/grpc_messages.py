@@ -1,11 +1,11 @@
 """Make the message classes of the gRPC service from ``open_inference.proto``.
 
-Run it after a change of that file: ``.venv/bin/python scripts/grpc_messages.py``. With ``--check`` it
-changes nothing, and its exit code says whether the committed files are what it would write.
+Run it after a change of that file: ``.venv/bin/python scripts/grpc_messages.py``. With ``--check``
+it changes nothing, and its exit code says whether the committed files are what it would write.
 
 The module is not protoc's own: that one refuses to load under another major version of protobuf
-than the one it was made with, and puts its messages into a pool that all libraries of a process share,
-where two that speak this protocol collide.
+than the one it was made with, and puts its messages into a pool that all libraries of a process
+share, where two that speak this protocol collide.
 """
 
 import argparse
