@@ -10,6 +10,19 @@ from fleet_server.errors import SetupError
 _SOCKET_PATH_BYTES = 107
 """What Linux allows in ``sun_path``, without the final zero (unix(7))."""
 
+_ONLINE_FILES = (
+    "snapshot.pem",
+    "timestamp.pem",
+    "device-ca.pem",
+    "device-ca.crt",
+    "tls.pem",
+    "tls.crt",
+    "fleet-ca.crt",
+    "claim.pub.pem",
+    "ingest.pem",
+    "ingest.crt",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class DataDir:
@@ -76,6 +89,24 @@ class DataDir:
                 f"{len(longest)} bytes and a socket path may have {_SOCKET_PATH_BYTES}; "
                 "choose a shorter directory"
             )
+
+    def check_files(self) -> None:
+        """Accept the directory if every key and certificate of a server is there.
+
+        Raises:
+            SetupError: one is missing; the message names it.
+        """
+        for path in (
+            *(self.online / name for name in _ONLINE_FILES),
+            self.signer / "assignment.pem",
+            self.director / "1.root.json",
+        ):
+            if not path.is_file():
+                raise SetupError(
+                    f"{path} is missing; restore it from a backup of the data directory, or, if "
+                    "this is a new server, copy the whole server/ folder of "
+                    "`skerry provision init` again"
+                )
 
     def lock(self) -> int:
         """Claim the directory for this process until it ends; returns the locked descriptor.

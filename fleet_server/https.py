@@ -1,8 +1,9 @@
 """Serves the HTTP application over TLS, and stops it without cutting requests off."""
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 
 from fleet_server.data_dir import DataDir
 from fleet_server.errors import SetupError
+from fleet_server.guarded_http import GuardedProtocol
 
 GRACE_S = 10
 """How long requests that have begun may take when the server stops."""
@@ -17,7 +19,8 @@ GRACE_S = 10
 _FLUSH_S = 1.0
 """How long an answer that is complete may take to get onto the wire."""
 
-_MAX_CONCURRENT = 1000
+_HANDSHAKE_S = 10.0
+"""A peer that has not finished the handshake of TLS by then is dropped."""
 
 
 class HttpServer(uvicorn.Server):
@@ -27,6 +30,28 @@ class HttpServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the composition root."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, with less patience for the handshake of TLS than uvicorn has."""
+        await self.lifespan.startup()
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                self._connection,
+                sock=listener,
+                ssl=self.config.ssl,
+                backlog=self.config.backlog,
+                ssl_handshake_timeout=_HANDSHAKE_S if self.config.ssl else None,
+                ssl_shutdown_timeout=_FLUSH_S if self.config.ssl else None,
+            )
+            for listener in sockets or []
+        ]
+        self.started = True
+
+    def _connection(self) -> asyncio.Protocol:
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     async def finish(self, serving: asyncio.Task[None]) -> None:
         """Accept nothing more and let requests end.
@@ -55,7 +80,7 @@ def make_server(data: DataDir, app: FastAPI) -> HttpServer:
     """
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=GuardedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -65,12 +90,12 @@ def make_server(data: DataDir, app: FastAPI) -> HttpServer:
         ssl_certfile=data.online / "tls.crt",
         ssl_keyfile=data.online / "tls.pem",
         timeout_graceful_shutdown=2 * GRACE_S,
-        limit_concurrency=_MAX_CONCURRENT,
     )
     try:
         config.load()
     except (OSError, ssl.SSLError) as error:
         raise SetupError(
-            f"cannot use the certificate {data.online / 'tls.crt'}: {error}"
+            f"cannot use the certificate {data.online / 'tls.crt'} with its key "
+            f"{data.online / 'tls.pem'}: {error}"
         ) from error
     return HttpServer(config)

@@ -71,7 +71,11 @@ def upgrade(data: DataDir) -> str:
             "run the version that made it, or a newer one"
         ) from error
     except (SQLAlchemyError, OSError) as error:
-        raise SetupError(f"cannot migrate the database {data.database}: {error}") from error
+        reason = getattr(error, "orig", None) or error
+        raise SetupError(
+            f"the database {data.database} cannot be used: {reason}; see that the disk has room "
+            "and the file belongs to this user; if it is damaged, restore it from a backup"
+        ) from error
     finally:
         engine.dispose()
     data.database.chmod(0o600)

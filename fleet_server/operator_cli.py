@@ -38,6 +38,8 @@ CaFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 
+_DAY_MS = 86_400_000
+_EXPIRY_WARNING_DAYS = 30
 _COLOURS = {"updated": "green", "failed": "red", "updating": "yellow", "waiting": "yellow"}
 
 
@@ -58,6 +60,8 @@ def devices(
 ) -> None:
     """List devices: online or not, what they run, how far their update is.
 
+    The column `certificate` is empty unless a device's certificate expires within 30 days.
+
     Example: `skerry fleet devices --server https://localhost:8443 --token-file token --ca ca.crt`
     """
     client = _client(server, token_file, ca)
@@ -65,6 +69,7 @@ def devices(
         _print_json(client.get(f"/api/v1/devices/{quote(device, safe='')}"))
         return
     found = list(client.pages("/api/v1/devices", "devices", {}))
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
     if as_json:
         _print_json({"devices": found})
         return
@@ -74,6 +79,7 @@ def devices(
             _Column("online"),
             _Column("last seen"),
             _Column("update"),
+            _Column("certificate"),
             _Column("runs"),
         ],
         [
@@ -82,6 +88,7 @@ def devices(
                 "yes" if item["online"] else "no",
                 _time(item["last_seen_ms"]),
                 _coloured(item["update"]),
+                _certificate(item, now_ms),
                 _running(item),
             ]
             for item in found
@@ -246,6 +253,16 @@ def _running(item: Mapping[str, Any]) -> str:
     return ", ".join(
         escape(f"{model['family']} {model['version']} ({model['variant']})") for model in running
     )
+
+
+def _certificate(item: Mapping[str, Any], now_ms: int) -> str:
+    """Return how long the certificate of a device lives on, if that is not long."""
+    left_ms = item["certificate_expires_ms"] - now_ms
+    if item["decommissioned_ms"] is not None or left_ms > _EXPIRY_WARNING_DAYS * _DAY_MS:
+        return ""
+    if left_ms <= 0:
+        return "[red]expired[/]"
+    return f"[yellow]{left_ms // _DAY_MS} days left[/]"
 
 
 def _coloured(word: str) -> str:

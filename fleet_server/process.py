@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -23,7 +24,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
 from fleet_protocol.errors import SkerryError
-from fleet_server import https, listening, logs, migrate, settings
+from fleet_server import https, listening, logs, maintenance, migrate, settings
 from fleet_server.accounts.service import Accounts
 from fleet_server.app import create_app
 from fleet_server.assignments.service import Assignments
@@ -40,7 +41,7 @@ from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.registry import EnrolledDevices
 from fleet_server.devices.service import Devices
 from fleet_server.devices.tokens import ClaimVerifier
-from fleet_server.errors import FleetError, SetupError
+from fleet_server.errors import SetupError
 from fleet_server.https import HttpServer
 from fleet_server.lifetime import Lifetime
 from fleet_server.releases.repository import Repository
@@ -54,7 +55,6 @@ from fleet_server.telemetry.store import TelemetryStore
 
 logger = logging.getLogger(__name__)
 
-_MAINTENANCE_S = 600.0
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared with, not bound)
 
 
@@ -165,7 +165,7 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
     )
     stack.push_async_callback(_store_the_rest, parts.ingest, storing)
     await stack.enter_async_context(
-        life.background("maintenance", _maintain(services.releases, services.assignments))
+        life.background("maintenance", maintenance.run(services.releases, services.assignments))
     )
     serving = await stack.enter_async_context(
         life.background("https", parts.https.serve([ports.https]))
@@ -229,7 +229,9 @@ def _director_root(data: DataDir) -> Root:
         SetupError: there is none, or it cannot be read.
     """
     try:
-        paths = data.director.glob("*.root.json")
+        paths = list(data.director.glob("*.root.json"))
+        if not paths:
+            raise FileNotFoundError("there is no <number>.root.json")
         newest = max(paths, key=lambda path: int(path.name.split(".")[0]))
         return Metadata[Root].from_bytes(newest.read_bytes()).signed
     except (OSError, ValueError, RepositoryError) as error:
@@ -239,21 +241,15 @@ def _director_root(data: DataDir) -> Root:
 async def _store_the_rest(ingest: Ingest, storing: asyncio.Task[None]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(https.GRACE_S):
-            await ingest.finish()
+            ingest.finish()
             await asyncio.wait([storing])
 
 
-async def _maintain(releases: Releases, assignments: Assignments) -> None:
-    """Renew what would expire; what fails is tried again, long before it matters."""
-    while True:
-        await asyncio.sleep(_MAINTENANCE_S)
-        try:
-            await releases.renew()
-            renewed = await assignments.renew()
-            if renewed:
-                logger.info("assignments_renewed", extra={"count": renewed})
-        except (FleetError, OSError) as error:
-            logger.error("maintenance_failed", extra={"reason": str(error)})  # noqa: TRY400
+def _allow_files() -> None:
+    """Let the process hold as many connections as the system permits it, and not the first 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -265,6 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = DataDir(parser.parse_args(arguments).data.absolute())
     try:
         data.check()
+        data.check_files()
+        _allow_files()
         config = settings.load(data.settings_file, os.environ)
         logs.configure(config.log_level)
         ports = Ports(

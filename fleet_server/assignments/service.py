@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
 
-from sqlalchemy import select
+from sqlalchemy import delete, insert, inspect, select
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Targets
 
@@ -178,6 +178,8 @@ class Assignments:
                 )
             ).all()
         known = {row[0]: row for row in rows}
+        if wanted is not None and not wanted:
+            raise RefusedError("`devices` is empty: name devices, or give null for all of them")
         if wanted is None:
             chosen = [row[0] for row in rows if row[1] is None]
         else:
@@ -198,12 +200,20 @@ class Assignments:
         signed: list[Assignment] = []
         for start in range(0, len(plans), MAX_BATCH):
             signed += await self._sign(plans[start : start + MAX_BATCH])
-        async with self._database.writing() as session:
-            for row in signed:
-                await session.merge(row)
-        for row in signed:
+        await self._store(signed)
+        for number, row in enumerate(signed, 1):
             self._downlink.publish_assignment(row.device_id, row.document)
+            if number % MAX_BATCH == 0:
+                await asyncio.sleep(0)  # let others have the loop
         return signed
+
+    async def _store(self, signed: list[Assignment]) -> None:
+        async with self._database.writing() as session:
+            for start in range(0, len(signed), MAX_BATCH):
+                rows = [_values(row) for row in signed[start : start + MAX_BATCH]]
+                ids = [row["device_id"] for row in rows]
+                await session.execute(delete(Assignment).where(Assignment.device_id.in_(ids)))
+                await session.execute(insert(Assignment), rows)
 
     async def _sign(self, plans: list[Plan]) -> list[Assignment]:
         now = self._clock()
@@ -218,8 +228,7 @@ class Assignments:
                 for plan in plans
             ]
             documents = await self._signer.sign([_request(plan, expires_s) for plan in plans])
-        for plan, document in zip(plans, documents, strict=True):
-            verify_document(document, device_id=plan.device_id, director=self._director)
+        await asyncio.to_thread(self._verify, plans, documents)
         return [
             Assignment(
                 device_id=plan.device_id,
@@ -231,6 +240,10 @@ class Assignments:
             )
             for plan, document in zip(plans, documents, strict=True)
         ]
+
+    def _verify(self, plans: list[Plan], documents: list[bytes]) -> None:
+        for plan, document in zip(plans, documents, strict=True):
+            verify_document(document, device_id=plan.device_id, director=self._director)
 
 
 def verify_document(document: bytes, *, device_id: str, director: Root) -> None:
@@ -249,6 +262,10 @@ def verify_document(document: bytes, *, device_id: str, director: Root) -> None:
         raise UnavailableError(f"what the signer signed does not verify: {error}") from error
     if binding.device_id != device_id or len(document) > protocol.MAX_ASSIGNMENT_BYTES:
         raise UnavailableError(f"the signer signed no assignment of {device_id}")
+
+
+def _values(row: Assignment) -> dict[str, object]:
+    return {column.key: getattr(row, column.key) for column in inspect(Assignment).column_attrs}
 
 
 def _check_known(chosen: Sequence[str], decommissioned: dict[str, int | None]) -> None:

@@ -130,10 +130,11 @@ class AssignmentSigner:
                 "ON CONFLICT (device_id) DO UPDATE SET version = excluded.version",
                 list(_raised(highest, requests).items()),
             )
+            self._database.execute("COMMIT")
         except BaseException:
-            self._database.execute("ROLLBACK")
+            if self._database.in_transaction:  # SQLite rolls back itself when the disk is full
+                self._database.execute("ROLLBACK")
             raise
-        self._database.execute("COMMIT")
 
     def _highest(self, device_id: str) -> int:
         row = self._database.execute(
@@ -203,8 +204,8 @@ class SignerServer:
                 logger.warning("signer_refused", extra={"reason": str(error)})
                 return SignAnswer(refusal=str(error))
             except sqlite3.Error as error:
-                logger.exception("signer_database_failed")
-                return SignAnswer(refusal=f"the signer's database failed: {error}")
+                logger.error("signer_database_failed", extra={"reason": str(error)})  # noqa: TRY400
+                return SignAnswer(unavailable=f"its database failed: {error}")
 
 
 def _raised(highest: dict[str, int], requests: list[SignRequest]) -> dict[str, int]:

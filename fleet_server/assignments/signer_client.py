@@ -35,7 +35,7 @@ class SignerClient:
             The signed documents in the order of the requests.
 
         Raises:
-            UnavailableError: the signer does not answer.
+            UnavailableError: the signer does not answer, or cannot store what it signs.
             VersionTakenError: a version is not higher than what was signed before.
             RefusedError: the signer refuses the content.
         """
@@ -47,6 +47,12 @@ class SignerClient:
                 "the signer does not answer, so nothing was assigned; it is being restarted, "
                 "try again"
             ) from error
+        if answer.unavailable:
+            raise UnavailableError(
+                f"the signer cannot sign now, so nothing was assigned: {answer.unavailable}; "
+                "look after the server's disk and try again",
+                retry_after_s=60,
+            )
         if answer.highest:
             raise VersionTakenError(answer.refusal, highest=answer.highest)
         if answer.refusal or len(answer.documents) != len(requests):

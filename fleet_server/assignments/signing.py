@@ -56,11 +56,13 @@ class SignAnswer(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         documents: TUF targets metadata as JSON text.
         refusal: a sentence; empty when the documents are there.
+        unavailable: why it cannot sign anything now, such as a full disk; else empty.
         highest: on a version that is not higher: the highest signed one of the devices asked for.
     """
 
     documents: list[str] = []
     refusal: str = ""
+    unavailable: str = ""
     highest: dict[str, int] = {}
 
 

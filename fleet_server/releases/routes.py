@@ -8,7 +8,6 @@ from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse
 from pydantic import JsonValue
 from starlette.requests import ClientDisconnect
 
@@ -21,6 +20,7 @@ from fleet_server.paging import AfterName, Limit
 from fleet_server.releases import multipart
 from fleet_server.releases.schemas import PublishedView, ReleaseDetail, ReleasePage, ReleaseView
 from fleet_server.releases.service import checked_metadata_name
+from fleet_server.releases.target_response import TargetResponse
 from fleet_server.releases.verification import StoredFile
 from fleet_server.services import Services, Wired
 
@@ -52,7 +52,7 @@ async def device_target(path: str, request: Request, services: Wired) -> Respons
         raise NotFoundError(f"there is no target {path[:300]!r}") from None
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
-    return FileResponse(
+    return TargetResponse(
         location, headers=headers, media_type="application/octet-stream", stat_result=status
     )
 

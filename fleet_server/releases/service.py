@@ -54,9 +54,11 @@ class Releases:
             ConflictError: another upload of the family came first.
             TooLargeError: the metadata is too large.
             StorageFullError: the disk has no room.
-            UnavailableError: the release is published, and the database failed to list it.
+            UnavailableError: the database failed; if that was after the commit, the release is
+                published, and the next upload or maintenance lists it.
         """
         async with self._uploads:
+            await self.reindex()
             metadata = await _receive_metadata(form)
             published = self.repository.published
             upload = await asyncio.to_thread(
@@ -78,7 +80,7 @@ class Releases:
                     await asyncio.to_thread(
                         self.repository.commit, upload, staged, now=self._clock()
                     )
-                    await self.reindex()
+                    await self._reindex()
             finally:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         logger.info(
@@ -97,6 +99,10 @@ class Releases:
         Raises:
             UnavailableError: the database failed.
         """
+        async with self._commit:
+            await self._reindex()
+
+    async def _reindex(self) -> None:
         async with self._database.reading() as session:
             known = {
                 (row.family, row.version): row.manifest_sha256

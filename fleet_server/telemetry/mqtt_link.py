@@ -54,7 +54,9 @@ def tls_context(*, certificate: Path, key: Path, ca: Path) -> ssl.SSLContext:
         context.check_hostname = False
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
-        raise SetupError(f"cannot read the ingest certificate {certificate}: {error}") from error
+        raise SetupError(
+            f"cannot use the ingest certificate {certificate}, its key {key} or {ca}: {error}"
+        ) from error
     return context
 
 

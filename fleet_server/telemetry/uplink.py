@@ -31,19 +31,27 @@ class Uplink:
     retained: bool
 
 
-def decode(topic: str, payload: bytes, *, retained: bool) -> Uplink:
+def topic_of(text: str) -> Topic:
+    """Read a topic on which devices send.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    topic = Topic.parse(text)
+    if topic.channel not in _TYPES:
+        raise ProtocolError(f"nothing comes from devices on {topic.channel}")
+    return topic
+
+
+def decode(topic: Topic, payload: bytes, *, retained: bool) -> Uplink:
     """Read a message as it came from the broker.
 
     Raises:
-        ProtocolError: the topic or the payload breaks the contract.
+        ProtocolError: the payload breaks the contract.
     """
-    parsed = Topic.parse(topic)
-    kind = _TYPES.get(parsed.channel)
-    if kind is None:
-        raise ProtocolError(f"nothing comes from devices on {parsed.channel}")
-    content = messages.decode(payload, kind)
+    content = messages.decode(payload, _TYPES[topic.channel])
     if isinstance(content, TelemetryWindow | Event):
         messages.check_coverage(content)
     if isinstance(content, TelemetryWindow) and content.start_ms > content.end_ms:
         raise ProtocolError("the window ends before it starts")
-    return Uplink(parsed.device_id, content, retained)
+    return Uplink(topic.device_id, content, retained)

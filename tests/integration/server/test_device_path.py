@@ -214,7 +214,11 @@ def test_ranges_and_tags(camera: EnrolledDevice, first: ReleaseFiles) -> None:
     part = get(Range="bytes=1000-")
     assert (part.status, part.data) == (206, content[1000:])
     assert part.headers["Content-Range"] == f"bytes 1000-{len(content) - 1}/{len(content)}"
-    assert get(Range=f"bytes={len(content)}-").status == 416
+    beyond = get(Range=f"bytes={len(content)}-")
+    assert (beyond.status, beyond.json()["code"]) == (416, "range_not_satisfiable")
+    assert beyond.headers["Content-Range"] == f"bytes */{len(content)}"
+    nonsense = get(Range="bytes=nonsense")
+    assert (nonsense.status, nonsense.json()["code"]) == (400, "malformed")
     assert get(Range="bytes=10-", If_Range='"another"').status == 200
     assert get(If_None_Match=tag).status == 304
 

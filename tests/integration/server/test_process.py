@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fleet_server import migrate
+from fleet_server.errors import SetupError
 from tests.integration.server.running_server import RunningServer, eventually
 from tests.unit.fleet_server.authority import Fleet
 
@@ -57,6 +59,23 @@ def test_a_port_in_use(fleet: Fleet, key: str) -> None:
 )
 def test_a_wrong_setting(fleet: Fleet, environment: dict[str, str], named: str) -> None:
     assert named in refusal(RunningServer(fleet), **environment)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["online/ingest.pem", "online/tls.pem", "signer/assignment.pem", "director/1.root.json"],
+)
+def test_a_missing_file_is_named(fleet: Fleet, name: str) -> None:
+    missing = fleet.data.root / name
+    missing.unlink()
+    assert refusal(RunningServer(fleet)).startswith(f"error: {missing} is missing; restore it")
+
+
+def test_a_database_that_is_none(fleet: Fleet) -> None:
+    fleet.data.database.write_bytes(b"garbage" * 1000)
+    with pytest.raises(SetupError, match=r"fleet\.db cannot be used: .*; see that") as raised:
+        migrate.upgrade(fleet.data)
+    assert "http" not in str(raised.value)
 
 
 def test_a_directory_that_was_not_provisioned(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Assigning: complete lists, all or nothing, healed when database and signer disagree."""
 
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy import delete, insert, update
+from securesystemslib.signer import Signature
+from sqlalchemy import Engine, delete, event, insert, update
 from tuf.api.metadata import Metadata, Root, Targets
 
 from fleet_server.assignments import entries
@@ -139,7 +141,7 @@ async def test_versions_rise_even_for_the_same_release(assignments: Assignments)
         ("9.9.9", None, NotFoundError, "release"),
         ("1.0.0", ["cam-1", "cam-9"], NotFoundError, "cam-9"),
         ("1.0.0", ["cam-1", "Cam 1"], RefusedError, "Cam 1"),
-        ("1.0.0", [], RefusedError, "no device"),
+        ("1.0.0", [], RefusedError, "`devices` is empty"),
     ],
 )
 async def test_refusals_change_nothing(  # noqa: PLR0913, PLR0917 (a table)
@@ -201,6 +203,33 @@ async def test_more_devices_than_fit_into_a_batch(
     rows = await assignments.assign(family=FAMILY, version="1.0.0", devices=None)
     assert len(rows) == 452
     assert len([name async for name, _ in assignments.documents()]) == 452
+
+
+async def test_many_devices_are_stored_in_few_statements_and_verified_beside_the_loop(
+    assignments: Assignments, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add_devices(database, *(f"many-{number}" for number in range(450)))
+    threads: set[int] = set()
+    statements: list[str] = []
+    verify = Root.verify_delegate
+
+    def watched(root: Root, role: str, payload: bytes, signatures: dict[str, Signature]) -> None:
+        threads.add(threading.get_ident())
+        verify(root, role, payload, signatures)
+
+    def count(*arguments: object) -> None:
+        statements.append(str(arguments[2]))
+
+    monkeypatch.setattr(Root, "verify_delegate", watched)
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        await assignments.assign(family=FAMILY, version="1.0.0", devices=None)
+        await assignments.assign(family=FAMILY, version="1.0.1", devices=None)
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+    assert threads
+    assert threading.get_ident() not in threads
+    assert len(statements) < 30
 
 
 async def test_renewal_when_half_of_the_lifetime_is_gone(

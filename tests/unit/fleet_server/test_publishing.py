@@ -2,15 +2,20 @@
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tuf.api.metadata import Delegations, Metadata, TargetFile, Targets
+from sqlalchemy.ext.asyncio import AsyncSession
+from tuf.api.metadata import Delegations, Metadata, Root, TargetFile, Targets
 
 from fleet_protocol.manifest import MANIFEST_FILE
-from fleet_server.database import Database
+from fleet_server import maintenance
+from fleet_server.assignments.service import Assignments
+from fleet_server.assignments.signer import AssignmentSigner
+from fleet_server.database import Database, sqlite_url
 from fleet_server.errors import (
     ConflictError,
     FleetError,
@@ -19,6 +24,7 @@ from fleet_server.errors import (
     RefusedError,
     SetupError,
     TooLargeError,
+    UnavailableError,
 )
 from fleet_server.releases.multipart import pieces
 from fleet_server.releases.repository import Repository
@@ -32,6 +38,8 @@ from tests.unit.fleet_server.authority import (
     signed_role,
 )
 from tests.unit.fleet_server.conftest import FakeClock
+from tests.unit.fleet_server.test_assignments import Index as ReleaseIndex
+from tests.unit.fleet_server.test_assignments import InProcessSigner, Published
 from tests.unit.fleet_server.upload_form import CONTENT_TYPE, chunks, form
 
 Part = tuple[str, str | None, bytes]
@@ -80,6 +88,62 @@ async def test_a_proper_upload(fleet: Fleet, releases: Releases, repository: Rep
     for path, file in upload.added.items():
         assert repository.target_file(path, file).read_bytes() == new.by_path[path]
     assert list(files_below(fleet.data.repository / "staging")) == []
+
+
+class FailingDatabase(Database):
+    """A database that cannot write for a while, such as on a full disk."""
+
+    failing = False
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncSession]:
+        if self.failing:
+            raise UnavailableError("the database failed: disk full")
+        async with super().writing() as session:
+            yield session
+
+
+@pytest.fixture
+async def assignments(
+    fleet: Fleet, database: Database, clock: FakeClock
+) -> AsyncIterator[Assignments]:
+    signer = AssignmentSigner.open(fleet.data, clock)
+    root = Metadata[Root].from_bytes((fleet.data.director / "1.root.json").read_bytes()).signed
+    yield Assignments(
+        database=database,
+        releases=ReleaseIndex(),
+        signer=InProcessSigner(signer),
+        downlink=Published(),
+        director=root,
+        clock=clock,
+    )
+    signer.close()
+
+
+@pytest.mark.parametrize("healed_by", ["maintenance", "the next upload"])
+async def test_a_release_that_the_database_failed_to_list_is_listed_later(
+    fleet: Fleet,
+    repository: Repository,
+    assignments: Assignments,
+    clock: FakeClock,
+    healed_by: str,
+) -> None:
+    failing = FailingDatabase(sqlite_url(fleet.data.database))
+    releases = Releases(repository=repository, database=failing, clock=clock)
+    new = release()
+    upload = parts(signed_role(fleet.publisher(), new), new)
+    failing.failing = True
+    with pytest.raises(UnavailableError):
+        await publish(releases, *upload)
+    assert await versions(releases) == []
+    failing.failing = False
+    if healed_by == "maintenance":
+        await maintenance.once(releases, assignments)
+    else:
+        with pytest.raises(ConflictError):
+            await publish(releases, *upload)
+    assert await versions(releases) == ["1.0.0"]
+    await failing.close()
 
 
 async def test_a_second_upload_brings_only_what_is_new(fleet: Fleet, releases: Releases) -> None:

@@ -1,12 +1,14 @@
 """The signer signs well-formed assignments with rising versions, and nothing else."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
+from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Root, Targets
 
 from fleet_protocol.assignments import binding_of
@@ -132,6 +134,25 @@ def test_a_foreign_key_stops_the_start(fleet: Fleet, clock: FakeClock) -> None:
             AssignmentSigner.open(fleet.data, clock)
 
 
+async def test_a_full_disk_stops_signing_and_nothing_else(
+    fleet: Fleet, signer: AssignmentSigner, make: Make, clock: FakeClock
+) -> None:
+    database = sqlite3.connect(fleet.data.signer / "signed.db", isolation_level=None)
+    (pages,) = database.execute("PRAGMA page_count").fetchone()
+    database.execute(f"PRAGMA max_page_count = {pages}")
+    limited = AssignmentSigner(
+        signer=CryptoSigner.generate_ed25519(), database=database, clock=clock
+    )
+    many = [make(device_id=f"cam-{number:03}-{'x' * 40}") for number in range(200)]
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            sign(limited, *many)
+    database.execute("PRAGMA max_page_count = 100000")
+    assert len(sign(limited, *many)) == 200
+    limited.close()
+    signer.close()
+
+
 async def test_over_the_socket(signer: AssignmentSigner, make: Make, tmp_path: Path) -> None:
     path = tmp_path / "signer.sock"
     stop = asyncio.Event()
@@ -158,7 +179,7 @@ async def test_over_the_socket(signer: AssignmentSigner, make: Make, tmp_path: P
     writer.close()
 
     signer.close()
-    with pytest.raises(RefusedError, match="database failed"):
+    with pytest.raises(UnavailableError, match=r"cannot sign now.*database failed"):
         await client.sign([make(5)])
     stop.set()
     await serving

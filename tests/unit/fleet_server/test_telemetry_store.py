@@ -27,7 +27,8 @@ from fleet_server.database import Database
 from fleet_server.devices.service import Devices
 from fleet_server.errors import NotFoundError, RefusedError, UnavailableError
 from fleet_server.telemetry import uplink
-from fleet_server.telemetry.ingest import QUEUE_SIZE, Ingest
+from fleet_server.telemetry.backlog import MAX_BYTES, MAX_DEVICE_BYTES, MAX_MESSAGES
+from fleet_server.telemetry.ingest import Ingest
 from fleet_server.telemetry.service import Period, Telemetry
 from fleet_server.telemetry.store import MAX_STREAMS, Stored, TelemetryStore
 from fleet_server.telemetry.tables import Stream
@@ -307,7 +308,7 @@ TOPIC = str(Topic("cam-1", Channel.TELEMETRY))
 )
 def test_malformed_messages_are_refused(topic: str, payload: bytes) -> None:
     with pytest.raises(ProtocolError):
-        uplink.decode(topic, payload, retained=False)
+        uplink.decode(uplink.topic_of(topic), payload, retained=False)
 
 
 @dataclass
@@ -325,7 +326,7 @@ async def test_ingest_acknowledges_after_commit_and_ends_with_an_empty_queue(
     for number in range(1, 601):
         ingest.receive(TOPIC, messages.encode(window(number)), False)  # noqa: FBT003
     ingest.receive(TOPIC, b"nonsense", False)  # noqa: FBT003
-    await ingest.finish()
+    ingest.finish()
     await ingest.run(acks)
     assert acks.sent[-1] == ("cam-1", STREAM, 600)
     assert (await telemetry.totals(EVER)).windows == 600
@@ -351,7 +352,7 @@ async def test_ingest_waits_for_the_database(database: Database, clock: FakeCloc
         Acks(),
     )
     ingest.receive(TOPIC, messages.encode(window(1)), False)  # noqa: FBT003
-    await ingest.finish()
+    ingest.finish()
     await asyncio.wait_for(ingest.run(acks), 10)
     assert acks.sent == [("cam-1", STREAM, 1)]
 
@@ -359,6 +360,47 @@ async def test_ingest_waits_for_the_database(database: Database, clock: FakeCloc
 def test_an_overflowing_queue_drops_and_counts(database: Database, clock: FakeClock) -> None:
     ingest = Ingest(TelemetryStore(database=database, clock=clock), monotonic=lambda: 0.0)
     payload = messages.encode(window(1))
-    for _ in range(QUEUE_SIZE + 5):
+    for _ in range(MAX_MESSAGES + 5):
         ingest.receive(TOPIC, payload, False)  # noqa: FBT003
     assert ingest.counts["dropped"] == 5
+
+
+async def test_the_backlog_is_bounded_in_bytes_and_one_device_leaves_room(
+    database: Database, clock: FakeClock
+) -> None:
+    await add_devices(database, "cam-0", "cam-1")
+    ingest = Ingest(TelemetryStore(database=database, clock=clock), monotonic=lambda: 0.0)
+    payload = b" " * 256 * 1024
+
+    def send(device_id: str, content: bytes = payload) -> None:
+        topic = str(Topic(device_id, Channel.TELEMETRY))
+        ingest.receive(topic, content, False)  # noqa: FBT003
+
+    share = MAX_DEVICE_BYTES // len(payload)
+    for _ in range(share + 3):
+        send("cam-0")
+    assert ingest.counts["dropped"] == 3
+    for number in range(1, MAX_BYTES // MAX_DEVICE_BYTES):
+        for _ in range(share):
+            send(f"cam-{number}")
+    assert ingest.counts["dropped"] == 3
+    send("cam-99")
+    assert ingest.counts["dropped"] == 4
+    ingest.receive(
+        str(Topic("cam-1", Channel.PRESENCE)),
+        messages.encode(Presence(online=True)),
+        False,  # noqa: FBT003
+    )
+    assert ingest.counts["dropped"] == 4
+
+    acks = Acks()
+    running = asyncio.create_task(ingest.run(acks))
+    async with asyncio.timeout(20):
+        while ingest.counts["malformed"] < MAX_BYTES // len(payload):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        send("cam-0", messages.encode(window(1)))
+        ingest.finish()
+        await running
+    assert acks.sent == [("cam-0", STREAM, 1)]
+    devices = Devices(database=database, connections=NoConnections(), clock=clock)
+    assert (await devices.get("cam-1")).device.online
