@@ -15,6 +15,7 @@ from rich.table import Table
 from edge_agent import enroll as enrolment
 from edge_agent import identity, pid_file, settings, status, stopping
 from edge_agent.errors import AgentError
+from edge_agent.identity import IdentityError
 from edge_agent.pid_file import PidFileError
 from edge_agent.state_dir import StateDir
 
@@ -74,13 +75,16 @@ def run(state: State = DEFAULT_STATE) -> None:
     the models as assigned and sends telemetry. Either is started again if it dies, and if this
     process is killed they go on without it; `run` then takes them over.
 
+    A device that has committed models starts even if its identity is damaged: they are served, and
+    a warning says why it cannot reach its fleet.
+
     Settings: `STATE/agent.toml`, or the environment, such as `SKERRY_AGENT_RUNTIME__PORT=8500`.
 
     Example: `skerry agent run --state /var/lib/skerry`
     """
     where = _state(state)
     settings.load(where.root, os.environ)
-    identity.load(where)
+    _check_identity(where)
     missing = [name for name in _RUNTIME_LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
         raise AgentError(
@@ -186,6 +190,20 @@ def bench(  # noqa: PLR0913, PLR0917 (its options)
             model=model, seconds=seconds, threads=threads, as_json=as_json, png=png
         ),
     )
+
+
+def _check_identity(where: StateDir) -> None:
+    """Refuse to start without an identity, unless there is a model to serve."""
+    try:
+        identity.load(where).private_key()
+    except IdentityError as error:
+        if not where.active_set.is_file():
+            raise
+        typer.echo(
+            f"warning: {error}. The committed models are served, but the device cannot reach its "
+            "fleet: no updates, no telemetry until that is repaired",
+            err=True,
+        )
 
 
 def _state(path: Path) -> StateDir:

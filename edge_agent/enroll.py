@@ -6,6 +6,7 @@ key the same way, so an enrolment that was cut short anywhere is finished by run
 """
 
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,11 +85,12 @@ def enroll(*, state: StateDir, server_url: str, claim: ClaimBundle, post: Post) 
     """Enrol the device, or finish or confirm an enrolment with the same server.
 
     Raises:
-        EnrollError: the server cannot be reached, is not of this fleet, or refuses the claim; or
-            the state directory belongs to another enrolment.
+        EnrollError: the claim contradicts itself; the server cannot be reached, is not of this
+            fleet, or refuses the claim; or the state directory belongs to another enrolment.
         AgentError: the state directory cannot be used.
     """
     url = checked_server_url(server_url)
+    _check_token(claim)
     state.create()
     lock = PidFile(state.pid_file("enroll"))
     try:
@@ -135,6 +137,25 @@ def https_post(url: str, body: bytes, claim: ClaimBundle) -> Answer:
 def _reason(error: Exception) -> str:
     text = str(error).rsplit(": ", maxsplit=1)[-1]
     return re.sub(r"^\[Errno \d+\] ", "", text) or type(error).__name__
+
+
+def _check_token(claim: ClaimBundle) -> None:
+    """Refuse a token of another device before it is used up; its signature is the server's matter.
+
+    Raises:
+        EnrollError: the token names another device than the claim.
+    """
+    try:
+        _, payload, _ = claim.token.split(".")
+        padded = payload + "=" * (-len(payload) % 4)
+        subject = msgspec.json.decode(urlsafe_b64decode(padded), type=dict[str, object]).get("sub")
+    except (ValueError, msgspec.DecodeError):
+        return  # not a token that can be read here: the server says what is wrong with it
+    if subject != claim.device_id:
+        raise EnrollError(
+            f"the claim is for {claim.device_id} and the token in it for {str(subject)[:100]}: the "
+            "file was edited or mixed up. Use it as `skerry provision claim` wrote it"
+        )
 
 
 def _finished(files: IdentityFiles, url: str, claim: ClaimBundle) -> Enrollment | None:

@@ -18,6 +18,7 @@ from fleet_protocol.names import Family
 
 FILE_NAME = "agent.toml"
 _PREFIX = "SKERRY_AGENT_"
+_RUNTIME = "runtime"
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)]
 Bytes = Annotated[int, msgspec.Meta(ge=1024)]
@@ -168,17 +169,37 @@ def load(state_root: Path, environment: Mapping[str, str]) -> AgentSettings:
         SettingsError: the file is not TOML, a key is unknown, or a value is out of range.
     """
     path = state_root / FILE_NAME
+    return _merged(path, _table(path), environment, prefix=_PREFIX)
+
+
+def load_runtime(state_root: Path, environment: Mapping[str, str]) -> RuntimeSettings:
+    """Read the runtime's section alone: what is wrong elsewhere does not stop inference.
+
+    Raises:
+        SettingsError: the file is not TOML, or the section or its environment is wrong.
+    """
+    path = state_root / FILE_NAME
+    table = {name: value for name, value in _table(path).items() if name == _RUNTIME}
+    return _merged(path, table, environment, prefix=f"{_PREFIX}{_RUNTIME.upper()}__").runtime
+
+
+def _table(path: Path) -> dict[str, object]:
     try:
-        table: dict[str, object] = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except FileNotFoundError:
-        table = {}
+        return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"cannot read the settings {path}: {error}") from error
+
+
+def _merged(
+    path: Path, table: dict[str, object], environment: Mapping[str, str], *, prefix: str
+) -> AgentSettings:
     _converted(table, f"the settings {path}", strict=True)
     for name, value in sorted(environment.items()):
-        if name.startswith(_PREFIX):
+        if name.startswith(prefix):
             _overlay(table, name, value)
-    return _converted(table, f"the settings (environment {_PREFIX}* over {path})", strict=False)
+    return _converted(table, f"the settings (environment {prefix}* over {path})", strict=False)
 
 
 def _overlay(table: dict[str, object], name: str, value: str) -> None:

@@ -41,6 +41,11 @@ class StateDir:
         return self.root / "state.db"
 
     @property
+    def high_water(self) -> Path:
+        """A second copy of floors and accepted assignment version."""
+        return self.root / "high-water.json"
+
+    @property
     def active_set(self) -> Path:
         """What the runtime boots from."""
         return self.root / "active.json"

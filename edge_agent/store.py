@@ -175,8 +175,10 @@ def open_database(path: Path) -> sqlite3.Connection:
     except (sqlite3.Error, OSError) as error:
         connection.close()
         raise StoreError(
-            f"cannot use {path}: {error}. If it is damaged, move it away and start again: the "
-            "device keeps its models and identity, but telemetry not sent yet stays in that file"
+            f"cannot use {path}: {error}. If it is damaged, move it away, with the files beside "
+            "it whose names begin alike, and start again: the device keeps its models, identity, "
+            "floors and the version of its assignment, but telemetry and events not sent yet stay "
+            "in the old file"
         ) from error
     except StoreError:
         connection.close()

@@ -15,10 +15,14 @@ class DamagedActiveSetError(AgentError):
 
 
 class ActiveSetFile:
-    """The file; control is its only writer."""
+    """The file; control is its only writer.
+
+    Attributes:
+        path: where it is; once something was committed, it is always there.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def read(self) -> dict[str, ActiveRelease]:
         """Return the committed releases by family; none if there is no file yet.
@@ -27,13 +31,13 @@ class ActiveSetFile:
             DamagedActiveSetError: the file cannot be read or is damaged.
         """
         try:
-            with self._path.open("rb") as file:
+            with self.path.open("rb") as file:
                 payload = file.read(MAX_ACTIVE_SET_BYTES + 1)
             releases = msgspec.json.decode(payload, type=ActiveSet).releases
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise DamagedActiveSetError(f"{self._path} is damaged: {error}") from error
+            raise DamagedActiveSetError(f"{self.path} is damaged: {error}") from error
         return {release.family: release for release in releases}
 
     def put(self, release: ActiveRelease) -> None:
@@ -69,4 +73,4 @@ class ActiveSetFile:
     def _write(self, releases: dict[str, ActiveRelease]) -> None:
         ordered = [releases[family] for family in sorted(releases)]
         payload = msgspec.json.format(msgspec.json.encode(ActiveSet(releases=ordered)))
-        store.write_file(self._path, payload)
+        store.write_file(self.path, payload)

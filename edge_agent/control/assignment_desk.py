@@ -14,6 +14,7 @@ from edge_agent.control import assignment, facts
 from edge_agent.control.assignment import Accepted
 from edge_agent.control.clock import Clock, TrustedClock
 from edge_agent.control.database import Database
+from edge_agent.control.high_water import HighWaterFile, lowest_assignment_version
 from edge_agent.control.outbox import EventDraft, Outbox
 from edge_agent.control.pulse import Pulse
 from edge_agent.control.trust import TrustError, director_root, verify_assignment
@@ -52,6 +53,7 @@ class AssignmentDesk:
         pinned_root: bytes,
         chain: Callable[[], Sequence[bytes]],
         database: Database,
+        high_water: HighWaterFile,
         outbox: Outbox,
         clock: Clock,
         trusted_clock: TrustedClock,
@@ -61,6 +63,7 @@ class AssignmentDesk:
         self._pinned_root = pinned_root
         self._chain = chain
         self._database = database
+        self._high_water = high_water
         self._outbox = outbox
         self._clock = clock
         self._trusted_clock = trusted_clock
@@ -73,17 +76,18 @@ class AssignmentDesk:
         """
         if await self._database.transact(lambda connection: self._decide(connection, payload)):
             self.accepted.bump()
+            await self._high_water.keep(self._database)
 
     def _decide(self, connection: sqlite3.Connection, payload: bytes) -> bool:
         before = assignment.load(connection)
-        now = self._trusted_clock.now(connection)
         try:
             accepted = verify_assignment(
                 payload,
                 root=director_root(self._pinned_root, self._chain()),
                 device_id=self._device_id,
-                now=now,
+                now=self._trusted_clock.now(connection),
                 accepted=before,
+                lowest_version=lowest_assignment_version(connection),
             )
         except TrustError as error:
             self._refuse(connection, payload, str(error))
@@ -91,7 +95,6 @@ class AssignmentDesk:
         if accepted is before:
             return False
         assignment.store(connection, accepted)
-        self._trusted_clock.trust(connection, now)
         self._announce(connection, accepted)
         return True
 

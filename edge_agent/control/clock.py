@@ -1,9 +1,10 @@
 """Time on the device: the machine's clocks, and a wall clock that cannot be turned back.
 
-Expiry of signed metadata is judged by `TrustedClock`. Its floor is the greatest time at which
-fresh signed metadata was found valid, kept in ``state.db``: turning the machine's clock back does
-not revive expired metadata, and a clock that once jumped far ahead does not lock the device out,
-because nothing verifies at such a time and so it never becomes the floor.
+Expiry of signed metadata is judged by `TrustedClock`. Its floor is the greatest time at which the
+release repository's metadata was found valid, kept in ``state.db``: turning the machine's clock
+back does not revive metadata that had expired by then. That metadata includes the timestamp role,
+which lives for a day, so a clock that ran ahead raises the floor by a day at most. An assignment,
+valid for weeks, does not raise it: it would lock the device out for as long.
 """
 
 import sqlite3
@@ -50,7 +51,7 @@ class TrustedClock:
         return datetime.fromtimestamp(max(self._clock.now_ms(), floor_ms) / 1000, UTC)
 
     def trust(self, connection: sqlite3.Connection, moment: datetime) -> None:
-        """Raise the floor to a moment at which signed metadata was valid (in a transaction)."""
+        """Raise the floor to a moment at which a timestamp role was valid (in a transaction)."""
         moment_ms = int(moment.timestamp() * 1000)
         if moment_ms > int(facts.get(connection, _FACT) or 0):
             facts.put(connection, _FACT, str(moment_ms))

@@ -19,6 +19,7 @@ from edge_agent.control.server_client import (
     ServerUnreachableError,
 )
 from edge_agent.errors import AgentError
+from edge_agent.store import StoreError
 
 _HASH_BYTES = 1024 * 1024
 _RESERVE_BYTES = 16 * 1024 * 1024
@@ -27,7 +28,7 @@ _RANGE_NOT_SATISFIABLE = 416
 
 
 class DownloadError(AgentError):
-    """What the server sent is not the signed file, or the disk cannot take it."""
+    """What the server sent is not the signed file."""
 
 
 class CancelledDownloadError(AgentError):
@@ -60,11 +61,11 @@ class BlobStore:
             cancelled: asked between pieces.
 
         Raises:
-            DownloadError: the file is not the signed one, or the disk is too full.
+            DownloadError: the file is not the signed one.
             CancelledDownloadError: the caller said so.
             ServerUnreachableError: the connection broke; what arrived is kept.
             ServerRefusedError: the server does not hand the file out.
-            StoreError: the disk refused.
+            StoreError: the disk is too full or refused.
         """
         final = self._folder / sha256
         try:
@@ -75,7 +76,7 @@ class BlobStore:
             if partial.have < length:
                 self._receive(target_path, partial, sha256)
         except OSError as error:
-            raise DownloadError(f"cannot store {target_path}: {error.strerror or error}") from error
+            raise StoreError(f"cannot store {target_path}: {error.strerror or error}") from error
         if partial.hexdigest() != sha256:
             store.remove_file(partial.path)
             raise DownloadError(
@@ -101,7 +102,7 @@ class BlobStore:
     def _check_space(self, missing: int) -> None:
         free = self._free_bytes(self._folder)
         if missing + _RESERVE_BYTES > free:
-            raise DownloadError(
+            raise StoreError(
                 f"{missing} bytes are still to come and the disk has {free} free, of which "
                 f"{_RESERVE_BYTES} stay in reserve"
             )

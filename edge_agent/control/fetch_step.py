@@ -1,9 +1,9 @@
 """The downloading step: fetches a release and says in the journal how that ended.
 
-Three kinds of failure. The world is not ready (no server, metadata not fresh): the step is repeated
-for as long as it takes. The attempt is spoilt (wrong bytes, no disk, the repository does not agree
-yet): it counts, three of them and the update has failed. The release may not run here: it has
-failed at once.
+Three kinds of failure. The world is not ready (no server, metadata not fresh, a full disk): the
+step is repeated for as long as it takes. The attempt is spoilt (wrong bytes, the repository does
+not agree yet): it counts, three of them and the update has failed. The release may not run here: it
+has failed at once.
 """
 
 import asyncio

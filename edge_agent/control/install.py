@@ -64,7 +64,7 @@ class Installer:
             DisagreementError: assignment and release repository differ.
             InstallRefusedError: the release may not run here.
             TrustError: the repository's metadata does not verify now.
-            DownloadError: a file is not the signed one, or the disk is too full.
+            DownloadError: a file is not the signed one.
             CancelledDownloadError: the order was withdrawn.
             ServerUnreachableError, ServerRefusedError, StoreError: try again later.
         """

@@ -104,6 +104,10 @@ class Journal:
         ).fetchone()
         return 0 if row is None else int(row[0])
 
+    def floors(self, connection: sqlite3.Connection) -> dict[str, int]:
+        """Return all floors by family."""
+        return dict(connection.execute("SELECT family, security_counter FROM floors").fetchall())
+
     def raise_floors(self, connection: sqlite3.Connection, floors: Mapping[str, int]) -> None:
         """Raise floors; none is ever lowered."""
         for family, counter in floors.items():
@@ -121,12 +125,14 @@ class Journal:
         assignment_version: int,
         at_ms: int,
     ) -> UpdateRecord:
-        """Start an update; attempts count on if it is the same release and assignment again."""
+        """Start an update; attempts count on if it is the same one again and may be retried."""
         before = self.records(connection).get(release.family)
         again = (
             before is not None
             and before.assignment_version == assignment_version
             and before.manifest == release.manifest
+            and before.state is not UpdateState.COMMITTED
+            and before.retry
         )
         record = UpdateRecord(
             family=release.family,

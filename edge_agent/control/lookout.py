@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from edge_agent.control import assignment, facts
 from edge_agent.control.active_set import ActiveSetFile, DamagedActiveSetError
+from edge_agent.control.blob_audit import BlobAudit
 from edge_agent.control.clock import Clock, TrustedClock
 from edge_agent.control.database import Database
 from edge_agent.control.journal import Journal
@@ -42,6 +43,7 @@ class Lookout:
         journal: Journal,
         outbox: Outbox,
         active_set: ActiveSetFile,
+        audit: BlobAudit,
         runtime: Runtime,
         clock: Clock,
         trusted_clock: TrustedClock,
@@ -52,6 +54,7 @@ class Lookout:
         self._journal = journal
         self._outbox = outbox
         self._active_set = active_set
+        self._audit = audit
         self._runtime = runtime
         self._clock = clock
         self._trusted_clock = trusted_clock
@@ -66,6 +69,7 @@ class Lookout:
         """
         status = await asyncio.to_thread(self._status)
         active = await self._active()
+        damaged = await asyncio.to_thread(self._audit.damaged, active.values())
 
         def read(connection: sqlite3.Connection) -> Situation:
             if status is not None:
@@ -79,6 +83,7 @@ class Lookout:
                 active=active,
                 committed=self._journal.committed(connection),
                 runtime=status,
+                damaged=damaged,
             )
 
         situation = await self._database.transact(read)
@@ -86,11 +91,22 @@ class Lookout:
         return situation
 
     async def _active(self) -> dict[str, ActiveRelease]:
-        """Return ``active.json``; a damaged one is written anew from the journal."""
+        """Return ``active.json``; one that is damaged or gone is written anew from the journal."""
         try:
-            return await asyncio.to_thread(self._active_set.read)
+            active = await asyncio.to_thread(self._active_set.read)
         except DamagedActiveSetError as error:
-            logger.error("active_set_damaged", extra={"reason": str(error)})  # noqa: TRY400 (no defect of ours)
+            return await self._restored(str(error))
+        if active or await self._nothing_was_committed():
+            return active
+        return await self._restored("the file is gone")
+
+    async def _nothing_was_committed(self) -> bool:
+        """Say whether an empty active set is the truth: there is a file, or nothing for one."""
+        there = await asyncio.to_thread(self._active_set.path.exists)
+        return there or not await self._database.transact(self._journal.committed)
+
+    async def _restored(self, reason: str) -> dict[str, ActiveRelease]:
+        logger.error("active_set_damaged", extra={"reason": reason})
         committed = await self._database.transact(self._journal.committed)
         releases = [entry.release for entry in committed.values()]
         await asyncio.to_thread(self._active_set.restore, releases)

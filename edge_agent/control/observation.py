@@ -110,7 +110,7 @@ def _updates(situation: Situation) -> list[UpdateStatus]:
             )
             continue
         if is_committed(wanted, situation):
-            state = UpdateState.COMMITTED
+            state, detail = _committed(wanted.version, family, situation)
         elif record is not None and record.manifest == wanted.manifest:
             state, detail = record.state, record.detail
         elif not situation.may_install:
@@ -119,3 +119,21 @@ def _updates(situation: Situation) -> list[UpdateStatus]:
             UpdateStatus(family=family, version=wanted.version, state=state, detail=detail)
         )
     return statuses
+
+
+def _committed(version: str, family: str, situation: Situation) -> tuple[UpdateState, str]:
+    """Return how a committed release stands: it counts as updated only where it serves."""
+    runtime = situation.runtime
+    if runtime is None:
+        return UpdateState.IDLE, "it is committed; the runtime does not answer"
+    if any(
+        release.active and (release.family, release.version) == (family, version)
+        for release in runtime.releases
+    ):
+        return UpdateState.COMMITTED, ""
+    record = situation.records.get(family)
+    if record is not None and record.state is not UpdateState.COMMITTED and record.detail:
+        return record.state, record.detail
+    if family in runtime.failed:
+        return UpdateState.FAILED, f"the runtime cannot serve it: {runtime.failed[family]}"[:4000]
+    return UpdateState.IDLE, "it is committed; the runtime does not serve it yet"

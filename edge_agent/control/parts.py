@@ -4,6 +4,8 @@ The outside world (`Outside`) is everything that a simulator may stand in for: c
 broker, server. What is made here is the same for the process and for its tests.
 """
 
+import asyncio
+import logging
 import random
 import sqlite3
 from collections.abc import Callable
@@ -11,16 +13,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from edge_agent import hardware
-from edge_agent.control import facts
+from edge_agent.control import facts, telemetry
 from edge_agent.control.active_set import ActiveSetFile
 from edge_agent.control.assignment_desk import AssignmentDesk, director_chain
+from edge_agent.control.blob_audit import BlobAudit
 from edge_agent.control.choosing import Choosing
 from edge_agent.control.clock import Clock, TrustedClock
 from edge_agent.control.contest import Contest
-from edge_agent.control.counter_files import CounterFiles
+from edge_agent.control.counter_files import CounterFiles, Reading
 from edge_agent.control.database import Database
 from edge_agent.control.download import BlobStore
 from edge_agent.control.fetch_step import FetchStep
+from edge_agent.control.high_water import HighWater, HighWaterFile
 from edge_agent.control.inbound import Inbound
 from edge_agent.control.install import Installer
 from edge_agent.control.journal import Journal
@@ -44,6 +48,8 @@ from edge_agent.settings import ControlSettings
 from edge_agent.state_dir import StateDir
 from fleet_protocol.claims import ClaimBundle
 from fleet_protocol.messages import EventKind
+
+logger = logging.getLogger(__name__)
 
 _ENROLLED = "enrolled_announced"
 
@@ -84,12 +90,14 @@ class Parts:
         )
         self.outbox = Outbox(max_messages=settings.outbox_max_messages)
         self.journal = Journal(outbox=self.outbox)
+        self._high_water = HighWaterFile(state.high_water, journal=self.journal)
         self.observation = Observation()
         self.desk = AssignmentDesk(
             device_id=outside.claim.device_id,
             pinned_root=outside.claim.director_root.encode(),
             chain=partial(director_chain, state.trust / "director"),
             database=database,
+            high_water=self._high_water,
             outbox=self.outbox,
             clock=outside.clock,
             trusted_clock=self._trusted_clock,
@@ -116,31 +124,53 @@ class Parts:
         self.updater = self._updater()
 
     async def prepare(self) -> None:
-        """Take the claim's floors over, and tell the fleet once that the device is enrolled.
+        """Take over the claim's floors and what an earlier database knew; tell the fleet of both.
 
         Raises:
             StoreError: the database refused.
         """
-        await self._database.transact(self._prepare)
+        known = await asyncio.to_thread(self._high_water.read)
+        reading = await asyncio.to_thread(self._counters.read)
+        before = reading.present or known != HighWater() or self._state.active_set.exists()
+        await self._database.transact(
+            partial(self._prepare, known=known, reading=reading, lived_before=bool(before))
+        )
+        await self._high_water.keep(self._database)
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _prepare(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        known: HighWater,
+        reading: Reading,
+        lived_before: bool,
+    ) -> None:
         claim = self._outside.claim
         self.journal.raise_floors(connection, claim.floors)
-        if facts.get(connection, _ENROLLED) is None:
-            facts.put(connection, _ENROLLED, claim.device_id)
-            self.outbox.append_event(
-                connection,
-                EventDraft(
-                    at_ms=self._outside.clock.now_ms(),
-                    kind=EventKind.ENROLLED,
-                    detail=f"{claim.device_id} is enrolled and its agent has started",
-                ),
+        self._high_water.restore(connection, known)
+        if facts.get(connection, _ENROLLED) is not None:
+            return
+        facts.put(connection, _ENROLLED, claim.device_id)
+        kind = EventKind.ENROLLED
+        detail = f"{claim.device_id} is enrolled and its agent has started"
+        if lived_before:
+            # Whether the lost database had these counts in a window is unknown: count none twice.
+            telemetry.take_as_baselines(connection, reading)
+            kind = EventKind.OUTBOX_DROPPED
+            detail = (
+                "the device began a new state.db: telemetry and events that were in the old one "
+                "and not sent yet are not continued"
             )
+            logger.warning("state_database_new", extra={"counter_files": sorted(reading.present)})
+        self.outbox.append_event(
+            connection, EventDraft(at_ms=self._outside.clock.now_ms(), kind=kind, detail=detail)
+        )
 
     def _updater(self) -> Updater:
         outside, settings = self._outside, self._settings
         active_set = ActiveSetFile(self._state.active_set)
         blobs = BlobStore(folder=self._state.blobs, server=outside.server)
+        audit = BlobAudit(blob=self._state.blob)
         ledger = Ledger(database=self._database, journal=self.journal, clock=outside.clock)
         pauses = Pauses(
             clock=outside.clock,
@@ -149,24 +179,27 @@ class Parts:
             randomness=outside.randomness,
         )
         return Updater(
-            lookout=self._lookout(active_set),
+            lookout=self._lookout(active_set, audit),
             observation=self.observation,
             ledger=ledger,
             active_set=active_set,
             blobs=blobs,
+            audit=audit,
             runtime=outside.runtime,
             fetch_step=self._fetch_step(blobs, ledger, pauses),
             trial_step=self._trial_step(ledger, pauses),
             pauses=pauses,
             accepted=self.desk.accepted,
+            keep_high_water=partial(self._high_water.keep, self._database),
         )
 
-    def _lookout(self, active_set: ActiveSetFile) -> Lookout:
+    def _lookout(self, active_set: ActiveSetFile, audit: BlobAudit) -> Lookout:
         return Lookout(
             database=self._database,
             journal=self.journal,
             outbox=self.outbox,
             active_set=active_set,
+            audit=audit,
             runtime=self._outside.runtime,
             clock=self._outside.clock,
             trusted_clock=self._trusted_clock,

@@ -24,6 +24,7 @@ class Situation:
         active: ``active.json`` by family: what the runtime serves after a restart.
         committed: what the journal knows of committed releases.
         runtime: its status, None while it does not answer.
+        damaged: families whose committed file is gone or not what was verified.
     """
 
     assignment: Assignment | None
@@ -32,13 +33,19 @@ class Situation:
     active: Mapping[str, ActiveRelease]
     committed: Mapping[str, Committed]
     runtime: RuntimeStatus | None
+    damaged: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Start an update to an assigned release."""
+    """Start an update to an assigned release.
+
+    Attributes:
+        healing: it was tried in vain already, but what is committed is damaged.
+    """
 
     release: AssignedRelease
+    healing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +150,9 @@ def _family(family: str, situation: Situation) -> Iterator[Action]:
         if wanted is None:
             yield Remove(family)
             return
-        if _needs_update(wanted, record, situation):
-            yield Begin(wanted)
+        begin = _begin(wanted, record, situation)
+        if begin is not None:
+            yield begin
     if situation.runtime is not None:
         yield from _serving(family, record, situation, situation.runtime)
 
@@ -187,11 +195,11 @@ def _on_probation(record: UpdateRecord, runtime: RuntimeStatus) -> Action:
     return Watch(record.family)
 
 
-def _needs_update(
+def _begin(
     wanted: AssignedRelease, record: UpdateRecord | None, situation: Situation
-) -> bool:
+) -> Begin | None:
     if not situation.may_install or situation.assignment is None:
-        return False
+        return None
     tried_in_vain = (
         record is not None
         and record.state in {UpdateState.FAILED, UpdateState.ROLLED_BACK}
@@ -199,18 +207,28 @@ def _needs_update(
         and record.manifest == wanted.manifest
         and record.assignment_version == situation.assignment.version
     )
+    if wanted.family in situation.damaged:
+        return Begin(wanted, healing=tried_in_vain)
     if tried_in_vain:
+        return None
+    if is_committed(wanted, situation) and not _has_lost_its_place(wanted.family, situation):
+        return None
+    return Begin(wanted)
+
+
+def _has_lost_its_place(family: str, situation: Situation) -> bool:
+    """Say whether the runtime cannot serve the committed variant: its accelerator is gone."""
+    runtime, committed = situation.runtime, situation.active.get(family)
+    if runtime is None or committed is None or family not in runtime.failed:
         return False
-    return not is_committed(wanted, situation) or _cannot_boot(wanted.family, situation.runtime)
-
-
-def _cannot_boot(family: str, runtime: RuntimeStatus | None) -> bool:
-    """Say whether the runtime failed to load the committed release: its file is damaged."""
-    return (
-        runtime is not None
-        and family in runtime.failed
-        and _serving_release(runtime, family) is None
-    )
+    usable = [
+        place
+        for place in runtime.placements
+        if not place.problem
+        and (place.format, place.accelerator) == (committed.format, committed.accelerator)
+        and committed.backend in {"", place.backend}
+    ]
+    return bool(runtime.placements) and not usable
 
 
 def _serving(
@@ -222,9 +240,10 @@ def _serving(
     serving = _serving_release(runtime, family)
     if trial is None:
         if committed is None and serving is not None:
-            yield StopFamily(family)
+            if family not in situation.committed:
+                yield StopFamily(family)
             return
-        if committed is not None and family not in runtime.failed:
+        if committed is not None and family not in situation.damaged:
             served = serving.version if serving is not None else None
             if served != committed.version:
                 yield Serve(committed)

@@ -56,7 +56,10 @@ def difference(counts: Counts, baseline: Baseline) -> ModelWindow | None:
     """Return what happened since the baseline, or None if nothing did."""
     buckets = _minus(counts.latency_us.buckets, baseline.latency_us.buckets)
     requests = max(0, counts.requests - baseline.requests)
-    if not requests and not buckets:
+    errors = _minus(counts.errors, baseline.errors)
+    classes = _minus(counts.classes, baseline.classes)
+    # The runtime counts word by word, so any of these may be there before the others.
+    if not (requests or buckets or errors or classes):
         return None
     total = max(0.0, counts.latency_us.total - baseline.latency_us.total)
     return ModelWindow(
@@ -64,9 +67,9 @@ def difference(counts: Counts, baseline: Baseline) -> ModelWindow | None:
         version=counts.label.version,
         variant=counts.label.variant,
         requests=requests,
-        errors=_minus(counts.errors, baseline.errors),
+        errors=errors,
         latency_us=Histogram(buckets=buckets, total=total),
-        classes=_minus(counts.classes, baseline.classes),
+        classes=classes,
     )
 
 
@@ -99,6 +102,11 @@ def write_window(
     )
     facts.put(connection, _LAST_END, str(now_ms))
     _keep_baselines(connection, reading, vanished=baselines.keys() - reading.present)
+
+
+def take_as_baselines(connection: sqlite3.Connection, reading: Reading) -> None:
+    """Take what the files say as told already (in the caller's transaction)."""
+    _keep_baselines(connection, reading, vanished=())
 
 
 def _keep_baselines(

@@ -113,11 +113,15 @@ class TrialStep:
         logger.warning("release_withdrawn", extra=_fields(record, state=state, reason=reason))
 
     async def serve(self, release: ActiveRelease) -> None:
-        """Let a committed release serve; failures make the family rest."""
+        """Let a committed release serve.
+
+        Raises:
+            RuntimeRefusedError: the runtime cannot.
+            RuntimeUnavailableError: the runtime does not answer.
+        """
         try:
             await asyncio.to_thread(self._trial.serve, release)
         except (RuntimeUnavailableError, RuntimeRefusedError) as error:
-            self._pauses.failed(release.family)
             logger.error(  # noqa: TRY400 (the runtime's words say it)
                 "committed_release_not_served",
                 extra={
@@ -126,6 +130,7 @@ class TrialStep:
                     "reason": str(error),
                 },
             )
+            raise
 
 
 def _fields(record: UpdateRecord, **more: str) -> dict[str, str]:

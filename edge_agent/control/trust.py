@@ -75,13 +75,14 @@ def _root(payload: bytes) -> Metadata[Root]:
     return metadata
 
 
-def verify_assignment(
+def verify_assignment(  # noqa: PLR0913 (what is known, by keyword)
     payload: bytes,
     *,
     root: Root,
     device_id: str,
     now: datetime,
     accepted: Accepted | None,
+    lowest_version: int = 0,
 ) -> Accepted:
     """Return the assignment in a document, or the accepted one if it is that again.
 
@@ -91,6 +92,7 @@ def verify_assignment(
         device_id: whom the document must be for.
         now: the trusted time.
         accepted: the newest assignment accepted so far.
+        lowest_version: the version of the newest one that is no longer known itself.
 
     Raises:
         TrustError: the document is refused.
@@ -109,7 +111,7 @@ def verify_assignment(
         raise TrustError(str(error)) from error
     if binding.device_id != device_id:  # (5)
         raise TrustError(f"the assignment is for {binding.device_id}, this device is {device_id}")
-    _check_version(targets.version, accepted)  # (6)
+    _check_version(targets.version, accepted, lowest_version)  # (6)
     assignment = Assignment(
         device_id=device_id,
         version=targets.version,
@@ -134,7 +136,11 @@ def _verified_targets(payload: bytes, root: Root, now: datetime) -> Targets:
     return metadata.signed
 
 
-def _check_version(version: int, accepted: Accepted | None) -> None:
+def _check_version(version: int, accepted: Accepted | None, lowest: int) -> None:
+    if version < lowest:
+        raise TrustError(
+            f"the assignment has version {version}, this device accepted {lowest} already"
+        )
     if accepted is None or version > accepted.assignment.version:
         return
     if version == accepted.assignment.version:

@@ -6,8 +6,10 @@ look finds a situation that `reconcile` continues or undoes.
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from edge_agent.control.active_set import ActiveSetFile
+from edge_agent.control.blob_audit import BlobAudit
 from edge_agent.control.download import BlobStore
 from edge_agent.control.fetch_step import FetchStep
 from edge_agent.control.fetching import Fetching
@@ -59,23 +61,27 @@ class Updater:
         ledger: Ledger,
         active_set: ActiveSetFile,
         blobs: BlobStore,
+        audit: BlobAudit,
         runtime: Runtime,
         fetch_step: FetchStep,
         trial_step: TrialStep,
         pauses: Pauses,
         accepted: Pulse,
+        keep_high_water: Callable[[], Awaitable[None]],
     ) -> None:
-        """Take the parts, and what is bumped when a new assignment was accepted."""
+        """Take the parts; ``accepted`` tells of assignments, the last one follows commits."""
         self._lookout = lookout
         self._observation = observation
         self._ledger = ledger
         self._active_set = active_set
         self._blobs = blobs
+        self._audit = audit
         self._runtime = runtime
         self._fetching = Fetching(fetch_step.run)
         self._trial_step = trial_step
         self._pauses = pauses
         self._accepted = accepted
+        self._keep_high_water = keep_high_water
         self._tidy = False
 
     async def run(self) -> None:
@@ -106,12 +112,13 @@ class Updater:
         )
         progress = False
         for action in actions:
-            if not self._pauses.resting(_family(action)):
+            if not self._pauses.resting(_rests_as(action)):
                 progress |= await self._do(action, situation)
         if progress:
             self._tidy = False
         elif not actions:
             await self._collect(situation)
+            await self._look_after_files(situation)
         return progress
 
     def _poll_s(self) -> float:
@@ -128,7 +135,7 @@ class Updater:
         except StaleRecordError:
             return True
         except (StoreError, RuntimeUnavailableError, RuntimeRefusedError) as error:
-            self._pauses.failed(_family(action))
+            self._pauses.failed(_rests_as(action))
             logger.warning(
                 "action_failed",
                 extra={
@@ -144,13 +151,15 @@ class Updater:
             case Remove(family):
                 await self._remove(family)
             case Serve(release):
-                await self._trial_step.serve(release)
+                await self._serve(release)
             case StopFamily(family):
                 await asyncio.to_thread(self._runtime.stop_family, family)
             case Unload(family, version):
                 await asyncio.to_thread(self._runtime.unload, family, version)
-            case Begin(release) if situation.assignment is not None:
+            case Begin(release, healing) if situation.assignment is not None:
                 await self._ledger.begin(release, assignment_version=situation.assignment.version)
+                if healing:
+                    self._pauses.failed(_rests_as(action))
             case Fetch() | Try() | Watch() | Commit() | GiveUp():
                 return await self._advance(action, situation)
         return True
@@ -185,8 +194,19 @@ class Updater:
         # active.json first: a device that dies now boots the release, and finishes the commit.
         await asyncio.to_thread(self._active_set.put, candidate_of(record).release)
         await self._ledger.commit(record)
-        self._pauses.succeeded(record.family)
+        await self._keep_high_water()
+        for name in (record.family, _serving(record.family), _healing(record.family)):
+            self._pauses.succeeded(name)
         logger.info("release_committed", extra={"family": record.family, "version": record.version})
+
+    async def _serve(self, release: ActiveRelease) -> None:
+        try:
+            await self._trial_step.serve(release)
+        except RuntimeRefusedError:
+            # Either its file has rotted, which a new download cures, or it is worth trying again.
+            await asyncio.to_thread(self._audit.examine, release)
+            raise
+        self._pauses.succeeded(_rests_as(Serve(release)))
 
     async def _remove(self, family: str) -> None:
         # active.json first: a runtime that restarts now does not serve the family any more.
@@ -203,7 +223,8 @@ class Updater:
         if self._tidy or not all(record.settled for record in situation.records.values()):
             return
         keep = {release.sha256 for release in situation.active.values()}
-        keep.update(committed.manifest.sha256 for committed in situation.committed.values())
+        for committed in situation.committed.values():
+            keep.update((committed.manifest.sha256, committed.release.sha256))
         try:
             removed = await asyncio.to_thread(self._blobs.collect, keep)
         except StoreError as error:
@@ -213,8 +234,35 @@ class Updater:
         if removed:
             logger.info("blobs_removed", extra={"files": removed})
 
+    async def _look_after_files(self, situation: Situation) -> None:
+        """Read a committed file that this life of the runtime may have loaded with rotten bytes."""
+        if situation.runtime is not None:
+            releases = list(situation.active.values())
+            epoch = situation.runtime.epoch
+            await asyncio.to_thread(self._audit.examine_next, releases, epoch=epoch)
+
 
 def _family(action: Action) -> str:
     if isinstance(action, Begin | Serve):
         return action.release.family
     return action.family
+
+
+def _rests_as(action: Action) -> str:
+    """Return under which name an action rests after a failure.
+
+    Serving what is committed neither holds an update of the family back nor waits for one.
+    """
+    if isinstance(action, Serve):
+        return _serving(action.release.family)
+    if isinstance(action, Begin) and action.healing:
+        return _healing(action.release.family)
+    return _family(action)
+
+
+def _serving(family: str) -> str:
+    return f"{family} serving"
+
+
+def _healing(family: str) -> str:
+    return f"{family} healing"

@@ -35,7 +35,7 @@ def main() -> int:
     limit_arenas()
     try:
         process, uvloop = _libraries()
-        chosen = settings.load(state.root, os.environ).runtime
+        chosen = settings.load_runtime(state.root, os.environ)
         logging.getLogger().setLevel(chosen.log_level.upper())
         state.create()
         pid_file = PidFile(state.pid_file("runtime"))

@@ -129,21 +129,20 @@ def encode_answer(
     """
     described_outputs: list[v2_messages.Output] = []
     parts: list[Data] = [b""]
-    for tensor, binary in _wanted(request, outputs):
-        place = request.shared_outputs.get(tensor.name) if request.shared_outputs else None
-        parameters: v2_messages.BinarySize | v2_messages.SharedPlace | None = None
-        if place is not None:
-            parameters = v2_messages.SharedPlace(place.region, len(tensor.data), place.offset)
-        elif binary:
+    for tensor, asked_binary in _wanted(request, outputs):
+        # One in shared memory has neither parameters nor data: Triton's clients take parameters
+        # for the announcement of binary data.
+        shared = tensor.name in request.shared_outputs
+        binary = asked_binary and not shared
+        if binary:
             parts.append(tensor.data)
-            parameters = v2_messages.BinarySize(len(tensor.data))
         described_outputs.append(
             v2_messages.Output(
                 name=tensor.name,
                 datatype=tensor.datatype.value,
                 shape=tensor.shape,
-                parameters=parameters,
-                data=None if parameters else json_data.to_values(tensor),
+                parameters=v2_messages.BinarySize(len(tensor.data)) if binary else None,
+                data=None if binary or shared else json_data.to_values(tensor),
             )
         )
     parts[0] = _ENCODER.encode(

@@ -83,21 +83,16 @@ class BinarySize(msgspec.Struct, frozen=True):
     binary_data_size: int
 
 
-class SharedPlace(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Parameters of an output whose data lie in a shared memory region."""
-
-    shared_memory_region: str
-    shared_memory_byte_size: int
-    shared_memory_offset: int = 0
-
-
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One output; ``data``, or ``parameters`` that say where they are."""
+    """One output, with ``data``, with ``parameters`` that announce binary data, or with neither.
+
+    With neither, its data are in shared memory, where the caller wanted them.
+    """
 
     name: str
     datatype: str
     shape: list[int]
-    parameters: BinarySize | SharedPlace | None = None
+    parameters: BinarySize | None = None
     data: tuple[object, ...] | None = None
 
 

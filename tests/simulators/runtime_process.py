@@ -4,6 +4,7 @@ import secrets
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,8 +21,10 @@ from edge_agent.runtime_api import (
 from edge_agent.state_dir import StateDir
 from fleet_protocol.manifest import Datatype, Format, GoldenTensor
 from fleet_protocol.messages import ErrorKind
-from tests.simulators.device_clock import ManualClock
 from tests.simulators.device_releases import LABELS
+
+if TYPE_CHECKING:
+    from tests.simulators.device_clock import ManualClock
 
 PID = 4711
 
@@ -66,7 +69,9 @@ class SimulatedRuntime:
             msgspec.json.decode(path.read_bytes(), type=ActiveSet).releases if path.exists() else []
         )
         for release in releases:
-            if self._state.blob(release.sha256).exists():
+            if release.version in self.unloadable:
+                self._failed[release.family] = "this is not a model"
+            elif self._state.blob(release.sha256).exists():
                 self._load(release)
                 self._active[release.family] = release.version
             else:

@@ -75,11 +75,7 @@ def test_tensors_in_and_out(
             outputs=[out_region("out", size, offset)],
         )
         output = answer.get_output("y")
-        assert output["parameters"] == {
-            "shared_memory_region": "out",
-            "shared_memory_byte_size": size,
-            "shared_memory_offset": offset,
-        }
+        assert output == {"name": "y", "datatype": "FP32", "shape": list(shape)}
         found = regions.get_contents_as_numpy(target, np.float32, shape, offset=offset)
         assert np.array_equal(found, sent + number)
 

@@ -5,7 +5,6 @@ are skipped and say so.
 """
 
 import hashlib
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,8 +79,7 @@ def an_input(found: TensorSpec, seed: int) -> NDArray[np.generic]:
     dtype = DTYPES[found.datatype]
     if dtype.kind == "f":
         return generator.standard_normal(found.shape, dtype=np.float32)
-    limits = np.iinfo(dtype)
-    return generator.integers(limits.min, limits.max + 1, found.shape, dtype=dtype)
+    return generator.integers(0, 256, found.shape, dtype=np.uint8).view(dtype)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -91,7 +89,7 @@ def test_answers_are_bit_equal_to_the_bare_interpreter(name: str, device: Runnin
     (given,), (gives,) = interpreter.get_input_details(), interpreter.get_output_details()
     declared = spec("x", given)
     with device.public() as client:
-        for seed in random.Random(name).sample(range(2**31), CALLS):
+        for seed in range(CALLS):
             values = an_input(declared, seed)
             tensor = Tensor(
                 name="x",

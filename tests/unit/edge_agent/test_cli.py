@@ -10,6 +10,7 @@ import pytest
 
 from edge_agent import store
 from edge_agent.enroll import Answer, enroll
+from edge_agent.pid_file import PidFile
 from edge_agent.state_dir import StateDir
 from fleet_protocol import claims
 from fleet_protocol.claims import ClaimBundle
@@ -91,6 +92,29 @@ def test_run_names_the_setting_that_is_wrong(
     assert done.returncode == 1
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("damaged", ["claim.json", "key.pem", "certificate.pem"])
+def test_run_without_a_whole_identity_needs_a_model_to_serve(tmp_path: Path, damaged: str) -> None:
+    state = enrolled(tmp_path)
+    path = state.identity / damaged
+    if damaged == "key.pem":
+        path.write_bytes(path.read_bytes()[:40])
+    else:
+        path.unlink()
+    done = skerry("run", "--state", state.root)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert damaged in done.stderr
+    state.active_set.write_text('{"releases": []}')
+    lock = PidFile(state.pid_file("supervisor"))  # so that it gets no further than that
+    done = skerry("run", "--state", state.root)
+    lock.release()
+    assert done.returncode == 1
+    warning, refusal = done.stderr.splitlines()
+    assert warning.startswith("warning: ")
+    assert damaged in warning
+    assert "already runs" in refusal
 
 
 def test_enroll_that_is_refused_is_one_line(tmp_path: Path) -> None:

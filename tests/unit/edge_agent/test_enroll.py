@@ -3,6 +3,7 @@
 import json
 import socket
 import stat
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -266,3 +267,31 @@ def test_the_request_names_the_device(fleet: Fleet, state: StateDir) -> None:
     assert fleet.requests[0].token == "one-time"
     assert json.loads((state.identity / "enrollment.json").read_bytes())["device_id"] == "cam-01"
     assert enrolment.ROUTE == "/device/v1/enroll"
+
+
+def token_of(subject: object) -> str:
+    parts = [b'{"alg":"ES256"}', json.dumps({"sub": subject}).encode(), b"s" * 64]
+    return ".".join(urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+@pytest.mark.parametrize("subject", ["cam-02", None, 7])
+def test_a_token_of_another_device_is_not_sent(
+    fleet: Fleet, state: StateDir, subject: object
+) -> None:
+    with pytest.raises(EnrollError, match="the token in it for"):
+        enroll(
+            state=state,
+            server_url=URL,
+            claim=fleet.claim("cam-01", token=token_of(subject)),
+            post=fleet.post,
+        )
+    assert fleet.requests == []
+
+
+@pytest.mark.parametrize("token", [token_of("cam-01"), "a.b.c", "a.!.c", "ä.ö.ü", "..", "t"])
+def test_what_the_device_cannot_judge_is_left_to_the_server(
+    fleet: Fleet, state: StateDir, token: str
+) -> None:
+    claim = fleet.claim("cam-01", token=token)
+    enroll(state=state, server_url=URL, claim=claim, post=fleet.post)
+    assert [request.token for request in fleet.requests] == [token]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.settings import AgentSettings, SettingsError, load
+from edge_agent.settings import AgentSettings, SettingsError, load, load_runtime
 
 
 def test_defaults_need_no_file(tmp_path: Path) -> None:
@@ -63,3 +63,24 @@ def test_a_wrong_variable_is_refused(tmp_path: Path, name: str, value: str) -> N
 def test_the_network_is_reached_only_on_purpose(tmp_path: Path, text: str) -> None:
     (tmp_path / "agent.toml").write_text(text)
     assert load(tmp_path, {}).runtime.host
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["[control]\nprobations = 3\n", "[contrl]\n", "control = 1\n"]
+)
+def test_what_is_wrong_elsewhere_does_not_stop_the_runtime(tmp_path: Path, elsewhere: str) -> None:
+    (tmp_path / "agent.toml").write_text(elsewhere + "[runtime]\nport = 9000\n")
+    environment = {"SKERRY_AGENT_CONTROL__PROBATIONS": "1", "SKERRY_AGENT_RUNTIME__THREADS": "2"}
+    found = load_runtime(tmp_path, environment)
+    assert (found.port, found.threads) == (9000, 2)
+    with pytest.raises(SettingsError):
+        load(tmp_path, environment)
+
+
+def test_what_is_wrong_in_its_own_section_stops_the_runtime(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text("[runtime]\nprot = 1\n")
+    with pytest.raises(SettingsError, match="prot"):
+        load_runtime(tmp_path, {})
+    (tmp_path / "agent.toml").unlink()
+    with pytest.raises(SettingsError, match="prot"):
+        load_runtime(tmp_path, {"SKERRY_AGENT_RUNTIME__PROT": "1"})

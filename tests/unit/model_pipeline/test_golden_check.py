@@ -55,7 +55,7 @@ class FixedBackend:
     def files(self) -> list[Path]:
         return [Path(__file__)]
 
-    def why_not(self, accelerator: str, hardware: Hardware) -> str | None:
+    def why_not(self, accelerator: str, hardware: Hardware) -> str | None:  # noqa: ARG002 (it always can)
         return None
 
     def version(self) -> str | None:

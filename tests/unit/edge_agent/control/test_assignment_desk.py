@@ -51,8 +51,10 @@ async def test_turning_the_clock_back_does_not_revive_an_expired_assignment(
     start = device.clock.now_ms()
     device.clock.set_wall_clock(late)
     month_later = START + timedelta(days=70)
-    await device.receive(device.director.assign(DEVICE, 1, [], expires=month_later))
-    assert len(device.events(EventKind.ASSIGNMENT_ACCEPTED)) == 1
+    device.repository.add(release())
+    await device.receive(device.director.assign(DEVICE, 1, [release()], expires=month_later))
+    await device.settle()
+    assert device.active() == {"animals": "1.0.0"}
     device.clock.set_wall_clock(start)
     await device.receive(expired)
     (event,) = device.events(EventKind.ASSIGNMENT_REFUSED)
@@ -69,6 +71,19 @@ async def test_a_clock_that_jumps_ahead_does_not_lock_the_device_out(
     device.clock.set_wall_clock(start)
     await device.receive(device.director.assign(DEVICE, 2, []))
     assert len(device.events(EventKind.ASSIGNMENT_ACCEPTED)) == 1
+
+
+async def test_an_assignment_that_lives_for_weeks_does_not_set_the_clock(
+    device: ControlDevice,
+) -> None:
+    start = device.clock.now_ms()
+    device.clock.set_wall_clock(start + 25 * 86_400_000)
+    await device.receive(device.director.assign(DEVICE, 1, []))
+    assert len(device.events(EventKind.ASSIGNMENT_ACCEPTED)) == 1
+    device.clock.set_wall_clock(start)
+    soon = START + timedelta(days=7)
+    await device.receive(device.director.assign(DEVICE, 2, [], expires=soon))
+    assert len(device.events(EventKind.ASSIGNMENT_ACCEPTED)) == 2
 
 
 async def test_a_rotated_director_root_is_found_in_the_state_directory(

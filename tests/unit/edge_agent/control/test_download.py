@@ -12,6 +12,7 @@ from edge_agent.control.server_client import (
     ServerRefusedError,
     ServerUnreachableError,
 )
+from edge_agent.store import StoreError
 from tests.simulators.device_repository import SimulatedRepository
 
 PATH = "models/animals/1.0.0/model.onnx"
@@ -146,7 +147,7 @@ def test_an_unsatisfiable_range_throws_the_partial_file_away(
 
 def test_the_disk_is_checked_first(tmp_path: Path, repository: SimulatedRepository) -> None:
     blobs = BlobStore(folder=tmp_path, server=repository, free_bytes=lambda _path: 1000)
-    with pytest.raises(DownloadError, match="the disk has 1000 free"):
+    with pytest.raises(StoreError, match="the disk has 1000 free"):
         fetch(blobs)
     assert repository.requests == []
 

@@ -66,6 +66,29 @@ async def test_a_runtime_that_is_away_is_reported(device: ControlDevice) -> None
     assert state.running == []
 
 
+async def test_a_committed_release_that_does_not_serve_is_not_reported_as_such(
+    device: ControlDevice,
+) -> None:
+    await install(device, "1.0.0", 1)
+    await device.settle()
+    device.runtime.down = True
+    await device.step()
+    (update,) = state_of(device).updates
+    assert update.state is UpdateState.IDLE
+    assert "does not answer" in update.detail
+    device.runtime.unloadable = {"1.0.0"}
+    device.runtime.boot()
+    await device.settle()
+    (update,) = state_of(device).updates
+    assert update.state is UpdateState.FAILED
+    assert "this is not a model" in update.detail
+    device.runtime.unloadable = set()
+    device.clock.advance(10.0)
+    await device.settle()
+    (update,) = state_of(device).updates
+    assert (update.state, update.detail) == (UpdateState.COMMITTED, "")
+
+
 async def test_an_expired_assignment_says_why_nothing_happens(device: ControlDevice) -> None:
     await device.receive(device.director.assign(DEVICE, 1, [release("1.0.0")]))
     device.clock.advance(40 * 86_400)

@@ -22,7 +22,7 @@ from edge_agent.control.reconcile import (
     Watch,
     reconcile,
 )
-from edge_agent.runtime_api import ActiveRelease, LoadedRelease, RuntimeStatus
+from edge_agent.runtime_api import ActiveRelease, LoadedRelease, Placement, RuntimeStatus
 from fleet_protocol.manifest import Format
 from fleet_protocol.update_states import UpdateState as S
 
@@ -291,19 +291,57 @@ TABLE: dict[str, tuple[Situation, list[Action]]] = {
         replace(SETTLED_ON_1, runtime=runtime("0.9.0", "1.0.0", serving="1.0.0")),
         [Unload(F, "0.9.0")],
     ),
-    "the runtime could not load the committed release": (
+    "the runtime could not load the committed release, its file is whole": (
         replace(
             SETTLED_ON_1,
+            records={F: record(S.FAILED, version="1.0.0")},
+            runtime=msgspec.structs.replace(runtime(), failed={F: "not enough memory"}),
+        ),
+        [Serve(active("1.0.0"))],
+    ),
+    "the committed file is damaged": (
+        replace(
+            SETTLED_ON_1,
+            records={F: record(S.COMMITTED, version="1.0.0")},
             runtime=msgspec.structs.replace(runtime(), failed={F: "the file is gone"}),
+            damaged=frozenset({F}),
         ),
         [Begin(wanted("1.0.0"))],
     ),
-    "the runtime could not load the committed release, nor could we": (
+    "the committed file is damaged, and fetching it failed before": (
         replace(
             SETTLED_ON_1,
             records={F: record(S.FAILED, version="1.0.0")},
             runtime=msgspec.structs.replace(runtime(), failed={F: "the file is broken"}),
+            damaged=frozenset({F}),
         ),
+        [Begin(wanted("1.0.0"), healing=True)],
+    ),
+    "the committed file is damaged, the assignment expired": (
+        replace(SETTLED_ON_1, damaged=frozenset({F}), may_install=False),
+        [],
+    ),
+    "the accelerator of the committed release is gone": (
+        replace(
+            SETTLED_ON_1,
+            runtime=msgspec.structs.replace(
+                runtime(),
+                failed={F: "no accelerator"},
+                placements=[
+                    Placement(
+                        backend="b",
+                        version="",
+                        format=Format.ONNX,
+                        accelerator="cpu",
+                        problem="gone",
+                    )
+                ],
+            ),
+        ),
+        [Begin(wanted("1.0.0")), Serve(active("1.0.0"))],
+    ),
+    "the journal knows what active.json lost": (
+        replace(SETTLED_ON_1, active={}, assignment=None),
         [],
     ),
 }

@@ -7,7 +7,9 @@ import pytest
 
 from edge_agent import store
 from edge_agent.control.outbox import Kind
-from edge_agent.counters import CounterLabel, CounterWriter
+from edge_agent.control.telemetry import baseline_of, difference
+from edge_agent.counters import CounterLabel, CounterWriter, Counts
+from fleet_protocol.histogram import Histogram
 from fleet_protocol.messages import ErrorKind, TelemetryWindow, decode
 from tests.simulators.control_device import DEVICE, ControlDevice
 from tests.simulators.device_releases import release
@@ -119,6 +121,34 @@ async def test_two_lives_of_a_release_are_one_model_in_a_window(serving: Control
     (window,) = windows(serving)
     (model,) = window.models
     assert (model.requests, model.latency_us.count) == (3, 3)
+
+
+def counts(*, requests: int = 0, errors: int = 0, classes: int = 0) -> Counts:
+    label = CounterLabel(
+        epoch="e", family="animals", version="1.0.0", variant="fp32", classes=["cat"]
+    )
+    return Counts(
+        label=label,
+        closed=False,
+        requests=requests,
+        errors={ErrorKind.BACKEND: errors},
+        latency_us=Histogram(),
+        classes={"cat": classes},
+    )
+
+
+@pytest.mark.parametrize("change", [{"requests": 1}, {"errors": 1}, {"classes": 1}])
+def test_a_count_that_comes_alone_is_not_lost(change: dict[str, int]) -> None:
+    baseline = baseline_of(counts())
+    assert difference(counts(), baseline) is None
+    window = difference(counts(**change), baseline)
+    assert window is not None
+    told = {
+        "requests": window.requests,
+        "errors": window.errors.get(ErrorKind.BACKEND, 0),
+        "classes": window.classes.get("cat", 0),
+    }
+    assert told == {"requests": 0, "errors": 0, "classes": 0, **change}
 
 
 async def test_an_unreadable_file_keeps_its_baseline(serving: ControlDevice) -> None:

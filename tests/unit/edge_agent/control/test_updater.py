@@ -1,5 +1,7 @@
 """Updates from assignment to commit, with everything outside simulated."""
 
+from dataclasses import replace
+
 import pytest
 
 from fleet_protocol.manifest import Acceptance
@@ -199,6 +201,22 @@ async def test_a_server_that_is_away_is_waited_for(device: ControlDevice) -> Non
     assert device.active() == {"animals": "1.0.0"}
 
 
+async def test_a_full_disk_is_waited_for(device: ControlDevice) -> None:
+    device.repository.add(release("1.0.0"))
+    blobs = device.parts.updater._blobs
+    free, blobs._free_bytes = blobs._free_bytes, lambda _path: 1000
+    await device.receive(device.director.assign(DEVICE, 1, [release("1.0.0")]))
+    for _ in range(20):
+        await device.step()
+        device.clock.advance(1.0)
+    assert device.record().state is UpdateState.DOWNLOADING
+    assert device.record().attempts == 0
+    assert "1000 free" in device.record().detail
+    blobs._free_bytes = free
+    await device.settle()
+    assert device.active() == {"animals": "1.0.0"}
+
+
 async def test_bytes_that_are_not_the_signed_ones_fail_after_three_attempts(
     device: ControlDevice,
 ) -> None:
@@ -271,6 +289,93 @@ async def test_a_damaged_active_set_is_restored_from_the_journal(device: Control
     device.state.active_set.write_bytes(b"{")
     await device.settle()
     assert device.active() == {"animals": "1.0.0"}
+
+
+async def test_a_missing_active_set_is_restored_and_stops_nothing(device: ControlDevice) -> None:
+    one = release("1.0.0")
+    await installed(device, one)
+    device.state.active_set.unlink()
+    before = device.states()
+    await device.settle()
+    assert device.active() == {"animals": "1.0.0"}
+    assert device.runtime.serving("animals") == "1.0.0"
+    assert device.runtime.calls.count("stop_family") == 0
+    assert device.states() == before
+    assert device.state.blob(one.manifest.variants[0].sha256).exists()
+
+
+async def test_a_whole_release_that_did_not_load_is_served_without_a_download(
+    device: ControlDevice,
+) -> None:
+    await installed(device, release("1.0.0"))
+    before = device.states()
+    device.runtime.unloadable = {"1.0.0"}
+    device.runtime.boot()
+    await device.settle()
+    assert device.runtime.serving("animals") is None
+    tries = device.runtime.calls.count("load")
+    device.runtime.unloadable = set()
+    device.repository.faults.unreachable = True
+    device.clock.advance(10.0)
+    await device.settle()
+    assert device.runtime.serving("animals") == "1.0.0"
+    assert device.states() == before
+    assert 2 <= tries < 20
+
+
+async def test_a_damaged_file_heals_as_often_as_it_takes(device: ControlDevice) -> None:
+    one = release("1.0.0")
+    await installed(device, one)
+    for _ in range(5):
+        device.state.blob(one.manifest.variants[0].sha256).unlink()
+        device.runtime.boot()
+        await device.settle()
+        assert device.runtime.serving("animals") == "1.0.0"
+        assert device.record().state is UpdateState.COMMITTED
+    assert (("1.0.0", UpdateState.FAILED)) not in device.states()
+
+
+async def test_the_file_of_a_committed_release_is_never_collected(device: ControlDevice) -> None:
+    one = release("1.0.0")
+    await installed(device, one)
+    situation = device.parts.observation.situation
+    assert situation is not None
+    device.parts.updater._tidy = False
+    await device.parts.updater._collect(replace(situation, active={}))
+    assert device.state.blob(one.manifest.variants[0].sha256).exists()
+
+
+async def test_healing_that_failed_is_tried_again_with_pauses(device: ControlDevice) -> None:
+    one = release("1.0.0")
+    await installed(device, one)
+    device.state.blob(one.manifest.variants[0].sha256).unlink()
+    device.repository.faults.content["model.onnx"] = b"x" * len(one.model)
+    device.runtime.boot()
+    for _ in range(30):
+        await device.step()
+        device.clock.advance(1.0)
+    assert ("1.0.0", UpdateState.FAILED) in device.states()
+    assert len(device.states()) < 60
+    device.repository.faults.content.clear()
+    for _ in range(30):
+        await device.step()
+        device.clock.advance(1.0)
+    assert device.runtime.serving("animals") == "1.0.0"
+    assert device.record().state is UpdateState.COMMITTED
+
+
+async def test_rotten_bytes_are_found_once_per_life_of_the_runtime(device: ControlDevice) -> None:
+    one = release("1.0.0")
+    await installed(device, one)
+    blob = device.state.blob(one.manifest.variants[0].sha256)
+    blob.write_bytes(b"x" * len(one.model))
+    await device.settle()
+    assert blob.read_bytes() == b"x" * len(one.model)
+    device.runtime.boot()
+    await device.settle()
+    assert blob.read_bytes() == one.model
+    assert device.runtime.serving("animals") == "1.0.0"
+    assert device.record().state is UpdateState.COMMITTED
 
 
 async def test_two_families_are_updated_beside_each_other(device: ControlDevice) -> None:

@@ -137,6 +137,8 @@ class Library:
     """What of onnxruntime decides where a session runs: onnxruntime-gpu on a box without a GPU."""
 
     class SessionOptions:
+        """Keeps what it is told."""
+
         def __init__(self) -> None:
             self.entries: dict[str, str] = {}
 
@@ -144,7 +146,11 @@ class Library:
             self.entries[name] = value
 
     class InferenceSession:
+        """Takes every provider and uses the CPU."""
+
         def __init__(self, model: object, options: object, providers: list[str]) -> None:
+            assert model
+            assert providers
             assert isinstance(options, Library.SessionOptions)
             assert options.entries["session.disable_cpu_ep_fallback"] == "1"
 
@@ -157,7 +163,7 @@ class Library:
 
 
 def test_a_session_that_fell_back_to_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", Library)  # type: ignore[arg-type] # a stand-in
+    monkeypatch.setitem(sys.modules, "onnxruntime", Library)
     backend = OnnxRuntimeBackend(threads=1)
     for accelerator in ("cuda", "tensorrt"):
         reason = backend.why_not(accelerator, gpu())

@@ -1,4 +1,4 @@
-"""The Edge TPU's path, driven for real: a delegate library compiled here stands in for libedgetpu."""
+"""The Edge TPU's path: a delegate library that is compiled here stands in for libedgetpu."""
 
 import gc
 import os
@@ -59,7 +59,7 @@ def trace(tmp_path: Path) -> Path:
 def backend(library: Path, *, cache: Path | None = None, **options: str) -> LitertBackend:
     return LitertBackend(
         threads=1,
-        edge_tpu=EdgeTpu(library=library, prober=Prober(cache), beside=lambda: [], options=options),
+        edge_tpu=EdgeTpu(library=library, prober=Prober(cache), beside=list, options=options),
     )
 
 

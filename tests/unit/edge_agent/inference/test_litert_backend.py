@@ -1,3 +1,5 @@
+"""LiteRT on the CPU, with models that are written here."""
+
 import os
 import struct
 import threading
@@ -27,9 +29,7 @@ def state(tmp_path: Path) -> StateDir:
 
 @pytest.fixture
 def backend() -> LitertBackend:
-    return LitertBackend(
-        threads=1, edge_tpu=EdgeTpu(library=None, prober=Prober(), beside=lambda: [])
-    )
+    return LitertBackend(threads=1, edge_tpu=EdgeTpu(library=None, prober=Prober(), beside=list))
 
 
 def rows(*values: float, name: str = "x", width: int = 3) -> Tensor:
@@ -128,7 +128,7 @@ def test_a_model_must_be_what_the_release_says(
 @pytest.mark.parametrize("content", [b"", b"TFL3", b"\0" * 1000, os.urandom(5000)])
 def test_a_broken_file_is_refused(backend: LitertBackend, state: StateDir, content: bytes) -> None:
     release = tflite_release(state, content, shape=[1, 3])
-    with pytest.raises(LoadError, match="LiteRT cannot load rows 1.0.0"):
+    with pytest.raises(LoadError, match=r"LiteRT cannot load rows 1\.0\.0"):
         backend.load(blob(state, release), release)
 
 
@@ -143,7 +143,7 @@ def test_a_model_for_the_edge_tpu_is_refused_on_the_cpu(
 def test_without_the_library_of_the_edge_tpu_its_models_are_refused(
     state: StateDir, tmp_path: Path
 ) -> None:
-    absent = EdgeTpu(library=tmp_path / "none.so", prober=Prober(), beside=lambda: [])
+    absent = EdgeTpu(library=tmp_path / "none.so", prober=Prober(), beside=list)
     release = tflite_release(state, edge_tpu(), shape=[1, 3], accelerator="edgetpu")
     with pytest.raises(LoadError, match="install Google's libedgetpu1-std"):
         LitertBackend(threads=1, edge_tpu=absent).load(blob(state, release), release)

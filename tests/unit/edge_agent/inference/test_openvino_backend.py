@@ -1,3 +1,5 @@
+"""OpenVINO on the CPU, held against ONNX Runtime."""
+
 import struct
 from pathlib import Path
 

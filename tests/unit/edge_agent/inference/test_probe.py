@@ -1,9 +1,11 @@
+"""Answers of child processes, good and bad."""
+
 import os
 from pathlib import Path
 
 import pytest
 
-from edge_agent.inference.probe import Prober, ProbeError, stamps
+from edge_agent.inference.probe import ProbeError, Prober, stamps
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,94 @@
+"""``high-water.json``: a second copy of what may never go down, should ``state.db`` be lost.
+
+Floors and the version of the accepted assignment protect the device from going back; a database
+that is damaged and moved away must not take them with it. The copy is written after each commit
+and each accepted assignment, and a start takes the higher of both.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from edge_agent import store
+from edge_agent.control import assignment, facts
+from edge_agent.control.database import Database
+from edge_agent.control.journal import Journal
+from edge_agent.store import StoreError
+from fleet_protocol.claims import Floor
+from fleet_protocol.names import Family
+
+logger = logging.getLogger(__name__)
+
+_LOWEST_VERSION = "lowest_assignment_version"
+_MAX_BYTES = 1024 * 1024
+
+
+class HighWater(msgspec.Struct, frozen=True, kw_only=True):
+    """What never goes down.
+
+    Attributes:
+        floors: lowest security counter by family.
+        assignment_version: the highest that was accepted, 0 before the first.
+    """
+
+    schema: Literal[1] = 1
+    floors: dict[Family, Floor] = {}
+    assignment_version: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+def lowest_assignment_version(connection: sqlite3.Connection) -> int:
+    """Return the lowest version that an assignment may have where none is stored."""
+    return int(facts.get(connection, _LOWEST_VERSION) or 0)
+
+
+class HighWaterFile:
+    """The file; control is its only writer."""
+
+    def __init__(self, path: Path, *, journal: Journal) -> None:
+        self._path = path
+        self._journal = journal
+
+    def read(self) -> HighWater:
+        """Return what the file says; nothing if there is none or it is damaged."""
+        try:
+            with self._path.open("rb") as file:
+                return msgspec.json.decode(file.read(_MAX_BYTES), type=HighWater)
+        except FileNotFoundError:
+            return HighWater()
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            logger.error("high_water_damaged", extra={"reason": str(error)})  # noqa: TRY400 (no defect of ours)
+            return HighWater()
+
+    def restore(self, connection: sqlite3.Connection, known: HighWater) -> None:
+        """Raise the database to what the file knew (in the caller's transaction)."""
+        self._journal.raise_floors(connection, known.floors)
+        if known.assignment_version > lowest_assignment_version(connection):
+            facts.put(connection, _LOWEST_VERSION, str(known.assignment_version))
+
+    async def keep(self, database: Database) -> None:
+        """Write what the database knows; a disk that refuses is logged, the next write makes up.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        now = await database.transact(self._of)
+        try:
+            await asyncio.to_thread(self._write, now)
+        except StoreError as error:
+            logger.error("high_water_not_kept", extra={"reason": str(error)})  # noqa: TRY400 (a full disk needs no traceback)
+
+    def _of(self, connection: sqlite3.Connection) -> HighWater:
+        accepted = assignment.load(connection)
+        version = 0 if accepted is None else accepted.assignment.version
+        return HighWater(
+            floors=self._journal.floors(connection),
+            assignment_version=max(version, lowest_assignment_version(connection)),
+        )
+
+    def _write(self, now: HighWater) -> None:
+        if now != self.read():
+            store.write_file(self._path, msgspec.json.format(msgspec.json.encode(now)))
