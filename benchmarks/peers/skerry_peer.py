@@ -13,17 +13,19 @@ from benchmarks.models.bench_models import BenchModel
 from benchmarks.peers.installed import answers
 from benchmarks.peers.peer import Caller
 from benchmarks.peers.v2_binary import V2Binary
+from benchmarks.peers.v2_shared_memory import V2SharedMemory
 from edge_agent.runtime_api import ActiveRelease, ActiveSet, RuntimeStatus
 from edge_agent.state_dir import StateDir
 
 _TCP = "V2 HTTP over TCP, binary tensors"
+_SHARED = "V2 HTTP over Unix socket, shared memory"
 
 
 class SkerryPeer:
     """Called over its Unix socket, as an application on the device would, and over TCP."""
 
     name = "Skerry"
-    protocols = ("V2 HTTP over Unix socket, binary tensors", _TCP)
+    protocols = ("V2 HTTP over Unix socket, binary tensors", _TCP, _SHARED)
 
     def start(self, model: BenchModel, folder: Path, *, instances: int = 0) -> ServerProcess:
         """Start it; ``instances`` as in the runtime's settings.
@@ -47,12 +49,15 @@ class SkerryPeer:
             environment={
                 "SKERRY_AGENT_RUNTIME__PORT": str(self._port),
                 "SKERRY_AGENT_RUNTIME__THREADS": "1",
+                "SKERRY_AGENT_RUNTIME__SHARED_MEMORY": "true",
                 "SKERRY_AGENT_RUNTIME__INSTANCES": str(instances),
             },
         )
 
     def connect(self, protocol: str) -> Caller:
         """Return a connection."""
+        if protocol == _SHARED:
+            return V2SharedMemory(self._socket, self._model)
         return V2Binary(self._port if protocol == _TCP else self._socket, self._model)
 
 

@@ -43,5 +43,5 @@ def test_a_database_of_a_newer_version_is_left_alone(fleet: Fleet) -> None:
 
 def test_a_file_that_is_no_database(fleet: Fleet) -> None:
     fleet.data.database.write_bytes(b"not a database" * 100)
-    with pytest.raises(SetupError, match="cannot migrate"):
+    with pytest.raises(SetupError, match="is not a database"):
         migrate.upgrade(DataDir(fleet.data.root))
