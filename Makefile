@@ -55,12 +55,12 @@ $(VENV)/uv.stamp:
 
 # The project itself is installed in place, so that an edit takes effect at once.
 $(VENV)/demo.stamp: requirements/demo.txt pyproject.toml | $(VENV)/uv.stamp
-	@echo "Installing the pinned requirements into $(VENV)"
+	@echo "Installing the pinned requirements into $(VENV)" >&2
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/demo.txt
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/demo.stamp
-	@echo "Installing the tools of the tests into $(VENV)"
+	@echo "Installing the tools of the tests into $(VENV)" >&2
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
 	@touch $@
