@@ -25,7 +25,7 @@ def until_interrupted(world: World, verdict: Verdict, console: Console) -> None:
         ("Devices", f"{curl}/api/v1/devices"),
         ("Releases", f"{curl}/api/v1/releases"),
         ("Telemetry of the fleet", f"{curl}/api/v1/telemetry/summary"),
-        ("API documentation", f"{world.url}/docs"),
+        ("API description (OpenAPI)", f"{curl}/api/v1/openapi.json"),
         ("Token (viewer)", token_file.read_text().strip()),
         (f"The model on {DEVICES[0]}", f"curl {model_url}"),
         ("The same over the Unix socket", f"curl --unix-socket {socket} {model_url}"),
