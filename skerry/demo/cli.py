@@ -50,8 +50,9 @@ def demo(
     device, the server is killed while images go on being answered, and no telemetry is lost. Then
     everything stays up for you to look at, until Ctrl-C. Needs no root and no network.
     """
-    # An unattended demo that is asked to end leaves nothing behind, as on Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A demo that is asked to end, or whose terminal closes, leaves nothing behind, as on Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     root = (directory or layout.default_root()).absolute()
     place = DemoDir(root)
     if clean and not root.exists():
