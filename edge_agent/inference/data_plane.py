@@ -15,21 +15,16 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from edge_agent.inference.departures import Departures
-from edge_agent.inference.errors import (
-    AsleepError,
-    ConflictError,
-    InferenceError,
-    UnavailableError,
-    UnknownModelError,
-)
+from edge_agent.inference.errors import ConflictError, UnavailableError, UnknownModelError
 from edge_agent.inference.execution_policy import ExecutionPolicy
 from edge_agent.inference.inference_call import Call, Clock
-from edge_agent.inference.memory_budget import Holding, MemoryPolicy, room_for
+from edge_agent.inference.memory_budget import MemoryPolicy
 from edge_agent.inference.process_memory import resident_bytes
 from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.response_cache import ResponseCache
 from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.served_release import ServedRelease
+from edge_agent.inference.sleep import Sleep
 from edge_agent.inference.statistics import ModelStatistics
 from edge_agent.inference.survey import with_used
 from edge_agent.inference.tensors import Tensor
@@ -80,8 +75,7 @@ class DataPlane:
         self._loading = asyncio.Lock()
         self._held: dict[tuple[str, str], ServedRelease] = {}
         self._active: dict[str, ServedRelease] = {}
-        self._asleep: dict[str, ServedRelease] = {}
-        self._waking: dict[str, asyncio.Task[str | None]] = {}
+        self._sleep = Sleep(policy=self._policy.memory, load=self.load, activate=self.activate)
         self._departures = Departures(self._close_release)
         self.failed: dict[str, str] = {}
         self.traces: Traces | None = None
@@ -116,13 +110,7 @@ class DataPlane:
         """
         served = self._active.get(family)
         if served is None:
-            if family in self._asleep:
-                self._wake(family)
-                raise AsleepError(
-                    f"model {family!r} had left memory because it was idle; it is being loaded, "
-                    "call again in a moment",
-                    retry_after_s=1.0,
-                )
+            self._sleep.called(family)
             if family in self.failed:
                 raise UnavailableError(
                     f"model {family!r} is assigned to this device but could not be loaded: "
@@ -144,14 +132,7 @@ class DataPlane:
         Raises:
             UnavailableError: it could not be; the next call tries again.
         """
-        if family not in self._asleep:
-            return
-        problem = await asyncio.shield(self._wake(family))
-        if problem is not None:
-            raise UnavailableError(
-                f"model {family!r} had left memory because it was idle and could not be loaded "
-                f"again: {problem}"
-            )
+        await self._sleep.awake(family)
 
     def held(self, family: str, version: str) -> ServedRelease:
         """Return a loaded release, active or not.
@@ -218,16 +199,14 @@ class DataPlane:
         return RuntimeStatus(
             epoch=self._loader.epoch,
             pid=os.getpid(),
-            releases=[
-                self._loaded(served) for served in (*self._held.values(), *self._asleep.values())
-            ],
+            releases=[self._loaded(served) for served in (*self._held.values(), *self._sleep)],
             resident_bytes=resident_bytes(),
             backends={found.backend: found.version for found in placements if not found.problem},
             failed=dict(self.failed),
             placements=placements,
             memory_budget_bytes=self._policy.memory.budget_bytes,
             model_memory_bytes={served.name: served.memory_bytes for served in self.resident},
-            asleep=sorted(self._asleep),
+            asleep=self._sleep.families,
         )
 
     async def load(self, release: ActiveRelease) -> LoadedRelease:
@@ -255,7 +234,7 @@ class DataPlane:
                     cache=self._policy.cache,
                 )
                 self._held[key] = served
-                logger.info("release_loaded", extra=_fields(served))
+                logger.info("release_loaded", extra=served.log_fields)
         if _identity(served.release) != _identity(release):
             raise ConflictError(
                 f"{release.family} {release.version} is loaded with another variant or file "
@@ -269,7 +248,7 @@ class DataPlane:
         Raises:
             UnknownModelError: it is not loaded.
         """
-        asleep = self._asleep.get(family)
+        asleep = self._sleep.get(family)
         if (
             asleep is not None
             and asleep.release.version == version
@@ -278,11 +257,11 @@ class DataPlane:
             return self._loaded(asleep)  # it is already what shall answer, once somebody calls
         served = self.held(family, version)
         self._active[family] = served
-        self._asleep.pop(family, None)
+        self._sleep.end(family)
         self.failed.pop(family, None)
         # Control has taken over where the file could not say what to serve.
         self.failed.pop(WHOLE_SET, None)
-        logger.info("release_activated", extra=_fields(served))
+        logger.info("release_activated", extra=served.log_fields)
         return self._loaded(served)
 
     async def unload(self, family: str, version: str, timeout_s: float = DRAIN_TIMEOUT_S) -> int:
@@ -293,7 +272,7 @@ class DataPlane:
             UnavailableError: calls are still in flight; the release goes when they end.
         """
         served = self._held.get((family, version))
-        asleep = self._asleep.get(family)
+        asleep = self._sleep.get(family)
         if served is None and (asleep is None or asleep.release.version != version):
             return 0
         if served is None or self._active.get(family) is served:
@@ -311,7 +290,7 @@ class DataPlane:
             UnavailableError: calls are still in flight; see `unload`.
         """
         self._active.pop(family, None)
-        self._asleep.pop(family, None)
+        self._sleep.end(family)
         self.failed.pop(family, None)
         leaving = [self._out_of_reach(served) for served in self._family(family)]
         await self._departures.gone(leaving, timeout_s)
@@ -321,9 +300,7 @@ class DataPlane:
         """Unload everything; return False if calls still ran when the time was over."""
         self.accepting = False
         self._active.clear()
-        self._asleep.clear()
-        for waking in self._waking.values():
-            waking.cancel()
+        self._sleep.close()
         for served in list(self._held.values()):
             self._departures.start(self._out_of_reach(served))
         if not await self._departures.all_gone(timeout_s):
@@ -342,61 +319,16 @@ class DataPlane:
         await self._in_loading_thread(served.close)
         if self._policy.cache is not None:
             self._policy.cache.forget(served.serial)
-        logger.info("release_unloaded", extra=_fields(served))
+        logger.info("release_unloaded", extra=served.log_fields)
 
     async def _make_room(self, release: ActiveRelease) -> None:
-        """Let idle models leave if a new one needs their memory; see `room_for`."""
+        """Let idle models leave if a new one needs their memory."""
         needed = await self._in_loading_thread(partial(self._loader.memory_needed, release))
-        holdings = [self._holding(served, release.family) for served in self.resident]
-        leaving = room_for(
-            f"{release.family} {release.version}",
-            needed,
-            holdings,
-            budget_bytes=self._policy.memory.budget_bytes,
-        )
-        for holding in leaving:
-            served = self._active.pop(holding.family)
-            self._asleep[holding.family] = served
-            logger.info("release_asleep", extra=_fields(served))
+        leaving = self._sleep.who_leaves(release, needed, self.resident, self.is_active)
+        for served in leaving:
+            del self._active[served.release.family]
+            self._sleep.begin(served)
             await self._departures.start(self._out_of_reach(served))
-
-    def _holding(self, served: ServedRelease, newcomer: str) -> Holding:
-        family = served.release.family
-        return Holding(
-            family=family,
-            version=served.release.version,
-            memory_bytes=served.memory_bytes,
-            used_at=served.used_at,
-            may_leave=(
-                self._policy.memory.evict_idle
-                and family != newcomer
-                and self._active.get(family) is served
-                and served.in_flight == 0
-            ),
-        )
-
-    def _wake(self, family: str) -> asyncio.Task[str | None]:
-        task = self._waking.get(family)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._reload(family))
-            self._waking[family] = task
-            task.add_done_callback(lambda _: self._waking.pop(family, None))
-        return task
-
-    async def _reload(self, family: str) -> str | None:
-        """Load what is asleep; return why it could not be, None if it is awake."""
-        asleep = self._asleep[family]
-        try:
-            await self.load(asleep.release)
-        except InferenceError as error:
-            logger.error(  # noqa: TRY400 (no bug of ours; the message says all)
-                "release_not_loaded", extra={**_fields(asleep), "reason": str(error)}
-            )
-            return str(error)
-        if self._asleep.get(family) is asleep:
-            del self._asleep[family]
-            self.activate(family, asleep.release.version)
-        return None
 
     async def _in_loading_thread(self, work: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._loading_thread, work)
@@ -415,7 +347,7 @@ class DataPlane:
             variant=release.variant,
             backend=served.backend_name,
             accelerator=release.accelerator,
-            active=served in (self._active.get(release.family), self._asleep.get(release.family)),
+            active=served in (self._active.get(release.family), self._sleep.get(release.family)),
             choice=release.choice,
         )
 
@@ -423,15 +355,3 @@ class DataPlane:
 def _identity(release: ActiveRelease) -> ActiveRelease:
     """Return a release without what is said about it: the part that decides what is loaded."""
     return msgspec.structs.replace(release, choice="", memory_bytes=0)
-
-
-def _fields(served: ServedRelease) -> dict[str, object]:
-    return {
-        "family": served.release.family,
-        "version": served.release.version,
-        "variant": served.release.variant,
-        "backend": served.backend_name,
-        "accelerator": served.release.accelerator,
-        "choice": served.release.choice,
-        "inline_bytes": served.inline_bytes,
-    }

@@ -23,9 +23,9 @@ class MemoryPolicy:
     evict_idle: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Holding:
-    """A model in memory.
+    """A model in memory, equal to itself only: a release may leave while it is loaded anew.
 
     Attributes:
         used_at: when it was last called, in seconds on any one clock.

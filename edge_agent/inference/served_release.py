@@ -151,6 +151,19 @@ class ServedRelease:
         """Family and version, for a message."""
         return f"{self.release.family} {self.release.version}"
 
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """What a log line says about the release."""
+        return {
+            "family": self.release.family,
+            "version": self.release.version,
+            "variant": self.release.variant,
+            "backend": self.backend_name,
+            "accelerator": self.release.accelerator,
+            "choice": self.release.choice,
+            "inline_bytes": self.inline_bytes,
+        }
+
     async def drained(self) -> None:
         """Wait until no call is in flight and no run under way."""
         if self.in_flight or self._runs:
