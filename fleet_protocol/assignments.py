@@ -2,8 +2,9 @@
 
 It travels as TUF targets metadata (TUF specification 1.0.31, section 4.5), so that signature
 format, version, expiry, length and hashes are The Update Framework's and not ours. What TUF has
-no field for is bound to it by two signed extra fields, read and written here. The root of the
-director repository, which every device holds from its first boot, names the key.
+no field for is bound to it by signed extra fields: the binding, read and written here, and the
+terms of `fleet_protocol.delivery`. The root of the director repository, which every device holds
+from its first boot, names the key.
 """
 
 from collections.abc import Mapping

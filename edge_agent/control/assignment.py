@@ -5,6 +5,7 @@ from typing import Annotated
 
 import msgspec
 
+from fleet_protocol.delivery import ANY_TIME, Terms
 from fleet_protocol.manifest import MAX_MANIFEST_BYTES
 from fleet_protocol.names import DeviceId, Family, Sha256, Version
 
@@ -18,11 +19,12 @@ class ManifestRef(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AssignedRelease(msgspec.Struct, frozen=True, kw_only=True):
-    """What one family shall run."""
+    """What one family shall run, and on which terms it comes."""
 
     family: Family
     version: Version
     manifest: ManifestRef
+    terms: Terms = ANY_TIME
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):

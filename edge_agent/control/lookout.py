@@ -8,9 +8,11 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
+from datetime import datetime
 
 from edge_agent.control import assignment, facts
 from edge_agent.control.active_set import ActiveSetFile, DamagedActiveSetError
+from edge_agent.control.assignment import Assignment
 from edge_agent.control.blob_audit import BlobAudit
 from edge_agent.control.clock import Clock, TrustedClock
 from edge_agent.control.database import Database
@@ -22,6 +24,7 @@ from edge_agent.control.runtime_client import (
     RuntimeRefusedError,
     RuntimeUnavailableError,
 )
+from edge_agent.control.waiting import Waiting, waiting
 from edge_agent.runtime_api import ActiveRelease, RuntimeStatus
 from fleet_protocol.messages import EventKind
 from fleet_protocol.update_states import UpdateState
@@ -31,6 +34,11 @@ logger = logging.getLogger(__name__)
 _EPOCH = "runtime_epoch"
 _HANGS_AFTER_S = 30.0
 _HOLDS_CANDIDATE = frozenset({UpdateState.TRIAL, UpdateState.PROBATION})
+
+
+def _waiting(wanted: Assignment | None, now: datetime) -> dict[str, Waiting]:
+    releases = {} if wanted is None else wanted.releases
+    return {family: waiting(release.terms, now) for family, release in releases.items()}
 
 
 class Lookout:
@@ -75,15 +83,17 @@ class Lookout:
             if status is not None:
                 self._note_epoch(connection, status)
             accepted = assignment.load(connection)
-            now_ms = self._trusted_clock.now(connection).timestamp() * 1000
+            wanted = None if accepted is None else accepted.assignment
+            now = self._trusted_clock.now(connection)
             return Situation(
-                assignment=None if accepted is None else accepted.assignment,
-                may_install=accepted is not None and now_ms < accepted.assignment.expires_ms,
+                assignment=wanted,
+                may_install=wanted is not None and now.timestamp() * 1000 < wanted.expires_ms,
                 records=self._journal.records(connection),
                 active=active,
                 committed=self._journal.committed(connection),
                 runtime=status,
                 damaged=damaged,
+                waiting=_waiting(wanted, now),
             )
 
         situation = await self._database.transact(read)

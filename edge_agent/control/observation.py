@@ -105,7 +105,7 @@ def _updates(situation: Situation) -> list[UpdateStatus]:
                     family=family,
                     version=record.version,
                     state=record.state,
-                    detail=record.detail,
+                    detail=situation.held_back(record) or record.detail,
                 )
             )
             continue
@@ -115,6 +115,8 @@ def _updates(situation: Situation) -> list[UpdateStatus]:
             state, detail = record.state, record.detail
         elif not situation.may_install:
             detail = "the assignment has expired; nothing new is installed"
+        else:
+            detail = situation.waits(family).download
         statuses.append(
             UpdateStatus(family=family, version=wanted.version, state=state, detail=detail)
         )

@@ -6,12 +6,15 @@ situation that this table has an answer for.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge_agent.control.assignment import AssignedRelease, Assignment
 from edge_agent.control.journal import MAX_ATTEMPTS, Committed, UpdateRecord
+from edge_agent.control.waiting import AT_ONCE, Waiting
 from edge_agent.runtime_api import ActiveRelease, LoadedRelease, RuntimeStatus
 from fleet_protocol.update_states import UpdateState
+
+_BEFORE_THE_SWITCH = frozenset({UpdateState.VERIFIED, UpdateState.TRIAL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,7 @@ class Situation:
         committed: what the journal knows of committed releases.
         runtime: its status, None while it does not answer.
         damaged: families whose committed file is gone or not what was verified.
+        waiting: what the terms of delivery keep a family from now.
     """
 
     assignment: Assignment | None
@@ -34,6 +38,22 @@ class Situation:
     committed: Mapping[str, Committed]
     runtime: RuntimeStatus | None
     damaged: frozenset[str] = frozenset()
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+
+    def waits(self, family: str) -> Waiting:
+        """Return what the terms keep a family from: a change, never a repair."""
+        wanted = None if self.assignment is None else self.assignment.releases.get(family)
+        committed = self.committed.get(family)
+        if wanted is not None and committed is not None and committed.manifest == wanted.manifest:
+            return AT_ONCE
+        return self.waiting.get(family, AT_ONCE)
+
+    def held_back(self, record: UpdateRecord) -> str:
+        """Return what the terms keep an update from that is under way; empty for nothing."""
+        waits = self.waits(record.family)
+        if record.state is UpdateState.DOWNLOADING:
+            return waits.download
+        return waits.activation if record.state in _BEFORE_THE_SWITCH else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +184,7 @@ def _under_way(record: UpdateRecord, situation: Situation) -> Iterator[Action]:
     elif _is_superseded(record, situation):
         yield GiveUp(record.family, "the assignment no longer asks for it", retry=True)
     elif record.state is UpdateState.DOWNLOADING:
-        if situation.may_install:
+        if situation.may_install and not situation.held_back(record):
             yield Fetch(record.family)
     elif situation.runtime is None:
         return
@@ -174,6 +194,8 @@ def _under_way(record: UpdateRecord, situation: Situation) -> Iterator[Action]:
         last = record.detail or "runtime or control stopped in the middle of the trial"
         reason = f"{record.attempts} attempts did not get through, the last one because: {last}"
         yield GiveUp(record.family, reason, retry=False)
+    elif situation.held_back(record):
+        return
     elif situation.may_install or record.state is UpdateState.TRIAL:
         yield Try(record.family)
 
@@ -199,6 +221,8 @@ def _begin(
     wanted: AssignedRelease, record: UpdateRecord | None, situation: Situation
 ) -> Begin | None:
     if not situation.may_install or situation.assignment is None:
+        return None
+    if situation.waits(wanted.family).download:
         return None
     tried_in_vain = (
         record is not None

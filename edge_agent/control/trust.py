@@ -16,18 +16,22 @@ names as its ``targets`` role. `verify_assignment` takes these steps, each again
    an older list of this device, two different lists of one version).
 7. Every target is the manifest of a release, at most one for each family, with a bounded length and
    a SHA-256, and nothing is delegated (smuggling a key or a file in through a signed list).
+8. The terms of delivery are well-formed and for listed families only; malformed ones refuse the
+   document, so that a release never comes earlier or faster than was signed.
 """
 
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 
+import msgspec
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 from tuf.api.serialization import DeserializationError
 
 from edge_agent.control.assignment import Accepted, AssignedRelease, Assignment, ManifestRef
 from edge_agent.errors import AgentError
+from fleet_protocol import delivery
 from fleet_protocol.assignments import MAX_ASSIGNMENT_BYTES, binding_of
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
@@ -116,7 +120,7 @@ def verify_assignment(  # noqa: PLR0913 (what is known, by keyword)
         device_id=device_id,
         version=targets.version,
         expires_ms=int(targets.expires.timestamp() * 1000),
-        releases=_releases(targets),
+        releases=_with_terms(_releases(targets), targets),
     )
     return Accepted(assignment=assignment, document_sha256=document_sha256)
 
@@ -163,6 +167,19 @@ def _releases(targets: Targets) -> dict[str, AssignedRelease]:
             raise TrustError(f"the assignment lists two releases of {release.family}")
         releases[release.family] = release
     return releases
+
+
+def _with_terms(
+    releases: dict[str, AssignedRelease], targets: Targets
+) -> dict[str, AssignedRelease]:
+    try:
+        terms = delivery.terms_of(targets.unrecognized_fields, families=releases)  # (8)
+    except ProtocolError as error:
+        raise TrustError(str(error)) from error
+    return {
+        family: msgspec.structs.replace(release, terms=terms[family])
+        for family, release in releases.items()
+    }
 
 
 def _release(path: str, target: TargetFile) -> AssignedRelease:

@@ -123,8 +123,9 @@ class Updater:
 
     def _poll_s(self) -> float:
         situation = self._observation.situation
-        busy = situation is not None and not all(
-            record.settled for record in situation.records.values()
+        busy = situation is not None and any(
+            not record.settled and not situation.held_back(record)
+            for record in situation.records.values()
         )
         return _BUSY_POLL_S if busy else _IDLE_POLL_S
 

@@ -2,17 +2,19 @@
 
 import msgspec
 
+from fleet_protocol.delivery import ANY_TIME, Terms
 from fleet_protocol.names import Family, Sha256, Version
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One release of one family: the target path, length and hash of its manifest."""
+    """One release of one family: target path, length and hash of its manifest, and its terms."""
 
     family: Family
     version: Version
     path: str
     length: int
     sha256: Sha256
+    terms: Terms = ANY_TIME
 
 
 def encode(entries: list[Entry]) -> str:

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from fleet_server.accounts.authorization import Operator
 from fleet_server.assignments.schemas import AssignedDevice, AssignRequest, AssignResponse
+from fleet_server.assignments.terms import terms_of
 from fleet_server.services import Wired
 
 router = APIRouter(prefix="/api/v1/assignments", tags=["assignments"])
@@ -11,9 +12,15 @@ router = APIRouter(prefix="/api/v1/assignments", tags=["assignments"])
 
 @router.put("")
 async def assign(request: AssignRequest, services: Wired, _account: Operator) -> AssignResponse:
-    """Assign a release to devices; repeating it makes a device try a failed release again."""
+    """Assign a release to devices; repeating it makes a device try a failed release again.
+
+    `delivery` says when and how fast the release may come; without it: now, as fast as it goes.
+    """
     rows = await services.assignments.assign(
-        family=request.family, version=request.version, devices=request.devices
+        family=request.family,
+        version=request.version,
+        devices=request.devices,
+        terms=terms_of(request.delivery),
     )
     return AssignResponse(
         family=request.family,

@@ -12,7 +12,8 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Targets
 
 from fleet_protocol import assignments as protocol
-from fleet_protocol import names
+from fleet_protocol import delivery, names
+from fleet_protocol.delivery import ANY_TIME, Terms
 from fleet_protocol.errors import ProtocolError
 from fleet_server.assignments import entries
 from fleet_server.assignments.entries import Entry
@@ -87,11 +88,16 @@ class Assignments:
         self._turn = asyncio.Lock()
 
     async def assign(
-        self, *, family: str, version: str, devices: Sequence[str] | None
+        self,
+        *,
+        family: str,
+        version: str,
+        devices: Sequence[str] | None,
+        terms: Terms = ANY_TIME,
     ) -> list[Assignment]:
         """Set one family's release for some devices (None: for all that are not decommissioned).
 
-        Nothing changes unless all can be signed.
+        Nothing changes unless all can be signed. The terms of the other families stay.
 
         Raises:
             NotFoundError: the release or a device does not exist.
@@ -105,6 +111,7 @@ class Assignments:
             path=release.manifest_path,
             length=release.manifest_length,
             sha256=release.manifest_sha256,
+            terms=terms,
         )
         async with self._turn:
             plans = await self._plans(entry, devices)
@@ -258,6 +265,8 @@ def verify_document(document: bytes, *, device_id: str, director: Root) -> None:
         binding = protocol.binding_of(
             metadata.signed.unrecognized_fields, target_count=len(metadata.signed.targets)
         )
+        families = {names.parse_target_path(path)[0] for path in metadata.signed.targets}
+        delivery.terms_of(metadata.signed.unrecognized_fields, families=families)
     except (RepositoryError, ProtocolError, ValueError) as error:
         raise UnavailableError(f"what the signer signed does not verify: {error}") from error
     if binding.device_id != device_id or len(document) > protocol.MAX_ASSIGNMENT_BYTES:
@@ -291,4 +300,5 @@ def _request(plan: Plan, expires_s: int) -> SignRequest:
             Target(path=entry.path, length=entry.length, sha256=entry.sha256)
             for entry in plan.entries
         ],
+        terms={entry.family: entry.terms for entry in plan.entries if entry.terms != ANY_TIME},
     )

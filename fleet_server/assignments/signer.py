@@ -23,7 +23,7 @@ from securesystemslib.signer import Signer
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
-from fleet_protocol import assignments, names
+from fleet_protocol import assignments, delivery, names
 from fleet_protocol.errors import ProtocolError, SkerryError
 from fleet_protocol.manifest import MANIFEST_FILE
 from fleet_server.assignments import signing
@@ -117,6 +117,10 @@ class AssignmentSigner:
             if family in families:
                 raise RefusedError(f"the assignment lists {family} twice")
             families.add(family)
+        try:
+            delivery.check_families(request.terms, families)
+        except ProtocolError as error:
+            raise RefusedError(str(error)) from error
         now = self._clock()
         if not now < datetime.fromtimestamp(request.expires_s, UTC) <= now + MAX_LIFETIME:
             raise RefusedError(f"an assignment may live for {MAX_LIFETIME.days} days at most")
@@ -153,7 +157,10 @@ class AssignmentSigner:
                 version=request.version,
                 expires=datetime.fromtimestamp(request.expires_s, UTC),
                 targets=targets,
-                unrecognized_fields=assignments.extra_fields(binding),
+                unrecognized_fields={
+                    **assignments.extra_fields(binding),
+                    **delivery.extra_fields(request.terms),
+                },
             )
         )
         metadata.sign(self._signer)

@@ -10,7 +10,8 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from fleet_protocol.names import DeviceId, Sha256
+from fleet_protocol.delivery import Terms
+from fleet_protocol.names import DeviceId, Family, Sha256
 from fleet_server.errors import MalformedError
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
@@ -36,12 +37,14 @@ class SignRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         version: must be higher than any that was signed for the device.
         expires_s: seconds since 1970.
         targets: the complete list, one manifest for each family.
+        terms: of delivery, for families of the list that have any.
     """
 
     device_id: DeviceId
     version: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
     expires_s: Annotated[int, msgspec.Meta(ge=0, le=2**40)]
     targets: Annotated[list[Target], msgspec.Meta(min_length=1, max_length=MAX_ENTRIES)]
+    terms: dict[Family, Terms] = {}
 
 
 class SignBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

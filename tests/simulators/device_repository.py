@@ -31,7 +31,9 @@ from edge_agent.control.server_client import (
     ServerRefusedError,
     ServerUnreachableError,
 )
+from fleet_protocol import delivery
 from fleet_protocol.assignments import Binding, extra_fields
+from fleet_protocol.delivery import Terms
 from tests.simulators.device_clock import START_MS
 from tests.simulators.device_releases import Release
 
@@ -234,8 +236,9 @@ class Director:
         releases: Iterable[Release],
         *,
         expires: datetime | None = None,
+        terms: Mapping[str, Terms] | None = None,
     ) -> bytes:
-        """Return an assignment."""
+        """Return an assignment; ``terms`` of delivery by family."""
         return self.assign_targets(
             device_id,
             version,
@@ -244,6 +247,7 @@ class Director:
                 for one in releases
             },
             expires=expires,
+            terms=terms,
         )
 
     def assign_targets(  # noqa: PLR0913 (what a test wants to get wrong, by keyword)
@@ -254,6 +258,7 @@ class Director:
         *,
         expires: datetime | None = None,
         fields: dict[str, object] | None = None,
+        terms: Mapping[str, Terms] | None = None,
         signer: CryptoSigner | None = None,
     ) -> bytes:
         """Return an assignment of whatever a test wants to have signed."""
@@ -262,6 +267,10 @@ class Director:
             version=version,
             expires=expires or self._now + timedelta(days=30),
             targets=targets,
-            unrecognized_fields=extra_fields(binding) if fields is None else fields,
+            unrecognized_fields=(
+                {**extra_fields(binding), **delivery.extra_fields(terms or {})}
+                if fields is None
+                else fields
+            ),
         )
         return signed(content, signer or self.key)

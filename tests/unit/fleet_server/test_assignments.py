@@ -8,12 +8,16 @@ from securesystemslib.signer import Signature
 from sqlalchemy import Engine, delete, event, insert, update
 from tuf.api.metadata import Metadata, Root, Targets
 
+from fleet_protocol import delivery
+from fleet_protocol.delivery import ANY_TIME, Terms, Window
 from fleet_server.assignments import entries
+from fleet_server.assignments.schemas import DeliveryBody
 from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signer import AssignmentSigner, VersionNotHigherError
 from fleet_server.assignments.signer_client import VersionTakenError
 from fleet_server.assignments.signing import SignBatch, SignRequest
 from fleet_server.assignments.tables import Assignment
+from fleet_server.assignments.terms import terms_of
 from fleet_server.database import Database
 from fleet_server.devices.tables import Device
 from fleet_server.errors import NotFoundError, RefusedError, UnavailableError
@@ -116,6 +120,12 @@ def listed(document: bytes) -> list[str]:
     return sorted(Metadata[Targets].from_bytes(document).signed.targets)
 
 
+def terms_in(document: bytes) -> dict[str, Terms]:
+    signed = Metadata[Targets].from_bytes(document).signed
+    families = [path.split("/")[1] for path in signed.targets]
+    return delivery.terms_of(signed.unrecognized_fields, families=families)
+
+
 async def test_the_list_is_complete(assignments: Assignments, published: Published) -> None:
     await assignments.assign(family=FAMILY, version="1.0.0", devices=["cam-1"])
     await assignments.assign(family=OTHER_FAMILY, version="1.0.0", devices=None)
@@ -125,6 +135,47 @@ async def test_the_list_is_complete(assignments: Assignments, published: Publish
         f"models/{OTHER_FAMILY}/1.0.0/manifest.json",
     ]
     assert listed(published.documents["cam-2"]) == [f"models/{OTHER_FAMILY}/1.0.0/manifest.json"]
+
+
+async def test_terms_are_signed_for_their_family_alone_and_last(
+    assignments: Assignments, published: Published, clock: FakeClock
+) -> None:
+    night = Terms(window=Window(start_minute=120, duration_minutes=60), max_bytes_per_s=4096)
+    await assignments.assign(family=OTHER_FAMILY, version="1.0.0", devices=["cam-1"], terms=night)
+    await assignments.assign(family=FAMILY, version="1.0.0", devices=["cam-1"])
+    assert terms_in(published.documents["cam-1"]) == {FAMILY: ANY_TIME, OTHER_FAMILY: night}
+    clock.advance(days=16)
+    assert await assignments.renew() == 1
+    assert terms_in(published.documents["cam-1"]) == {FAMILY: ANY_TIME, OTHER_FAMILY: night}
+    await assignments.assign(family=OTHER_FAMILY, version="1.0.0", devices=["cam-1"])
+    assert terms_in(published.documents["cam-1"]) == {FAMILY: ANY_TIME, OTHER_FAMILY: ANY_TIME}
+
+
+def test_an_operators_terms_become_those_that_are_signed() -> None:
+    body = DeliveryBody.model_validate(
+        {
+            "download_not_before": "1970-01-01T00:00:02Z",
+            "activate_not_before": "1970-01-01T01:00:03+01:00",
+            "window": {"weekdays": ["sun", "mon"], "start": "02:30", "duration_minutes": 60},
+            "download_in_window": True,
+            "max_bytes_per_s": 5000,
+        }
+    )
+    assert terms_of(body) == Terms(
+        download_not_before_ms=2000,
+        activate_not_before_ms=3000,
+        window=Window(weekdays=(0, 6), start_minute=150, duration_minutes=60),
+        download_in_window=True,
+        max_bytes_per_s=5000,
+    )
+
+
+@pytest.mark.parametrize(
+    "body", [{"download_in_window": True}, {"activate_not_before": "1960-01-01T00:00:00Z"}]
+)
+def test_terms_that_contradict_each_other_are_refused(body: dict[str, object]) -> None:
+    with pytest.raises(RefusedError, match="cannot be signed"):
+        terms_of(DeliveryBody.model_validate(body))
 
 
 async def test_versions_rise_even_for_the_same_release(assignments: Assignments) -> None:

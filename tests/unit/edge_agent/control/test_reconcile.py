@@ -22,6 +22,7 @@ from edge_agent.control.reconcile import (
     Watch,
     reconcile,
 )
+from edge_agent.control.waiting import Waiting
 from edge_agent.runtime_api import ActiveRelease, LoadedRelease, Placement, RuntimeStatus
 from fleet_protocol.manifest import Format
 from fleet_protocol.update_states import UpdateState as S
@@ -123,10 +124,35 @@ def under_way(state: S, version: str = "2.0.0", **changes: object) -> Situation:
     return replace(WANTS_2, records={F: record(state, version, **changes)})
 
 
+HELD = {F: Waiting(download="d", activation="a")}
+DOWNLOAD_AHEAD = {F: Waiting(activation="a")}
 RESTARTED = "the runtime restarted during the probation"
 SUPERSEDED = "the assignment no longer asks for it"
 
 TABLE: dict[str, tuple[Situation, list[Action]]] = {
+    "held: nothing begins": (replace(WANTS_2, waiting=HELD), []),
+    "held: a download stops": (replace(under_way(S.DOWNLOADING), waiting=HELD), []),
+    "held: no trial": (replace(under_way(S.VERIFIED), waiting=HELD), []),
+    "held: no trial again after a crash": (replace(under_way(S.TRIAL), waiting=HELD), []),
+    "held: given up all the same": (
+        replace(under_way(S.DOWNLOADING, "3.0.0"), waiting=HELD),
+        [GiveUp(F, SUPERSEDED, retry=True)],
+    ),
+    "ahead: it begins": (replace(WANTS_2, waiting=DOWNLOAD_AHEAD), [Begin(wanted("2.0.0"))]),
+    "ahead: it comes": (replace(under_way(S.DOWNLOADING), waiting=DOWNLOAD_AHEAD), [Fetch(F)]),
+    "ahead: it is not tried": (replace(under_way(S.VERIFIED), waiting=DOWNLOAD_AHEAD), []),
+    "held: a damaged file does not bring the next release forward": (
+        replace(WANTS_2, waiting=HELD, damaged=frozenset({F})),
+        [],
+    ),
+    "held: a repair does not wait": (
+        replace(SETTLED_ON_1, waiting=HELD, damaged=frozenset({F})),
+        [Begin(wanted("1.0.0"))],
+    ),
+    "held: a repair goes on": (
+        replace(SETTLED_ON_1, waiting=HELD, records={F: record(S.VERIFIED, "1.0.0")}),
+        [Try(F)],
+    ),
     "nothing assigned yet, nothing there": (EMPTY, []),
     "nothing assigned yet, an active set is there": (
         replace(SETTLED_ON_1, assignment=None, committed={}),
