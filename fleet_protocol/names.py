@@ -18,6 +18,10 @@ _VERSION = (
 )
 _FILE = r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z"
 _SHA256 = r"\A[0-9a-f]{64}\Z"
+_LABEL_NAME = r"\A[a-z0-9](?:[a-z0-9._/-]{0,78}[a-z0-9])?\Z"
+_LABEL_VALUE = r"\A[A-Za-z0-9](?:[A-Za-z0-9._:/+@-]{0,61}[A-Za-z0-9])?\Z"
+MAX_LABELS = 32
+"""Labels of one device."""
 
 DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID, description="a DNS label: a-z, 0-9, hyphens")]
 Family = Annotated[str, Meta(pattern=_FAMILY, description="a model family")]
@@ -25,6 +29,8 @@ Version = Annotated[
     str, Meta(pattern=_VERSION, description="MAJOR.MINOR.PATCH with optional -suffix")
 ]
 FileName = Annotated[str, Meta(pattern=_FILE, description="a flat file name, no directory")]
+LabelName = Annotated[str, Meta(pattern=_LABEL_NAME, description="name of a label")]
+LabelValue = Annotated[str, Meta(pattern=_LABEL_VALUE, description="value of a label")]
 Sha256 = Annotated[str, Meta(pattern=_SHA256, description="64 lower-case hexadecimal digits")]
 
 
@@ -71,6 +77,26 @@ def file_name(value: str) -> str:
             dot, hyphen and underscore.
     """
     return _checked(_FILE, value, "file name", "use letters, digits, dot, hyphen and underscore")
+
+
+def label_name(value: str) -> str:
+    """Return ``value`` if it can name a label or a fact of a device.
+
+    Raises:
+        ProtocolError: it cannot.
+    """
+    hint = "use 1 to 80 of a-z, 0-9 and . _ / -, with a letter or digit at both ends"
+    return _checked(_LABEL_NAME, value, "label name", hint)
+
+
+def label_value(value: str) -> str:
+    """Return ``value`` if a label or a fact may have it.
+
+    Raises:
+        ProtocolError: it may not.
+    """
+    hint = "use 1 to 63 letters, digits and . _ : / + @ -, with a letter or digit at both ends"
+    return _checked(_LABEL_VALUE, value, "label value", hint)
 
 
 def target_path(family_name: str, release_version: str, file: str) -> str:

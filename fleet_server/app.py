@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fleet_server import health, http_errors
 from fleet_server.assignments import routes as assignments
 from fleet_server.body_limit import BodyLimit
+from fleet_server.devices import group_routes
 from fleet_server.devices import routes as devices
 from fleet_server.releases import routes as releases
 from fleet_server.request_log import RequestLog
@@ -33,6 +34,7 @@ def create_app(services: Services) -> FastAPI:
         health.router,
         devices.device_router,
         devices.operator_router,
+        group_routes.router,
         releases.device_router,
         releases.publisher_router,
         releases.operator_router,

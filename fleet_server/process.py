@@ -38,6 +38,7 @@ from fleet_server.data_dir import DataDir
 from fleet_server.database import Database, sqlite_url
 from fleet_server.devices.certificates import DeviceCa
 from fleet_server.devices.enrollment import Enrollment
+from fleet_server.devices.groups import Groups
 from fleet_server.devices.registry import EnrolledDevices
 from fleet_server.devices.service import Devices
 from fleet_server.devices.tokens import ClaimVerifier
@@ -124,6 +125,7 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
         accounts=Accounts(database=database, clock=utc_now),
         enrollment=_enrollment(data, database),
         devices=Devices(database=database, connections=broker, clock=utc_now),
+        groups=Groups(database=database, clock=utc_now),
         releases=releases,
         assignments=Assignments(
             database=database,

@@ -9,6 +9,7 @@ from fleet_server.accounts.service import Accounts
 from fleet_server.assignments.service import Assignments
 from fleet_server.database import Database
 from fleet_server.devices.enrollment import Enrollment
+from fleet_server.devices.groups import Groups
 from fleet_server.devices.service import Devices
 from fleet_server.releases.service import Releases
 from fleet_server.settings import ServerSettings
@@ -31,6 +32,7 @@ class Services:
     accounts: Accounts
     enrollment: Enrollment
     devices: Devices
+    groups: Groups
     releases: Releases
     assignments: Assignments
     telemetry: Telemetry

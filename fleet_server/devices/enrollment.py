@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
+from fleet_server.devices import attributes
 from fleet_server.devices.certificates import DeviceCa, RequestedKey, read_request
 from fleet_server.devices.tables import BurntClaim, Device
 from fleet_server.devices.tokens import Claim, ClaimVerifier
@@ -104,4 +105,6 @@ class Enrollment:
             online=False,
             last_seen_ms=None,
             reported=None,
+            labels=attributes.encode({}),
+            facts=attributes.encode({}),
         )

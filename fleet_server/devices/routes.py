@@ -1,30 +1,36 @@
 """Routes of devices: enrolment for the devices themselves, lists for operators."""
 
+from typing import Annotated
+
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from fleet_protocol import messages
 from fleet_protocol.errors import ProtocolError
-from fleet_server.accounts.authorization import Decommissioner, Reader
+from fleet_server.accounts.authorization import Decommissioner, Operator, Reader
 from fleet_server.assignments import entries
 from fleet_server.assignments.entries import Entry
 from fleet_server.assignments.tables import Assignment
-from fleet_server.devices import update_progress
+from fleet_server.devices import attributes, update_progress
+from fleet_server.devices.health import Health
 from fleet_server.devices.schemas import (
     AssignedEntry,
     AssignmentView,
+    DeviceCount,
     DevicePage,
     DeviceView,
     FamilyUpdate,
+    LabelChanges,
 )
-from fleet_server.devices.service import DeviceRecord
-from fleet_server.paging import AfterName, Limit
+from fleet_server.devices.selector import MAX_LENGTH, parse
+from fleet_server.devices.service import MAX_COUNTED, DeviceRecord, Filters
+from fleet_server.paging import AfterName, Limit, cursor
 from fleet_server.services import Wired
 
 MAX_ENROLL_BYTES = 64 * 1024
 
 device_router = APIRouter(prefix="/device/v1", tags=["device"])
-operator_router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
+operator_router = APIRouter(prefix="/api/v1", tags=["devices"])
 
 
 @device_router.post("/enroll")
@@ -45,25 +51,60 @@ async def enroll(request: Request, services: Wired) -> Response:
     return Response(messages.encode(response), media_type="application/json")
 
 
-@operator_router.get("")
+def _filters(
+    selector: Annotated[
+        str | None,
+        Query(max_length=MAX_LENGTH, description="such as `site=oslo,accelerator in (cuda)`"),
+    ] = None,
+    search: Annotated[str, Query(max_length=63, description="a part of the id")] = "",
+    group: Annotated[str | None, Query(max_length=64, description="name of a group")] = None,
+    health: Annotated[Health | None, Query(description="only devices of this health")] = None,
+) -> Filters:
+    selectors = () if selector is None else (parse(selector),)
+    return Filters(selectors=selectors, search=search, group=group, health=health)
+
+
+Filtered = Annotated[Filters, Depends(_filters)]
+
+
+@operator_router.get("/devices")
 async def list_devices(
-    services: Wired, _account: Reader, after: AfterName = None, limit: Limit = 100
+    services: Wired,
+    _account: Reader,
+    filters: Filtered,
+    after: AfterName = None,
+    limit: Limit = 100,
 ) -> DevicePage:
-    """List devices in the order of their ids."""
-    records = await services.devices.page(after=after, limit=limit)
+    """List devices in the order of their ids; of several filters all must hold."""
+    records = await services.devices.page(filters, after=after, limit=limit)
     return DevicePage(
         devices=[_view(record) for record in records],
-        next_after=records[-1].device.id if len(records) == limit else None,
+        next_after=cursor(records[-1].device.id) if len(records) == limit else None,
     )
 
 
-@operator_router.get("/{device_id}")
+@operator_router.get("/device-count")
+async def count_devices(services: Wired, _account: Reader, filters: Filtered) -> DeviceCount:
+    """Count devices, up to 10,000."""
+    count = await services.devices.count(filters)
+    return DeviceCount(devices=count, is_capped=count == MAX_COUNTED)
+
+
+@operator_router.get("/devices/{device_id}")
 async def get_device(device_id: str, services: Wired, _account: Reader) -> DeviceView:
     """Show one device."""
     return _view(await services.devices.get(device_id))
 
 
-@operator_router.post("/{device_id}/decommission")
+@operator_router.patch("/devices/{device_id}/labels")
+async def label_device(
+    device_id: str, changes: LabelChanges, services: Wired, _account: Operator
+) -> DeviceView:
+    """Set labels of a device; null removes one, those not named stay."""
+    return _view(await services.devices.label(device_id, changes.labels))
+
+
+@operator_router.post("/devices/{device_id}/decommission")
 async def decommission_device(
     device_id: str, services: Wired, _account: Decommissioner
 ) -> DeviceView:
@@ -88,6 +129,9 @@ def _view(record: DeviceRecord) -> DeviceView:
         public_key_sha256=device.public_key_sha256,
         certificate_serial=device.certificate_serial,
         certificate_expires_ms=device.certificate_expires_ms,
+        health=record.health,
+        labels=attributes.decode_labels(device.labels),
+        facts=attributes.decode_facts(device.facts),
         update=word,
         families=[FamilyUpdate.model_validate(family, from_attributes=True) for family in families],
         assignment=_assignment(assignment, assigned) if assignment else None,

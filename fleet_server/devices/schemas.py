@@ -1,7 +1,12 @@
 """What the operator's routes say about devices."""
 
-from pydantic import BaseModel, JsonValue
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from fleet_protocol import names
+from fleet_server.devices import selector
+from fleet_server.devices.health import Health
 from fleet_server.devices.update_progress import Progress
 
 
@@ -46,6 +51,9 @@ class DeviceView(BaseModel):
     public_key_sha256: str
     certificate_serial: str
     certificate_expires_ms: int
+    health: Health
+    labels: dict[str, str]
+    facts: dict[str, list[str]]
     update: Progress
     families: list[FamilyUpdate]
     assignment: AssignmentView | None
@@ -59,3 +67,44 @@ class DevicePage(BaseModel):
     devices: list[DeviceView]
     next_after: str | None
     """Ask for the next page with ``after`` set to this; null on the last page."""
+
+
+class DeviceCount(BaseModel):
+    """How many devices there are of some kind."""
+
+    devices: int
+    is_capped: bool
+    """There may be more: counting ended here."""
+
+
+class LabelChanges(BaseModel):
+    """A JSON merge patch (RFC 7396) of a device's labels: null removes one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    labels: Annotated[dict[str, str | None], Field(min_length=1, max_length=2 * names.MAX_LABELS)]
+
+
+class GroupRequest(BaseModel):
+    """A saved selector."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    selector: Annotated[str, Field(min_length=1, max_length=selector.MAX_LENGTH)]
+    description: Annotated[str, Field(max_length=500)] = ""
+
+
+class GroupView(BaseModel):
+    """A group: its members are whichever devices its selector selects now."""
+
+    name: str
+    selector: str
+    description: str
+    changed_ms: int
+
+
+class GroupPage(BaseModel):
+    """Some groups in the order of their names."""
+
+    groups: list[GroupView]
+    next_after: str | None

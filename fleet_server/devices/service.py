@@ -1,20 +1,26 @@
-"""Reads devices, checks their identity, and shuts them out."""
+"""Reads devices, labels them, checks their identity, and shuts them out."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, and_, func, select, true, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server.assignments.tables import Assignment
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
-from fleet_server.devices.tables import Device
+from fleet_server.devices import attributes, health, selection, selector, terms
+from fleet_server.devices.health import Health
+from fleet_server.devices.selector import Selector
+from fleet_server.devices.tables import Device, DeviceGroup
 from fleet_server.devices.tokens import unverified_device_id, verify_device_token
 from fleet_server.errors import NotAuthenticatedError, NotFoundError
 
 logger = logging.getLogger(__name__)
+
+MAX_COUNTED = 10_000
 
 
 class Connections(Protocol):
@@ -30,6 +36,22 @@ class DeviceRecord:
 
     device: Device
     assignment: Assignment | None
+    health: Health
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which devices a list shows: those for which all of this holds.
+
+    Attributes:
+        search: a part of the id.
+        group: name of a saved selector.
+    """
+
+    selectors: tuple[Selector, ...] = ()
+    search: str = ""
+    group: str | None = None
+    health: Health | None = None
 
 
 class Devices:
@@ -40,21 +62,54 @@ class Devices:
         self._connections = connections
         self._clock = clock
 
-    async def page(self, *, after: str | None, limit: int) -> Sequence[DeviceRecord]:
-        """Return up to ``limit`` devices whose ids come after ``after``.
+    async def page(
+        self, filters: Filters, *, after: str | None, limit: int
+    ) -> Sequence[DeviceRecord]:
+        """Return up to ``limit`` of the devices whose ids come after ``after``.
 
         Raises:
+            NotFoundError: there is no such group.
             UnavailableError: the database failed.
         """
-        query = (
-            select(Device, Assignment)
-            .outerjoin(Assignment, Assignment.device_id == Device.id)
-            .where(Device.id > (after or ""))
-            .order_by(Device.id)
-            .limit(limit)
-        )
         async with self._database.reading() as session:
-            return [DeviceRecord(*row) for row in await session.execute(query)]
+            condition = await self._condition(session, filters, after or "")
+            query = (
+                select(Device, Assignment)
+                .outerjoin(Assignment, Assignment.device_id == Device.id)
+                .where(Device.id > (after or ""), condition)
+                .order_by(Device.id)
+                .limit(limit)
+            )
+            return [self._record(*row) for row in await session.execute(query)]
+
+    async def count(self, filters: Filters) -> int:
+        """Count devices, up to `MAX_COUNTED`.
+
+        Raises:
+            NotFoundError: there is no such group.
+            UnavailableError: the database failed.
+        """
+        async with self._database.reading() as session:
+            condition = await self._condition(session, filters, "")
+            some = select(Device.id).where(condition).limit(MAX_COUNTED).subquery()
+            return await session.scalar(select(func.count()).select_from(some)) or 0
+
+    async def label(self, device_id: str, changes: Mapping[str, str | None]) -> DeviceRecord:
+        """Set labels of a device, and remove those whose value is None.
+
+        Raises:
+            NotFoundError: there is none with that id.
+            RefusedError: a name or value is not accepted, or there are too many.
+            UnavailableError: the database failed.
+        """
+        async with self._database.writing() as session:
+            device = await session.get(Device, device_id, with_for_update=True)
+            if device is None:
+                raise _no_device(device_id)
+            labels = attributes.changed_labels(attributes.decode_labels(device.labels), changes)
+            await terms.set_labels(session, device, labels)
+        logger.info("device_labelled", extra={"device": device_id, "labels": sorted(changes)})
+        return await self.get(device_id)
 
     async def get(self, device_id: str) -> DeviceRecord:
         """Return one device.
@@ -66,8 +121,8 @@ class Devices:
         async with self._database.reading() as session:
             device = await session.get(Device, device_id)
             if device is None:
-                raise NotFoundError(f"there is no device {device_id[:80]!r}")
-            return DeviceRecord(device, await session.get(Assignment, device_id))
+                raise _no_device(device_id)
+            return self._record(device, await session.get(Assignment, device_id))
 
     async def authenticate(self, token: str | None) -> str:
         """Return which device signed a token for an HTTPS request.
@@ -108,3 +163,26 @@ class Devices:
         await self._connections.disconnect(device_id)
         logger.info("device_decommissioned", extra={"device": device_id})
         return record
+
+    def _record(self, device: Device, assignment: Assignment | None) -> DeviceRecord:
+        now_ms = unix_ms(self._clock())
+        return DeviceRecord(device, assignment, health.of_device(device, now_ms=now_ms))
+
+    async def _condition(
+        self, session: AsyncSession, filters: Filters, after: str
+    ) -> ColumnElement[bool]:
+        conditions = [selection.selected(each, after=after) for each in filters.selectors]
+        if filters.group is not None:
+            row = await session.get(DeviceGroup, filters.group)
+            if row is None:
+                raise NotFoundError(f"there is no group {filters.group!r}")
+            conditions.append(selection.selected(selector.parse(row.selector), after=after))
+        if filters.search:
+            conditions.append(selection.found(filters.search))
+        if filters.health is not None:
+            conditions.append(health.condition(filters.health, now_ms=unix_ms(self._clock())))
+        return and_(true(), *conditions)
+
+
+def _no_device(device_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no device {device_id[:80]!r}")

@@ -1,6 +1,6 @@
-"""Enrolled devices and the claim tokens that enrolled them."""
+"""Enrolled devices, the claim tokens that enrolled them, and what selectors are answered from."""
 
-from sqlalchemy import BigInteger, Boolean, ForeignKey, String, Text
+from sqlalchemy import BigInteger, Boolean, Float, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.database import Base
@@ -10,6 +10,7 @@ class Device(Base):
     """One device: who it is, and the last that was heard of it."""
 
     __tablename__ = "devices"
+    __table_args__ = (Index("ix_device_seen", "last_seen_ms", "id"),)
 
     id: Mapped[str] = mapped_column(String(63), primary_key=True)
     public_key_pem: Mapped[str] = mapped_column(Text)
@@ -23,6 +24,43 @@ class Device(Base):
     last_seen_ms: Mapped[int | None] = mapped_column(BigInteger)
     reported: Mapped[str | None] = mapped_column(Text)
     """The last ``Reported`` message, as JSON."""
+    runtime_up: Mapped[bool | None] = mapped_column(Boolean)
+    """As last reported."""
+    labels: Mapped[str] = mapped_column(Text, default="{}", server_default="{}")
+    """JSON, `fleet_server.devices.attributes.Labels`."""
+    facts: Mapped[str] = mapped_column(Text, default="{}", server_default="{}")
+    """JSON, `fleet_server.devices.attributes.Facts`."""
+
+
+class DeviceTerm(Base):
+    """One value of one attribute of a device: a row for each pair in its labels and facts.
+
+    The second index answers ``name=value`` in the order of device ids, however many devices there
+    are and however the value correlates with the ids; the third does so for numbers.
+    """
+
+    __tablename__ = "device_terms"
+    __table_args__ = (
+        Index("ix_term_value", "name", "value", "device_id", unique=True),
+        Index("ix_term_number", "name", "number", "device_id"),
+    )
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    value: Mapped[str] = mapped_column(String(63), primary_key=True)
+    number: Mapped[float | None] = mapped_column(Float(53))
+    """The value, if it is a number."""
+
+
+class DeviceGroup(Base):
+    """A saved selector; which devices it means is asked each time."""
+
+    __tablename__ = "device_groups"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    selector: Mapped[str] = mapped_column(Text)
+    description: Mapped[str] = mapped_column(Text)
+    changed_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class BurntClaim(Base):

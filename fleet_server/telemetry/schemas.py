@@ -73,7 +73,7 @@ class WindowPage(BaseModel):
     """Windows of one device in the order in which they were stored."""
 
     windows: list[WindowView]
-    next_after: int | None
+    next_after: str | None
 
 
 class EventView(BaseModel):
@@ -95,4 +95,4 @@ class EventPage(BaseModel):
     """Events of one device in the order in which they were stored."""
 
     events: list[EventView]
-    next_after: int | None
+    next_after: str | None

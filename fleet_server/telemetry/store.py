@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fleet_protocol.messages import Event, Presence, Reported, TelemetryWindow
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
+from fleet_server.devices import terms
 from fleet_server.devices.tables import Device
 from fleet_server.telemetry.reception import Reception, StreamState, Verdict
 from fleet_server.telemetry.tables import DeviceEvent, ModelCounts, Stream, Window
@@ -122,7 +123,13 @@ class TelemetryStore:
         if isinstance(content, Presence):
             await self._set(batch, uplink.device_id, online=content.online)
         elif isinstance(content, Reported):
-            await self._set(batch, uplink.device_id, reported=msgspec.json.encode(content).decode())
+            await self._set(
+                batch,
+                uplink.device_id,
+                reported=msgspec.json.encode(content).decode(),
+                runtime_up=content.runtime_up,
+            )
+            await terms.take_report(batch.session, uplink.device_id, content)
         else:
             await self._take_sequenced(batch, uplink.device_id, content)
         batch.stored.counts["taken"] += 1

@@ -22,7 +22,7 @@ from fleet_server.database import Database
 from fleet_server.devices.certificates import DeviceCa, read_peer
 from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.registry import EnrolledDevices
-from fleet_server.devices.service import Devices
+from fleet_server.devices.service import Devices, Filters
 from fleet_server.devices.tables import Device
 from fleet_server.devices.tokens import ClaimVerifier
 from fleet_server.errors import (
@@ -286,8 +286,8 @@ async def test_a_decommissioned_device_gets_its_certificate_no_more(
 async def test_pages(fleet: Fleet, enrollment: Enrollment, devices: Devices) -> None:
     for name in ("b", "a", "c"):
         await enrollment.enroll(token=fleet.claim_token(name), csr_pem=DeviceKey.new(name).csr())
-    first = await devices.page(after=None, limit=2)
-    rest = await devices.page(after=first[-1].device.id, limit=2)
+    first = await devices.page(Filters(), after=None, limit=2)
+    rest = await devices.page(Filters(), after=first[-1].device.id, limit=2)
     assert [record.device.id for record in (*first, *rest)] == ["a", "b", "c"]
 
 

@@ -15,7 +15,7 @@ from tests.unit.fleet_server.authority import Fleet
 
 
 def test_migrations_and_tables_agree(fleet: Fleet) -> None:
-    assert migrate.upgrade(fleet.data) == migrate.upgrade(fleet.data) == "0001"
+    assert migrate.upgrade(fleet.data) == migrate.upgrade(fleet.data) == "0002"
     engine = create_engine(sqlite_url(fleet.data.database, driver="pysqlite"))
     with engine.connect() as connection:
         context = MigrationContext.configure(connection)

@@ -1,0 +1,91 @@
+"""Groups: saved selectors. Membership is asked each time, so it follows labels and facts."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select
+
+from fleet_protocol import names
+from fleet_protocol.errors import ProtocolError
+from fleet_server.clock import Clock, unix_ms
+from fleet_server.database import Database
+from fleet_server.devices import selector
+from fleet_server.devices.tables import DeviceGroup
+from fleet_server.errors import NotFoundError, RefusedError
+
+
+class Groups:
+    """The groups of one database."""
+
+    def __init__(self, *, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def page(self, *, after: str | None, limit: int) -> Sequence[DeviceGroup]:
+        """Return up to ``limit`` groups whose names come after ``after``.
+
+        Raises:
+            UnavailableError: the database failed.
+        """
+        query = (
+            select(DeviceGroup)
+            .where(DeviceGroup.name > (after or ""))
+            .order_by(DeviceGroup.name)
+            .limit(limit)
+        )
+        async with self._database.reading() as session:
+            return list(await session.scalars(query))
+
+    async def get(self, name: str) -> DeviceGroup:
+        """Return one group.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            UnavailableError: the database failed.
+        """
+        async with self._database.reading() as session:
+            group = await session.get(DeviceGroup, name)
+        if group is None:
+            raise _no_group(name)
+        return group
+
+    async def put(self, name: str, *, selector_text: str, description: str) -> DeviceGroup:
+        """Make a group, or change what it selects.
+
+        Raises:
+            RefusedError: the name is malformed.
+            SelectorError: the selector cannot be read.
+            UnavailableError: the database failed.
+        """
+        try:
+            names.family(name)
+        except ProtocolError as error:
+            raise RefusedError(
+                f"{name[:80]!r} cannot name a group: use 1 to 64 of a-z, 0-9, hyphens, underscores"
+            ) from error
+        group = DeviceGroup(
+            name=name,
+            selector=str(selector.parse(selector_text)),
+            description=description,
+            changed_ms=unix_ms(self._clock()),
+        )
+        async with self._database.writing() as session:
+            await session.merge(group)
+        return group
+
+    async def delete(self, name: str) -> None:
+        """Remove a group; its devices stay as they are.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            UnavailableError: the database failed.
+        """
+        async with self._database.writing() as session:
+            gone = await session.execute(
+                delete(DeviceGroup).where(DeviceGroup.name == name).returning(DeviceGroup.name)
+            )
+            if gone.first() is None:
+                raise _no_group(name)
+
+
+def _no_group(name: str) -> NotFoundError:
+    return NotFoundError(f"there is no group {name[:80]!r}")

@@ -1,0 +1,54 @@
+"""Keeps `DeviceTerm` equal to a device's labels and facts, in the transaction that changes them."""
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from fleet_protocol.messages import Reported
+from fleet_server.devices import attributes
+from fleet_server.devices.attributes import Facts, Labels
+from fleet_server.devices.selector import number_of
+from fleet_server.devices.tables import Device, DeviceTerm
+
+Pairs = set[tuple[str, str]]
+
+
+async def set_labels(session: AsyncSession, device: Device, labels: Labels) -> None:
+    """Replace the labels of a device that the session holds locked."""
+    before = attributes.decode_labels(device.labels)
+    device.labels = attributes.encode(labels)
+    await _replace(session, device.id, set(before.items()), set(labels.items()))
+
+
+async def take_report(session: AsyncSession, device_id: str, reported: Reported) -> None:
+    """Take over the facts of a device's report."""
+    query = select(Device.facts).where(Device.id == device_id).with_for_update()
+    before = attributes.decode_facts((await session.scalar(query)) or "{}")
+    facts = attributes.facts_of(reported)
+    if facts == before:
+        return
+    await session.execute(
+        update(Device).where(Device.id == device_id).values(facts=attributes.encode(facts))
+    )
+    await _replace(session, device_id, pairs(before), pairs(facts))
+
+
+def pairs(facts: Facts) -> Pairs:
+    """Return each value with its name."""
+    return {(name, value) for name, values in facts.items() for value in values}
+
+
+async def _replace(session: AsyncSession, device_id: str, before: Pairs, after: Pairs) -> None:
+    for name, value in sorted(before - after):
+        await session.execute(
+            delete(DeviceTerm).where(
+                DeviceTerm.device_id == device_id,
+                DeviceTerm.name == name,
+                DeviceTerm.value == value,
+            )
+        )
+    added = [
+        {"device_id": device_id, "name": name, "value": value, "number": number_of(value)}
+        for name, value in sorted(after - before)
+    ]
+    if added:
+        await session.execute(insert(DeviceTerm), added)
