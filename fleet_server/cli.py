@@ -33,7 +33,8 @@ def run(data: Data) -> None:
     """Start the server: API over HTTPS, MQTT broker, ingest and signer, until SIGTERM.
 
     Settings stand in `server.toml` in the data directory, below `[server]`, or in the environment
-    as `SKERRY_SERVER_<KEY>`: host, https_port, mqtt_port, public_host, max_connections, log_level.
+    as `SKERRY_SERVER_<KEY>`: host, https_port, mqtt_port, public_host, database_url (PostgreSQL
+    instead of SQLite), max_connections, log_level.
     By default it listens on 127.0.0.1 only; set `host` to 0.0.0.0 to let devices in.
 
     Example: `skerry server run --data /var/lib/skerry-server`
@@ -82,16 +83,21 @@ def token(
 
 @app.command()
 def migrate(data: Data) -> None:
-    """Bring the database to the schema of this version (the server also does so at start).
+    """Bring the database to the schema of this version.
+
+    With SQLite the server also does so at start; with PostgreSQL (setting `database_url`) this
+    command does it, once, before the servers of a new version start.
 
     Example: `skerry server migrate --data DIR`
     """
+    from fleet_server import migrate as steps  # noqa: PLC0415
+    from fleet_server import settings  # noqa: PLC0415
     from fleet_server.data_dir import DataDir  # noqa: PLC0415
-    from fleet_server.migrate import upgrade  # noqa: PLC0415
 
     directory = DataDir(data.absolute())
     directory.check()
-    sys.stdout.write(f"The database has revision {upgrade(directory)}.\n")
+    url = settings.database_url(settings.load(directory.settings_file, os.environ), directory)
+    sys.stdout.write(f"The database has revision {asyncio.run(steps.upgrade(url))}.\n")
 
 
 def _checked_name(name: str) -> str:

@@ -1,29 +1,28 @@
-"""The database: engine, sessions, and the base of all tables.
+"""The database: sessions, and the base of all tables.
 
-SQLite is the default: WAL so that readers and the one writer do not wait for each other,
+SQLite is the embedded default: WAL so that readers and the one writer do not wait for each other,
 ``synchronous=FULL`` because an acknowledgement promises that a window survives a power cut, and
 ``BEGIN IMMEDIATE`` for writers because a transaction that starts as a reader cannot become a writer
-while another one writes. Types are portable; PostgreSQL is a matter of another URL.
+while another one writes. So writers take turns there. On PostgreSQL they run side by side at READ
+COMMITTED: whoever reads a row to write what follows from it locks the row (``with_for_update``,
+which SQLite leaves out), or takes a turn where there is no row yet (`take_turn`). Types are
+portable, and one test suite runs on both.
 """
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Protocol
 
-from sqlalchemy import BigInteger, Connection, Integer, event
+from sqlalchemy import BigInteger, Integer, bindparam, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import (
-    AsyncEngine,
-    AsyncSession,
-    async_sessionmaker,
-    create_async_engine,
-)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
 
+from fleet_server.database_engine import make_engine, sqlite_url
 from fleet_server.errors import UnavailableError
+from fleet_server.logs import request_id
 
-BUSY_TIMEOUT_MS = 10_000
+__all__ = ["Base", "Database", "RowId", "sqlite_url"]
 
 RowId = BigInteger().with_variant(Integer(), "sqlite")
 """A generated key: SQLite generates only for INTEGER."""
@@ -33,29 +32,12 @@ class Base(DeclarativeBase):
     """Base of the tables of all features."""
 
 
-class _DbapiCursor(Protocol):
-    def execute(self, statement: str) -> object: ...
-    def close(self) -> None: ...
-
-
-class _DbapiConnection(Protocol):
-    isolation_level: str | None
-
-    def cursor(self) -> _DbapiCursor: ...
-
-
-def sqlite_url(path: Path, *, driver: str = "aiosqlite") -> str:
-    """Return the address of a SQLite file."""
-    return f"sqlite+{driver}:///{path.absolute()}"
-
-
 class Database:
     """Hands out sessions; one lives as long as the process."""
 
     def __init__(self, url: str) -> None:
-        self._engine = create_async_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            _tune_sqlite(self._engine)
+        self._engine = make_engine(url)
+        self._names_requests = self._engine.dialect.name == "postgresql"
         self._readers = async_sessionmaker(self._engine, expire_on_commit=False)
         self._writers = async_sessionmaker(
             self._engine.execution_options(skerry_writes=True), expire_on_commit=False
@@ -76,16 +58,36 @@ class Database:
     async def writing(self) -> AsyncIterator[AsyncSession]:
         """Open a transaction; it commits when the block ends, and rolls back if it raises.
 
+        PostgreSQL is told which request it works for, so that its own log and
+        ``pg_stat_activity`` name it.
+
         Raises:
             UnavailableError: the database does not answer, is locked for long, or its disk is full.
         """
         with _wrapped():
             async with self._writers() as session, session.begin():
+                current = request_id.get()
+                if self._names_requests and current is not None:
+                    await session.execute(_NAMED, {"name": f"skerry {current}"})
                 yield session
 
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+
+async def take_turn(session: AsyncSession, subject: str) -> None:
+    """Wait until no other transaction, of whatever process, works on a subject; then hold it.
+
+    It is given back when the transaction of the session ends. On SQLite every writer has had its
+    turn since it began.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        await session.execute(_TURN, {"subject": subject})
+
+
+_TURN = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("subject"), 0)))
+_NAMED = select(func.set_config("application_name", bindparam("name"), True))  # noqa: FBT003
 
 
 @contextmanager
@@ -94,29 +96,6 @@ def _wrapped() -> Iterator[None]:
         yield
     except IntegrityError:
         raise
-    except DBAPIError as error:
-        raise UnavailableError(f"the database failed: {error.orig}; try again") from error
-
-
-def _tune_sqlite(engine: AsyncEngine) -> None:
-    @event.listens_for(engine.sync_engine, "connect")
-    def configure(connection: _DbapiConnection, _record: object) -> None:
-        connection.isolation_level = None
-        configure_sqlite(connection.cursor())
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("skerry_writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def configure_sqlite(cursor: _DbapiCursor) -> None:
-    """Set what every connection of ours to SQLite needs."""
-    for pragma in (
-        f"busy_timeout={BUSY_TIMEOUT_MS}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    except (DBAPIError, PoolTimeoutError) as error:
+        reason = getattr(error, "orig", None) or "all of its connections are busy"
+        raise UnavailableError(f"the database failed: {reason}; try again") from error

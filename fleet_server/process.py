@@ -35,7 +35,7 @@ from fleet_server.broker.embedded import EmbeddedBroker
 from fleet_server.clock import utc_now
 from fleet_server.components import ProcessComponents
 from fleet_server.data_dir import DataDir
-from fleet_server.database import Database, sqlite_url
+from fleet_server.database import Database
 from fleet_server.devices.certificates import DeviceCa
 from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.groups import Groups
@@ -93,7 +93,7 @@ async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, life.stop.set)
     async with AsyncExitStack() as stack:
-        database = Database(sqlite_url(data.database))
+        database = Database(settings.database_url(config, data))
         stack.push_async_callback(database.close)
         parts = await _made(data, config, ports, database)
         await _start(parts, ports, life, stack)
@@ -272,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             mqtt=listening.open_port(host=config.host, port=config.mqtt_port, key="mqtt_port"),
         )
         data.lock()
-        migrate.upgrade(data)
+        uvloop.run(migrate.prepare(settings.database_url(config, data)))
         return uvloop.run(serve(data, config, ports))
     except SkerryError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 (for the person at the terminal)

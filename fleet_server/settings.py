@@ -8,16 +8,31 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from fleet_server.data_dir import DataDir
+from fleet_server.database_engine import sqlite_url
 from fleet_server.errors import SettingsError
 
 _PREFIX = "SKERRY_SERVER_"
 _TABLE = "server"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _postgresql(url: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(url.get_secret_value())
+        known = parts.scheme in {"postgresql", "postgres"} and bool(parts.path.strip("/"))
+        parts.port  # noqa: B018 (raises if it is no number)
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError("use postgresql://user:password@host:port/name")
+    return url
 
 
 class ServerSettings(BaseSettings):
@@ -30,6 +45,9 @@ class ServerSettings(BaseSettings):
         mqtt_port: the embedded broker; TLS with client certificates.
         public_host: the broker's host name as devices shall use it. Without it each device is told
             the name by which it called the API.
+        database_url: a PostgreSQL database, ``postgresql://user:password@host:5432/name``; without
+            it SQLite in the data directory. It holds a password: its place is the environment or a
+            ``server.toml`` that only this user may read, never an argument.
         max_connections: how many MQTT connections are served at once; more are closed.
         log_level: lowest level that is logged.
     """
@@ -40,6 +58,7 @@ class ServerSettings(BaseSettings):
     https_port: Port = 8443
     mqtt_port: Port = 8883
     public_host: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    database_url: Annotated[SecretStr, AfterValidator(_postgresql)] | None = None
     max_connections: Annotated[int, Field(ge=2, le=100_000)] = 4096
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -54,6 +73,13 @@ class ServerSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take only what `load` hands over: the library itself would skip unknown variables."""
         return (init_settings,)
+
+
+def database_url(settings: ServerSettings, data: DataDir) -> str:
+    """Return the address of the database that the settings mean."""
+    if settings.database_url is None:
+        return sqlite_url(data.database)
+    return settings.database_url.get_secret_value()
 
 
 def load(path: Path, environment: Mapping[str, str]) -> ServerSettings:

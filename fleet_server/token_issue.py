@@ -1,14 +1,15 @@
 """Makes an API token directly in the database, whether the server runs or not."""
 
+import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from fleet_server import migrate, settings
 from fleet_server.accounts.roles import Role
 from fleet_server.accounts.service import Accounts
 from fleet_server.clock import utc_now
 from fleet_server.data_dir import DataDir
-from fleet_server.database import Database, sqlite_url
-from fleet_server.migrate import upgrade
+from fleet_server.database import Database
 
 
 async def issue(root: Path, *, name: str, role: Role, lifetime: timedelta) -> tuple[str, datetime]:
@@ -24,8 +25,9 @@ async def issue(root: Path, *, name: str, role: Role, lifetime: timedelta) -> tu
     """
     data = DataDir(root)
     data.check()
-    upgrade(data)
-    database = Database(sqlite_url(data.database))
+    url = settings.database_url(settings.load(data.settings_file, os.environ), data)
+    await migrate.prepare(url)
+    database = Database(url)
     try:
         accounts = Accounts(database=database, clock=utc_now)
         return await accounts.create(name=name, role=role, lifetime=lifetime)

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-PACKAGES = ("curl", "gcc", "libc6-dev", "mosquitto")
+PACKAGES = ("curl", "gcc", "libc6-dev", "mosquitto", "postgresql")
 
 
 def installed(package: str) -> bool:

@@ -16,7 +16,7 @@ import logging
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server.clock import Clock, unix_ms
-from fleet_server.database import Database
+from fleet_server.database import Database, take_turn
 from fleet_server.devices import attributes
 from fleet_server.devices.certificates import DeviceCa, RequestedKey, read_request
 from fleet_server.devices.tables import BurntClaim, Device
@@ -51,6 +51,7 @@ class Enrollment:
         claim = self._verifier.verify(token, now=self._clock())  # (1)
         key = read_request(csr_pem)  # (2)
         async with self._database.writing() as session:  # (3)
+            await take_turn(session, f"enrolment of {claim.device_id}")
             burnt = await session.get(BurntClaim, claim.jti)
             if burnt is not None:
                 return await self._again(session, burnt, claim, key)  # (4)

@@ -1,4 +1,7 @@
-"""Runs the steps on the connection that `fleet_server.migrate` hands over."""
+"""Runs the steps on the connection and in the transaction that `fleet_server.migrate` hands over.
+
+SQLite can undo changes of the schema as PostgreSQL can, though alembic does not expect it to.
+"""
 
 from alembic import context
 
@@ -8,7 +11,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata(),
     render_as_batch=True,
-    transaction_per_migration=True,
+    transactional_ddl=True,
 )
 with context.begin_transaction():
     context.run_migrations()

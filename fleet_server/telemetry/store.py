@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_protocol.messages import Event, Presence, Reported, TelemetryWindow
 from fleet_server.clock import Clock, unix_ms
-from fleet_server.database import Database
+from fleet_server.database import Database, take_turn
 from fleet_server.devices import terms
 from fleet_server.devices.tables import Device
 from fleet_server.telemetry.reception import Reception, StreamState, Verdict
@@ -172,7 +172,10 @@ class TelemetryStore:
 
     async def _stream(self, batch: _Batch, key: StreamKey) -> StreamState:
         if key not in batch.streams:
-            row = await batch.session.get(Stream, key)
+            row = await batch.session.get(Stream, key, with_for_update=True)
+            if row is None:  # another process may be about to begin it as well
+                await take_turn(batch.session, f"stream {key}")
+                row = await batch.session.get(Stream, key, with_for_update=True)
             if row is None:
                 batch.begun.add(key[0])
                 batch.streams[key] = StreamState()

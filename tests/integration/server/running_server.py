@@ -124,6 +124,7 @@ class RunningServer:
             text=True,
             timeout=60,
             check=False,
+            env={**os.environ, **self.environment},
         )
 
     def enroll(self, device_id: str) -> "EnrolledDevice":
@@ -131,7 +132,7 @@ class RunningServer:
         body = {"token": self.fleet.claim_token(device_id), "csr_pem": key.csr()}
         answer = self.request("POST", "/device/v1/enroll", json=body)
         assert answer.status == 200, answer.data
-        return EnrolledDevice(self, key, answer.json())
+        return EnrolledDevice(self, key, answer.json(), answer.headers["x-request-id"])
 
 
 @dataclass
@@ -141,6 +142,7 @@ class EnrolledDevice:
     server: RunningServer
     key: DeviceKey
     enrollment: dict[str, Any]
+    request_id: str
 
     @property
     def device_id(self) -> str:

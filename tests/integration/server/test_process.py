@@ -1,6 +1,7 @@
 """Starting and stopping the process: what is wrong is said in one line, before anything changes."""
 
 import asyncio
+import re
 import signal
 import socket
 import ssl
@@ -13,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from fleet_server import migrate
-from fleet_server.errors import SetupError
 from tests.integration.server.running_server import RunningServer, eventually
 from tests.unit.fleet_server.authority import Fleet
 
@@ -73,9 +73,12 @@ def test_a_missing_file_is_named(fleet: Fleet, name: str) -> None:
 
 def test_a_database_that_is_none(fleet: Fleet) -> None:
     fleet.data.database.write_bytes(b"garbage" * 1000)
-    with pytest.raises(SetupError, match=r"fleet\.db cannot be used: .*; see that") as raised:
-        migrate.upgrade(fleet.data)
-    assert "http" not in str(raised.value)
+    server = RunningServer(fleet).spawn()
+    assert server.process is not None
+    assert server.process.wait(30) == 1
+    said = server.log_path.read_text()
+    assert re.match(r"error: the database .*fleet\.db cannot be used: .*; see that", said)
+    assert said.count("\n") == 1
 
 
 def test_a_directory_that_was_not_provisioned(tmp_path: Path) -> None:
@@ -172,7 +175,7 @@ def test_wrong_token_commands(fleet: Fleet, arguments: tuple[str, ...], named: s
 
 def test_migrate_command(fleet: Fleet) -> None:
     done = RunningServer(fleet).skerry("server", "migrate")
-    assert (done.returncode, done.stdout) == (0, "The database has revision 0001.\n")
+    assert (done.returncode, done.stdout) == (0, f"The database has revision {migrate.head()}.\n")
 
 
 def test_idle_connections_do_not_hold_up_the_end(running: RunningServer) -> None:

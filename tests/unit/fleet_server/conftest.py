@@ -1,4 +1,7 @@
-"""A provisioned fleet per session, a copy of it and a database per test."""
+"""A provisioned fleet per session, a copy of it and a database per test.
+
+Whatever takes `database` runs twice: on SQLite and on PostgreSQL.
+"""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -8,6 +11,7 @@ import pytest
 
 from fleet_server import migrate
 from fleet_server.database import Database, sqlite_url
+from tests.simulators.postgresql_cluster import Cluster
 from tests.unit.fleet_server.authority import Fleet
 
 
@@ -34,10 +38,24 @@ def fleet(provisioned: Fleet, tmp_path: Path) -> Fleet:
     return provisioned.copy_to(tmp_path / "authority")
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """The address of a database with the schema of this version."""
+    if request.param == "sqlite":
+        url = sqlite_url(tmp_path / "fleet.db")
+        await migrate.upgrade(url)
+        yield url
+        return
+    cluster = request.getfixturevalue("cluster")
+    assert isinstance(cluster, Cluster)
+    url = await cluster.create()
+    yield url
+    await cluster.drop(url)
+
+
 @pytest.fixture
-async def database(fleet: Fleet) -> AsyncIterator[Database]:
-    migrate.upgrade(fleet.data)
-    opened = Database(sqlite_url(fleet.data.database))
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database(database_url)
     yield opened
     await opened.close()
 

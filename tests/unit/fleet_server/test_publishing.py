@@ -15,7 +15,7 @@ from fleet_protocol.manifest import MANIFEST_FILE
 from fleet_server import maintenance
 from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signer import AssignmentSigner
-from fleet_server.database import Database, sqlite_url
+from fleet_server.database import Database
 from fleet_server.errors import (
     ConflictError,
     FleetError,
@@ -120,16 +120,22 @@ async def assignments(
     signer.close()
 
 
+@pytest.fixture
+async def failing(database_url: str) -> AsyncIterator[FailingDatabase]:
+    opened = FailingDatabase(database_url)
+    yield opened
+    await opened.close()
+
+
 @pytest.mark.parametrize("healed_by", ["maintenance", "the next upload"])
 async def test_a_release_that_the_database_failed_to_list_is_listed_later(
     fleet: Fleet,
     repository: Repository,
     assignments: Assignments,
-    clock: FakeClock,
+    failing: FailingDatabase,
     healed_by: str,
 ) -> None:
-    failing = FailingDatabase(sqlite_url(fleet.data.database))
-    releases = Releases(repository=repository, database=failing, clock=clock)
+    releases = Releases(repository=repository, database=failing, clock=FakeClock())
     new = release()
     upload = parts(signed_role(fleet.publisher(), new), new)
     failing.failing = True
@@ -143,7 +149,6 @@ async def test_a_release_that_the_database_failed_to_list_is_listed_later(
         with pytest.raises(ConflictError):
             await publish(releases, *upload)
     assert await versions(releases) == ["1.0.0"]
-    await failing.close()
 
 
 async def test_a_second_upload_brings_only_what_is_new(fleet: Fleet, releases: Releases) -> None:

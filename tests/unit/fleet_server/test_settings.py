@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from fleet_server import settings
+from fleet_server.data_dir import DataDir
+from fleet_server.database_engine import described
 from fleet_server.errors import SettingsError
 
 
@@ -33,6 +35,13 @@ def test_the_environment_lies_over_the_file(tmp_path: Path) -> None:
         ("[server", {}, "cannot read the settings"),
         ("", {"SKERRY_SERVER_HTTP_PORT": "1"}, "SKERRY_SERVER_HTTP_PORT: is not a setting"),
         ("", {"SKERRY_SERVER_MQTT_PORT": "70000"}, "SKERRY_SERVER_MQTT_PORT"),
+        ("[server]\ndatabase_url = 'mysql://x:hunter2@y/z'", {}, "database_url in"),
+        (
+            "",
+            {"SKERRY_SERVER_DATABASE_URL": "postgresql://x:hunter2@y:z/w"},
+            "use postgresql://user",
+        ),
+        ("", {"SKERRY_SERVER_DATABASE_URL": "postgresql://x:hunter2@y/"}, "use postgresql://user"),
     ],
 )
 def test_a_wrong_setting_is_named(
@@ -43,3 +52,12 @@ def test_a_wrong_setting_is_named(
     with pytest.raises(SettingsError) as raised:
         settings.load(path, environment)
     assert named in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_the_password_of_the_database_is_not_shown(tmp_path: Path) -> None:
+    url = "postgresql://skerry:hunter2@db:5432/fleet?sslmode=require"
+    loaded = settings.load(tmp_path / "server.toml", {"SKERRY_SERVER_DATABASE_URL": url})
+    assert settings.database_url(loaded, DataDir(tmp_path)) == url
+    assert "hunter2" not in repr(loaded)
+    assert described(url) == "postgresql://skerry:***@db:5432/fleet"

@@ -1,0 +1,120 @@
+"""A throw-away PostgreSQL server for tests: a socket in a private folder, nothing synced to disk.
+
+It runs as an unprivileged user and ends with the tests, however they end. Names sort as a person
+would sort them (ICU), as in most databases that a company already has, and not as bytes.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import asyncpg
+
+from fleet_server import migrate
+
+_TEMPLATE = "skerry_template"
+_DEADLINE_S = 30.0
+_FAST = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "autovacuum=off",
+    "shared_buffers=32MB",
+    "max_connections=200",
+    "log_line_prefix=%a ",
+    "log_statement=mod",
+)
+
+
+class Cluster:
+    """One server; each test gets a database of its own, copied from a migrated template."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="skerry-pg-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._made = 0
+        self._has_template = False
+
+    @property
+    def log(self) -> Path:
+        """What the server says; each line starts with the name of the application."""
+        return self.folder / "server.log"
+
+    def url(self, database: str) -> str:
+        """Return the address of a database."""
+        return f"postgresql://skerry:not-needed@/{database}?host={self.folder}"
+
+    def start(self) -> "Cluster":
+        """Make the cluster and start the server."""
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres", "postgres")
+        data = str(self.folder / "data")
+        self._as_user(
+            "initdb -U skerry -A trust -E UTF8 --no-sync --locale=C.UTF-8 --locale-provider=icu "
+            f"--icu-locale=en-US -D {data}".split()
+        ).wait(_DEADLINE_S)
+        options = [part for setting in _FAST for part in ("-c", setting)]
+        self._process = self._as_user(
+            ["postgres", "-D", data, "-k", str(self.folder), "-c", "listen_addresses=", *options]
+        )
+        self._await_ready()
+        return self
+
+    def stop(self) -> None:
+        """Stop the server and remove everything."""
+        if self._process is not None:
+            self._process.kill()  # its data goes with it
+            self._process.wait(_DEADLINE_S)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    async def create(self, *, migrated: bool = True) -> str:
+        """Make a database, with the schema of this version or empty; returns its address."""
+        if migrated and not self._has_template:
+            await self._run(f"CREATE DATABASE {_TEMPLATE}")
+            await migrate.upgrade(self.url(_TEMPLATE))
+            self._has_template = True
+        self._made += 1
+        name = f"test_{self._made}"
+        template = _TEMPLATE if migrated else "template0"
+        await self._run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url(name)
+
+    async def drop(self, url: str) -> None:
+        """Remove a database and whoever is connected to it."""
+        name = url.partition("@/")[2].partition("?")[0]
+        await self._run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def _run(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.url("postgres"))
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    def _await_ready(self) -> None:
+        status = self.folder / "data" / "postmaster.pid"  # its last line says so
+        deadline = time.monotonic() + _DEADLINE_S
+        while not (status.exists() and status.read_text().rstrip().endswith("ready")):
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def _as_user(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """Run a program of PostgreSQL; it refuses to run as root, and ends with this process."""
+        found = [shutil.which(command[0]), *Path("/usr/lib/postgresql").glob(f"*/bin/{command[0]}")]
+        program = str(next(path for path in reversed(found) if path is not None))
+        identity = (
+            ["--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+        )
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                ["setpriv", *identity, "--pdeathsig=INT", "--", program, *command[1:]],  # noqa: S607
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+            )
