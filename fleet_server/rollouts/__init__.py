@@ -1,0 +1,1 @@
+"""Rollouts: a release reaches a fleet in stages, and stops by itself when it does harm."""

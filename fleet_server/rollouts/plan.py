@@ -1,0 +1,108 @@
+"""What an operator asks for: the plan of a rollout. It never changes once the rollout exists.
+
+Shares are fractions from 0 to 1, times are seconds. Stages are cumulative: ``percent=10`` means
+"until one device in ten has it", and the last stage is ``percent=100``.
+"""
+
+import math
+from enum import StrEnum
+
+import msgspec
+
+from fleet_server.rollouts.windows import MaintenanceWindow
+
+
+class OnFailure(StrEnum):
+    """What happens to the devices that have the release when the engine stops the rollout."""
+
+    ROLL_BACK = "roll_back"
+    """They get what they ran before."""
+    STOP = "stop"
+    """They keep it until an operator decides."""
+
+
+class Inconclusive(StrEnum):
+    """What a gate does when too few devices had traffic for a comparison."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One stage: how far it goes, and how long it is watched.
+
+    Attributes:
+        percent: of all members, cumulative; exactly one of percent and count is set.
+        count: of members, cumulative.
+        soak_s: from the last device that settled to the opening of the gate.
+    """
+
+    percent: float | None = None
+    count: int | None = None
+    soak_s: float = 0.0
+
+    def end(self, members: int) -> int:
+        """Return how many members have the release once this stage is done."""
+        if self.count is not None:
+            return min(self.count, members)
+        return min(members, math.ceil(members * (self.percent or 0.0) / 100 - 1e-9))
+
+
+class ComparisonPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How devices on the new release are compared with those on the old one.
+
+    Attributes:
+        alpha: chance, over the whole rollout, that a release no worse than the margins is stopped.
+        error_margin: by how much the share of failed calls may rise, absolute.
+        latency_margin: by how much latency may rise, relative.
+        quantiles: of latency, each compared.
+        min_requests: calls that a device needs in a period to be compared.
+        period_s: length of the periods before and after the change that are read.
+        patience_s: how long a gate waits for traffic before it counts as inconclusive.
+    """
+
+    alpha: float = 0.05
+    error_margin: float = 0.01
+    latency_margin: float = 0.10
+    quantiles: tuple[float, ...] = (0.5, 0.95)
+    min_requests: int = 50
+    period_s: float = 1800.0
+    patience_s: float = 900.0
+    when_inconclusive: Inconclusive = Inconclusive.CONTINUE
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole plan.
+
+    Attributes:
+        min_samples: devices that must have answered before a stage is judged.
+        failure_threshold: share of a stage's devices that may fail. Silence counts as failure.
+        timeout_threshold: if set, silent devices are held against this share instead.
+        timeout_s: time with open maintenance windows in which a device must have committed.
+        max_in_flight: the disruption budget: devices that change at the same time.
+        download_ahead: devices of an open stage fetch the release before it is their turn.
+        comparison: None to judge by what devices say of themselves alone.
+    """
+
+    family: str
+    version: str
+    stages: tuple[Stage, ...]
+    min_samples: int = 1
+    failure_threshold: float = 0.05
+    timeout_threshold: float | None = None
+    timeout_s: float = 3600.0
+    max_in_flight: int = 10
+    windows: tuple[MaintenanceWindow, ...] = ()
+    download_ahead: bool = False
+    comparison: ComparisonPolicy | None = ComparisonPolicy()
+    on_failure: OnFailure = OnFailure.ROLL_BACK
+
+
+def encode(plan: Plan) -> str:
+    """Return a plan as stored."""
+    return msgspec.json.encode(plan).decode()
+
+
+def decode(stored: str) -> Plan:
+    """Read a stored plan."""
+    return msgspec.json.decode(stored, type=Plan)

@@ -1,0 +1,69 @@
+"""The engine's words: what a view means, as sentences and as the numbers behind them."""
+
+from datetime import UTC, datetime
+
+from fleet_server.rollouts.members import MemberState
+from fleet_server.rollouts.state import View, Wait
+from fleet_server.rollouts.windows import next_opening
+
+_S = MemberState
+
+
+def inputs(view: View) -> dict[str, object]:
+    """Return what a decision rests on, as JSON values."""
+    return {
+        "now_ms": view.now_ms,
+        "status": view.head.status.value,
+        "stage": view.head.stage + 1,
+        "stages": [
+            {
+                "size": counts.size,
+                **{state.value: count for state, count in sorted(counts.states.items()) if count},
+                "excused": counts.excused_failed + counts.excused_silent,
+            }
+            for counts in view.stages
+        ],
+        "in_flight": view.in_flight,
+        "max_in_flight": view.plan.max_in_flight,
+        "window_open": view.window_open,
+        "min_samples": view.plan.min_samples,
+        "failure_threshold": view.plan.failure_threshold,
+        "timeout_threshold": view.plan.timeout_threshold,
+    }
+
+
+def stage(view: View, index: int) -> str:
+    """Say how the devices of a stage ended."""
+    counts = view.stages[index]
+    parts = [f"{counts.of(_S.HEALTHY)} of {counts.size} devices of stage {index + 1} are healthy"]
+    if counts.of(_S.FAILED):
+        parts.append(f"{counts.of(_S.FAILED)} failed")
+    if counts.of(_S.SILENT):
+        parts.append(f"{counts.of(_S.SILENT)} fell silent")
+    return ", ".join(parts)
+
+
+def waiting(view: View) -> str:
+    """Say what a running rollout waits for."""
+    index = view.head.stage
+    counts = view.stages[index]
+    open_still = counts.of(_S.WAITING, _S.PREPARED, _S.ACTIVATING)
+    where = f"stage {index + 1} of {len(view.stages)}"
+    if view.turn and not view.window_open:
+        opens = datetime.fromtimestamp(next_opening(view.plan.windows, view.now_ms) / 1000, UTC)
+        return f"{where} waits for the maintenance window that opens at {opens:%Y-%m-%d %H:%MZ}"
+    if open_still:
+        return (
+            f"{where}: {stage(view, index)}, {counts.of(_S.ACTIVATING)} are changing, "
+            f"{counts.of(_S.WAITING, _S.PREPARED)} wait for their turn"
+        )
+    soak_ms = view.plan.stages[index].soak_s * 1000
+    if view.settled_ms is not None and view.now_ms < view.settled_ms + soak_ms:
+        left_s = (view.settled_ms + soak_ms - view.now_ms) / 1000
+        return f"{where} is watched for {left_s:.0f} s more: {stage(view, index)}"
+    return f"{where} waits for enough calls to compare the releases: {stage(view, index)}"
+
+
+def wait(view: View, reason: str) -> Wait:
+    """Return that nothing is done now, and why."""
+    return Wait(reason=f"{reason[:1].upper()}{reason[1:]}.", inputs=inputs(view))
