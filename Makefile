@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 NAME ?=
+# Half of a test's time goes into waiting for processes, so two workers for each processor pay off.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 4 ? 8 : 2 * n)))
+PACKAGES := fleet_protocol edge_agent fleet_server model_pipeline provisioning skerry
 
 .PHONY: help demo test soak check format bench requirements clean
 .DEFAULT_GOAL := help
@@ -15,9 +18,10 @@ help: ## Show what can be made
 demo: $(VENV)/demo.stamp ## The whole path on this machine (ARGS=--check: unattended, one JSON line)
 	@$(BIN)/skerry demo $(ARGS)
 
-test: $(VENV)/dev.stamp ## All tests (ARGS="tests/unit -k outbox" for some)
+test: $(VENV)/dev.stamp ## All tests (ARGS="tests/unit -k outbox" for some, WORKERS=0 for one at a time)
 	@$(BIN)/python scripts/debian_packages.py
-	$(BIN)/pytest $(ARGS)
+	@$(BIN)/python -m compileall -q $(PACKAGES) # the tests start hundreds of processes
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 soak: $(VENV)/dev.stamp ## The runtime under load for ten minutes: its memory must stay flat (SOAK_S=3600 for longer)
 	SOAK_S=$${SOAK_S:-600} $(BIN)/pytest -s tests/soak $(ARGS)
@@ -56,11 +60,11 @@ $(VENV)/uv.stamp:
 # The project itself is installed in place, so that an edit takes effect at once.
 $(VENV)/demo.stamp: requirements/demo.txt pyproject.toml | $(VENV)/uv.stamp
 	@echo "Installing the pinned requirements into $(VENV)" >&2
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/demo.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements/demo.txt
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/demo.stamp
 	@echo "Installing the tools of the tests into $(VENV)" >&2
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements/dev.txt
 	@touch $@

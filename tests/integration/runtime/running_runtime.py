@@ -16,6 +16,10 @@ from tests.integration.runtime.raw_client import RawClient
 
 _DEADLINE_S = 30.0
 
+_probed = b"{}"
+"""The largest ``probes.json`` so far: each answer holds for the same files on this machine, and
+trying every backend's library anew for each runtime would cost seconds."""
+
 
 class RunningRuntime:
     """A started process."""
@@ -35,6 +39,13 @@ class RunningRuntime:
     def ready(self) -> "RunningRuntime":
         """Wait until it listens."""
         eventually(self._listens, self.log_text)
+        return self
+
+    def surveyed(self) -> "RunningRuntime":
+        """Wait until it has tried every backend and accelerator, so that its status comes soon."""
+        with self.ready().admin() as admin:
+            admin.socket.settimeout(60)
+            assert admin.call("GET", "/admin/status").status == 200
         return self
 
     def public(self) -> RawClient:
@@ -73,11 +84,17 @@ class RunningRuntime:
 @contextlib.contextmanager
 def running(root: Path, **environment: str) -> Iterator[RunningRuntime]:
     """Run a runtime for the length of a block; TCP is off unless the environment says otherwise."""
-    runtime = RunningRuntime(StateDir(root), **{"SKERRY_AGENT_RUNTIME__PORT": "0", **environment})
+    global _probed  # noqa: PLW0603 (as long-lived as the test process)
+    state = StateDir(root)
+    if not state.probes.exists():
+        state.create()
+        state.probes.write_bytes(_probed)
+    runtime = RunningRuntime(state, **{"SKERRY_AGENT_RUNTIME__PORT": "0", **environment})
     try:
         yield runtime
     finally:
         runtime.stop()
+        _probed = max(_probed, state.probes.read_bytes(), key=len)
 
 
 def eventually(condition: Callable[[], bool], why_not: Callable[[], str] = str) -> None:

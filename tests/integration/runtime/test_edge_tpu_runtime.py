@@ -28,7 +28,7 @@ def test_a_committed_model_answers_from_the_edge_tpu(tmp_path: Path, state: Stat
     )
     body, header_length = v2_request.encode([tensor], binary=[True])
     with running(state.root, SKERRY_AGENT_RUNTIME__EDGETPU_LIBRARY=library) as device:
-        device.ready()
+        device.surveyed()
         with device.public() as client:
             answer = client.call("POST", "/v2/models/rows/infer", body, header_length=header_length)
         assert answer.status == 200, answer.body
@@ -46,7 +46,7 @@ def test_a_library_that_crashes_leaves_the_runtime_alive(tmp_path: Path, state: 
     library = str(compiled(tmp_path, "-DCRASH_ON_LOAD"))
     release = tflite_release(state, edge_tpu(), shape=[1, 3], accelerator="edgetpu")
     with running(state.root, SKERRY_AGENT_RUNTIME__EDGETPU_LIBRARY=library) as device:
-        device.ready()
+        device.surveyed()
         runtime = AdminSocket(state.admin_socket)
         before = runtime.status()
         (place,) = [found for found in before.placements if found.accelerator == "edgetpu"]

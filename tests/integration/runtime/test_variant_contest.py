@@ -39,7 +39,7 @@ def device(state: StateDir) -> Iterator[RunningRuntime]:
     """A runtime that serves an older version."""
     commit(state, reference_release(state, version="0.9.0"))
     with running(state.root) as started:
-        yield started.ready()
+        yield started.surveyed()
 
 
 @pytest.fixture

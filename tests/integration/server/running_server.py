@@ -1,5 +1,6 @@
 """The real server process on a provisioned data directory, and clients of it."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -10,12 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import urllib3
 from urllib3.response import BaseHTTPResponse
 
+from fleet_server.accounts.roles import Role
+from fleet_server.token_issue import issue
 from tests.unit.fleet_server.authority import DeviceKey, Fleet
 
 DEADLINE_S = 30.0
@@ -111,9 +115,10 @@ class RunningServer:
             return pool.request(method, self.url + path, headers=headers, **options)
 
     def api_token(self, role: str) -> str:
-        done = self.skerry("server", "token", "--name", role, "--role", role, "--expires", "1d")
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        """Make a token as `skerry server token` does, beside the running server."""
+        data, lifetime = self.fleet.data.root, timedelta(days=1)
+        made = issue(data, name=role, role=Role(role), lifetime=lifetime)
+        return asyncio.run(made)[0]
 
     def skerry(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command; commands of the server get its data directory."""
