@@ -223,6 +223,11 @@ def _print(found: status.AgentStatus) -> None:
     console.print(f"Assignment: {found.assignment_version or 'none yet'}")
     waiting = [f"{count} {kind}" for kind, count in found.outbox.items()]
     console.print(f"Waiting for acknowledgement: {', '.join(waiting) or 'nothing'}")
+    for alarm in found.alarms:
+        console.print(
+            f"[red]The {alarm} has expired and nothing newer came: somebody may be keeping news "
+            "back, or the fleet cannot be reached.[/red]"
+        )
     if found.families:
         table = Table("family", "serving", "committed", "assigned", "update", "detail")
         for family in found.families:

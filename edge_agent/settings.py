@@ -140,6 +140,8 @@ class ControlSettings(
         probation_s: how long a new release must serve healthily before it is committed.
         report_interval_s: how often the reported state is sent even if nothing changed.
         outbox_max_messages: beyond it, the oldest unsent windows are merged.
+        repository_check_s: how often the release repository is asked for its newest state, so that
+            news which is kept back is noticed; each pause is drawn between half of it and all.
         retry_initial_s: first pause after a failed attempt; it doubles, with jitter.
         retry_max_s: the longest pause.
     """
@@ -148,6 +150,7 @@ class ControlSettings(
     probation_s: Seconds = 60.0
     report_interval_s: Seconds = 300.0
     outbox_max_messages: Annotated[int, msgspec.Meta(ge=16, le=1_000_000)] = 10_000
+    repository_check_s: Seconds = 6 * 3600.0
     retry_initial_s: Seconds = 1.0
     retry_max_s: Seconds = 300.0
     log_level: LogLevel = "info"

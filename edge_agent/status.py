@@ -8,7 +8,7 @@ import msgspec
 from cryptography import x509
 
 from edge_agent import identity, pid_file, store
-from edge_agent.control import assignment
+from edge_agent.control import assignment, freshness
 from edge_agent.control.active_set import ActiveSetFile
 from edge_agent.control.journal import Journal
 from edge_agent.control.outbox import Outbox
@@ -47,6 +47,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
         processes: pid of each process that lives, None for one that does not.
         assignment_version: 0 before the first assignment.
         outbox: messages of each stream that the server has not acknowledged.
+        alarms: what has expired without anything newer: `release repository`, `assignment`.
     """
 
     state: str
@@ -58,6 +59,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     assignment_version: int
     families: list[FamilyStatus]
     outbox: dict[str, int]
+    alarms: list[str] = []
 
 
 def read(state: StateDir) -> AgentStatus:
@@ -70,9 +72,11 @@ def read(state: StateDir) -> AgentStatus:
     enrollment = identity.load_enrollment(files)
     runtime = _runtime(state)
     version, families, outbox = 0, _serving_only(runtime), dict[str, int]()
+    alarms: list[str] = []
     if state.database.exists():
         with closing(store.read_only_database(state.database)) as connection:
             version, families, outbox = _from_database(connection, state, runtime)
+            alarms = freshness.raised(connection)
     return AgentStatus(
         state=str(state.root),
         device_id=_field(enrollment, "device_id"),
@@ -86,6 +90,7 @@ def read(state: StateDir) -> AgentStatus:
         assignment_version=version,
         families=families,
         outbox=outbox,
+        alarms=alarms,
     )
 
 

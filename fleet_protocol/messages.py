@@ -91,6 +91,12 @@ class EventKind(StrEnum):
     ASSIGNMENT_ACCEPTED = "assignment_accepted"
     ASSIGNMENT_REFUSED = "assignment_refused"
     UPDATE_STATE = "update_state"
+    DELIVERY_REFUSED = "delivery_refused"
+    """What the server handed out was not taken: metadata, a file, or its pace."""
+    METADATA_STALE = "metadata_stale"
+    """What is known of the fleet has expired and nothing newer could be verified: a freeze."""
+    METADATA_FRESH = "metadata_fresh"
+    """The end of such a time."""
     RUNTIME_RESTARTED = "runtime_restarted"
     OUTBOX_DROPPED = "outbox_dropped"
 
@@ -171,6 +177,8 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
     runtime_up: bool
     running: Annotated[list[RunningModel], msgspec.Meta(max_length=256)] = []
     updates: Annotated[list[UpdateStatus], msgspec.Meta(max_length=256)] = []
+    alarms: Annotated[list[LongText], msgspec.Meta(max_length=16)] = []
+    """What the operator should look after now, such as news that somebody may be keeping back."""
     capabilities: Capabilities
 
 

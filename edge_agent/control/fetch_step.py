@@ -22,7 +22,12 @@ from edge_agent.control.journal import MAX_ATTEMPTS, Candidate, Journal, UpdateR
 from edge_agent.control.ledger import Ledger, StaleRecordError
 from edge_agent.control.observation import Observation, placements_seen
 from edge_agent.control.pauses import Pauses
-from edge_agent.control.server_client import ServerRefusedError, ServerUnreachableError
+from edge_agent.control.refusals import Refusals
+from edge_agent.control.server_client import (
+    ServerRefusedError,
+    ServerTooSlowError,
+    ServerUnreachableError,
+)
 from edge_agent.control.trust import TrustError
 from edge_agent.runtime_api import Placement
 from edge_agent.store import StoreError
@@ -30,7 +35,7 @@ from fleet_protocol.update_states import UpdateState
 
 logger = logging.getLogger(__name__)
 
-_NOT_READY = (ServerUnreachableError, ServerRefusedError, TrustError, StoreError)
+_NOT_READY = (ServerUnreachableError, ServerRefusedError, StoreError)
 
 
 class FetchStep:
@@ -47,6 +52,7 @@ class FetchStep:
         observation: Observation,
         pauses: Pauses,
         fingerprint: Callable[[], str],
+        refusals: Refusals,
     ) -> None:
         self._installer = installer
         self._ledger = ledger
@@ -56,6 +62,7 @@ class FetchStep:
         self._observation = observation
         self._pauses = pauses
         self._fingerprint = fingerprint
+        self._refusals = refusals
 
     async def run(self, record: UpdateRecord, cancelled: threading.Event) -> None:
         """Fetch a record's release; every outcome but a withdrawn order is in the journal."""
@@ -83,11 +90,18 @@ class FetchStep:
         except InstallRefusedError as error:
             await self._failed(record, str(error))
         except DownloadError as error:
+            await self._tell(record, str(error))
             await self._spoilt(record, str(error))
+        except (TrustError, ServerTooSlowError) as error:
+            await self._tell(record, str(error))
+            await self._not_ready(record, str(error))
         except _NOT_READY as error:
             await self._not_ready(record, str(error))
         else:
             await self._verified(record, candidate, order)
+
+    async def _tell(self, record: UpdateRecord, reason: str) -> None:
+        await self._refusals.tell(reason, family=record.family, version=record.version)
 
     async def _order(
         self,
@@ -121,6 +135,7 @@ class FetchStep:
         await self._database.transact(
             lambda connection: self._trusted_clock.trust(connection, order.now)
         )
+        await self._refusals.over()
         self._pauses.succeeded(record.family)
         logger.info("release_verified", extra=_fields(record))
 

@@ -56,6 +56,7 @@ class Lookout:
         clock: Clock,
         trusted_clock: TrustedClock,
         end_runtime: Callable[[], None],
+        alarms: Callable[[sqlite3.Connection], tuple[str, ...]],
     ) -> None:
         """Take the sources, and what kills the runtime process if there is one."""
         self._database = database
@@ -67,6 +68,7 @@ class Lookout:
         self._clock = clock
         self._trusted_clock = trusted_clock
         self._end_runtime = end_runtime
+        self._alarms = alarms
         self._silent_since_s: float | None = None
 
     async def look(self) -> Situation:
@@ -94,6 +96,7 @@ class Lookout:
                 runtime=status,
                 damaged=damaged,
                 waiting=_waiting(wanted, now),
+                alarms=self._alarms(connection),
             )
 
         situation = await self._database.transact(read)

@@ -24,7 +24,7 @@ from edge_agent.control.pulse import Pulse
 from edge_agent.errors import AgentError
 from fleet_protocol import topics
 from fleet_protocol.errors import ProtocolError
-from fleet_protocol.messages import Presence, encode
+from fleet_protocol.messages import MAX_MESSAGE_BYTES, Presence, encode
 from fleet_protocol.topics import Channel, Topic
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ _KEEPALIVE_S = 30
 _CONNECT_TIMEOUT_S = 15.0
 _GOODBYE_TIMEOUT_S = 2.0
 _STABLE_AFTER_S = 30.0
+_MAX_PACKET_BYTES = 2 * MAX_MESSAGE_BYTES
+"""What is a little too large still arrives, and is refused with an event; more is not received."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +173,7 @@ class MqttLink:
             raise LinkDownError(f"the broker refused the device: {refusal}")
 
     def _new_client(self) -> mqtt.Client:
-        client = mqtt.Client(
+        client = _BoundedClient(
             CallbackAPIVersion.VERSION2,
             client_id=self._broker.device_id,
             clean_session=True,
@@ -215,6 +217,21 @@ class MqttLink:
         if connection is not None and isinstance(connection, socket.socket):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+class _BoundedClient(mqtt.Client):
+    """paho's client, which by itself buffers packets of up to 256 MB from a broker."""
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        """Receive what is left of a packet at most; the first call has the length that it states.
+
+        Raises:
+            ConnectionError: the packet is too large; paho takes it for a lost connection.
+        """
+        if bufsize > _MAX_PACKET_BYTES:
+            logger.warning("broker_packet_too_large", extra={"size_bytes": bufsize})
+            raise ConnectionError(f"the broker sends a packet of {bufsize} bytes")
+        return super()._sock_recv(bufsize)
 
 
 class _Session:

@@ -58,6 +58,7 @@ def reported(
         runtime_up=situation.runtime is not None,
         running=_running(situation.runtime, situation) if situation.runtime is not None else [],
         updates=_updates(situation),
+        alarms=list(situation.alarms),
         capabilities=capabilities,
     )
 

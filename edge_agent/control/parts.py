@@ -16,6 +16,7 @@ from edge_agent import hardware
 from edge_agent.control import facts, telemetry
 from edge_agent.control.active_set import ActiveSetFile
 from edge_agent.control.assignment_desk import AssignmentDesk, director_chain
+from edge_agent.control.backoff import Backoff
 from edge_agent.control.blob_audit import BlobAudit
 from edge_agent.control.choosing import Choosing
 from edge_agent.control.clock import Clock, TrustedClock
@@ -24,6 +25,7 @@ from edge_agent.control.counter_files import CounterFiles, Reading
 from edge_agent.control.database import Database
 from edge_agent.control.download import BlobStore
 from edge_agent.control.fetch_step import FetchStep
+from edge_agent.control.freshness import Freshness
 from edge_agent.control.high_water import HighWater, HighWaterFile
 from edge_agent.control.inbound import Inbound
 from edge_agent.control.install import Installer
@@ -35,6 +37,7 @@ from edge_agent.control.machine import Machine
 from edge_agent.control.observation import Observation
 from edge_agent.control.outbox import EventDraft, Outbox
 from edge_agent.control.pauses import Pauses
+from edge_agent.control.refusals import Refusals
 from edge_agent.control.release_repository import ReleaseRepository
 from edge_agent.control.reporter import Reporter
 from edge_agent.control.runtime_client import Runtime
@@ -121,6 +124,27 @@ class Parts:
             clock=outside.clock,
             interval_s=settings.report_interval_s,
         )
+        self._refusals = Refusals(database=database, outbox=self.outbox, clock=outside.clock)
+        self._releases = ReleaseRepository(
+            pinned_root=outside.claim.release_root.encode(),
+            cache=state.trust / "release",
+            server=outside.server,
+        )
+        self.freshness = Freshness(
+            database=database,
+            releases=self._releases,
+            outbox=self.outbox,
+            refusals=self._refusals,
+            clock=outside.clock,
+            trusted_clock=self._trusted_clock,
+            interval_s=settings.repository_check_s,
+            retry=Backoff(
+                initial_s=settings.retry_initial_s,
+                max_s=settings.retry_max_s,
+                randomness=outside.randomness,
+            ),
+            randomness=outside.randomness,
+        )
         self.updater = self._updater()
 
     async def prepare(self) -> None:
@@ -204,16 +228,12 @@ class Parts:
             clock=self._outside.clock,
             trusted_clock=self._trusted_clock,
             end_runtime=self._outside.end_runtime,
+            alarms=self.freshness.look,
         )
 
     def _fetch_step(self, blobs: BlobStore, ledger: Ledger, pauses: Pauses) -> FetchStep:
-        releases = ReleaseRepository(
-            pinned_root=self._outside.claim.release_root.encode(),
-            cache=self._state.trust / "release",
-            server=self._outside.server,
-        )
         return FetchStep(
-            installer=Installer(releases=releases, blobs=blobs),
+            installer=Installer(releases=self._releases, blobs=blobs),
             ledger=ledger,
             database=self._database,
             journal=self.journal,
@@ -221,6 +241,7 @@ class Parts:
             observation=self.observation,
             pauses=pauses,
             fingerprint=lambda: hardware.look().fingerprint(),
+            refusals=self._refusals,
         )
 
     def _trial_step(self, ledger: Ledger, pauses: Pauses) -> TrialStep:

@@ -108,6 +108,7 @@ class ControlProcess:
             "updater": self._parts.updater.run,
             "telemetry": self._parts.telemetry.run,
             "reporter": self._parts.reporter.run,
+            "freshness": self._parts.freshness.run,
         }
 
     def _backoff(self) -> Backoff:

@@ -29,6 +29,7 @@ class Situation:
         runtime: its status, None while it does not answer.
         damaged: families whose committed file is gone or not what was verified.
         waiting: what the terms of delivery keep a family from now.
+        alarms: what the operator should look after; decides nothing here.
     """
 
     assignment: Assignment | None
@@ -39,6 +40,7 @@ class Situation:
     runtime: RuntimeStatus | None
     damaged: frozenset[str] = frozenset()
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    alarms: tuple[str, ...] = ()
 
     def waits(self, family: str) -> Waiting:
         """Return what the terms keep a family from: a change, never a repair."""

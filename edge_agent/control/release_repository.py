@@ -5,6 +5,7 @@ short. A `ReleaseRepository` opens one `Snapshot` per use, since an ``Updater`` 
 Expiry is judged by the trusted time, which cannot be turned back.
 """
 
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from edge_agent.control.server_client import (
     METADATA_ROUTE,
     ReleaseServer,
     ServerRefusedError,
+    ServerTooSlowError,
     ServerUnreachableError,
 )
 from edge_agent.control.trust import TrustError
@@ -31,6 +33,10 @@ _BASE_URL = "https://fleet"
 
 class Snapshot(Protocol):
     """One consistent, verified state of the repository."""
+
+    @property
+    def expires(self) -> datetime:
+        """When the first of the roles that it rests on expires."""
 
     def target(self, path: str) -> TargetFile | None:
         """Return what the publisher signed for a path, or None.
@@ -61,6 +67,7 @@ class ReleaseRepository:
         self._pinned_root = pinned_root
         self._cache = cache
         self._fetcher = _Fetcher(server)
+        self._turn = threading.Lock()
 
     def refresh(self, now: datetime) -> "TufSnapshot":
         """Return the newest state, verified at the trusted time.
@@ -70,31 +77,45 @@ class ReleaseRepository:
             ServerUnreachableError: metadata could not be fetched.
             StoreError: the cache cannot be written.
         """
-        try:
-            self._cache.mkdir(parents=True, exist_ok=True)
-            updater = Updater(
-                metadata_dir=str(self._cache),
-                metadata_base_url=_BASE_URL + METADATA_ROUTE,
-                fetcher=self._fetcher,
-                config=UpdaterConfig(targets_max_length=16 * 1024 * 1024),
-                bootstrap=self._pinned_root,
-            )
-            # python-tuf offers no setting for the time; a test holds that this one is heeded.
-            updater._trusted_set.reference_time = now  # noqa: SLF001
-            updater.refresh()
-        except OSError as error:
-            raise store.StoreError(f"cannot write below {self._cache}: {error}") from error
-        except (exceptions.DownloadError, exceptions.RepositoryError) as error:
-            raise _wrapped(error) from error
-        return TufSnapshot(updater, self._cache)
+        with self._turn:  # the cache has one writer at a time
+            try:
+                self._cache.mkdir(parents=True, exist_ok=True)
+                updater = self._updater(now)
+                updater.refresh()
+            except OSError as error:
+                raise store.StoreError(f"cannot write below {self._cache}: {error}") from error
+            except (exceptions.DownloadError, exceptions.RepositoryError) as error:
+                raise _wrapped(error) from error
+        return TufSnapshot(updater, self._cache, self._turn)
+
+    def _updater(self, now: datetime) -> Updater:
+        updater = Updater(
+            metadata_dir=str(self._cache),
+            metadata_base_url=_BASE_URL + METADATA_ROUTE,
+            fetcher=self._fetcher,
+            config=UpdaterConfig(targets_max_length=16 * 1024 * 1024),
+            bootstrap=self._pinned_root,
+        )
+        # python-tuf offers no setting for the time; a test holds that this one is heeded.
+        updater._trusted_set.reference_time = now  # noqa: SLF001
+        return updater
 
 
 class TufSnapshot:
     """A refreshed ``Updater``."""
 
-    def __init__(self, updater: Updater, cache: Path) -> None:
+    def __init__(self, updater: Updater, cache: Path, turn: threading.Lock) -> None:
         self._updater = updater
         self._cache = cache
+        self._turn = turn
+
+    @property
+    def expires(self) -> datetime:
+        """When the first of the roles that it rests on expires."""
+        roles = self._updater._trusted_set  # noqa: SLF001 (python-tuf shows its roles nowhere else)
+        return min(
+            role.expires for role in (roles.root, roles.timestamp, roles.snapshot, roles.targets)
+        )
 
     def target(self, path: str) -> TargetFile | None:
         """Return what the publisher signed for a path, or None.
@@ -104,12 +125,13 @@ class TufSnapshot:
             ServerUnreachableError: metadata could not be fetched.
             StoreError: the cache cannot be written.
         """
-        try:
-            found = self._updater.get_targetinfo(path)
-        except OSError as error:
-            raise store.StoreError(f"cannot write below {self._cache}: {error}") from error
-        except (exceptions.DownloadError, exceptions.RepositoryError) as error:
-            raise _wrapped(error) from error
+        with self._turn:
+            try:
+                found = self._updater.get_targetinfo(path)
+            except OSError as error:
+                raise store.StoreError(f"cannot write below {self._cache}: {error}") from error
+            except (exceptions.DownloadError, exceptions.RepositoryError) as error:
+                raise _wrapped(error) from error
         # The cache is what remembers versions against rollback; make it outlive a power cut.
         store.sync_tree(self._cache)
         return found
@@ -140,8 +162,10 @@ def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _wrapped(error: exceptions.DownloadError | exceptions.RepositoryError) -> Exception:
-    if isinstance(error, exceptions.RepositoryError):
+    if isinstance(error, exceptions.RepositoryError | exceptions.DownloadLengthMismatchError):
         return TrustError(f"the release repository is not valid: {error}")
     cause = error.__cause__
+    if isinstance(cause, ServerTooSlowError):
+        return ServerTooSlowError(f"cannot fetch the release metadata: {cause}")
     reason = str(cause) if isinstance(cause, ServerUnreachableError) else str(error)
     return ServerUnreachableError(f"cannot fetch the release metadata: {reason}")

@@ -5,8 +5,10 @@ token is for that server alone.
 """
 
 import contextlib
+import http.client
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 from urllib.parse import quote
@@ -27,10 +29,17 @@ TARGETS_ROUTE = "/device/v1/repository/targets/"
 _CHUNK_BYTES = 64 * 1024
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 15.0
+_PACE_S = 60.0
+_PACE_BYTES = 16 * 1024
+"""A body that brings less than this while it was waited for `_PACE_S` is given up."""
 
 
 class ServerUnreachableError(AgentError):
     """The server could not be asked, or broke off; the same request may succeed later."""
+
+
+class ServerTooSlowError(ServerUnreachableError):
+    """The server hands out so little at a time that waiting would hold the device up."""
 
 
 class ServerRefusedError(AgentError):
@@ -170,7 +179,46 @@ class _HttpBody:
         return self._response.status
 
     def chunks(self) -> Iterator[bytes]:
+        """Yield what has arrived, as it arrives.
+
+        A server that hands out a byte now and then (slow retrieval) is left: only the time spent
+        waiting counts, so that a reader may take its time. Nothing collects a full chunk first,
+        which would hide the trickle from the reader and keep it from breaking off.
+        """
+        pace = _Pace()
         try:
-            yield from self._response.stream(_CHUNK_BYTES, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            while chunk := self._timed(pace):
+                yield chunk
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
             raise ServerUnreachableError(f"the server broke off: {error}") from error
+
+    def _timed(self, pace: "_Pace") -> bytes:
+        began_s = time.monotonic()
+        chunk = self._response.read1(_CHUNK_BYTES, decode_content=False)
+        pace.keep(len(chunk), waited_s=time.monotonic() - began_s)
+        return chunk
+
+
+class _Pace:
+    """How much arrived while a body was waited for."""
+
+    def __init__(self) -> None:
+        self._waited_s = 0.0
+        self._bytes = 0
+
+    def keep(self, count: int, *, waited_s: float) -> None:
+        """Count a piece.
+
+        Raises:
+            ServerTooSlowError: too little arrives.
+        """
+        self._bytes += count
+        self._waited_s += waited_s
+        if self._waited_s < _PACE_S:
+            return
+        if self._bytes < _PACE_BYTES:
+            raise ServerTooSlowError(
+                f"the server sent {self._bytes} bytes in {self._waited_s:.0f} s; "
+                f"less than {_PACE_BYTES} is not waited for"
+            )
+        self._waited_s, self._bytes = 0.0, 0

@@ -12,8 +12,9 @@ names as its ``targets`` role. `verify_assignment` takes these steps, each again
    turning its clock back).
 5. It is bound to this device and says that it is complete (replaying another device's list, leaving
    releases out, emptying the list).
-6. Its version is higher than the accepted one; an equal version must be the same bytes (replay of
-   an older list of this device, two different lists of one version).
+6. Its version is higher than the accepted one and within the bounds of the signer; an equal version
+   must be the same bytes (replay of an older list of this device, two different lists of one
+   version, a number that no database holds).
 7. Every target is the manifest of a release, at most one for each family, with a bounded length and
    a SHA-256, and nothing is delegated (smuggling a key or a file in through a signed list).
 8. The terms of delivery are well-formed and for listed families only; malformed ones refuse the
@@ -38,6 +39,8 @@ from fleet_protocol.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from fleet_protocol.names import parse_target_path
 
 _MAX_RELEASES = 256
+_MAX_VERSION = 2**53
+"""As the signer has it: JSON readers agree on integers up to here."""
 
 
 class TrustError(AgentError):
@@ -141,6 +144,8 @@ def _verified_targets(payload: bytes, root: Root, now: datetime) -> Targets:
 
 
 def _check_version(version: int, accepted: Accepted | None, lowest: int) -> None:
+    if version > _MAX_VERSION:
+        raise TrustError(f"the assignment has version {version}, at most {_MAX_VERSION} is taken")
     if version < lowest:
         raise TrustError(
             f"the assignment has version {version}, this device accepted {lowest} already"

@@ -2,6 +2,7 @@
 
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ class Answer:
     Attributes:
         length: ``Content-Length`` if it shall lie about the body.
         wait: waited for between headers and body.
+        pause_s: made after each byte of the body; 0 sends it at once.
     """
 
     status: int = 200
@@ -32,6 +34,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     length: int | None = None
     wait: threading.Event | None = None
+    pause_s: float = 0.0
 
 
 @contextmanager
@@ -54,7 +57,13 @@ def serving(context: ssl.SSLContext, answer: Callable[[Request], Answer]) -> Ite
             if given.wait is not None:
                 self.wfile.flush()
                 given.wait.wait(30)
-            self.wfile.write(given.body)
+            if not given.pause_s:
+                self.wfile.write(given.body)
+                return
+            for byte in given.body:
+                self.wfile.write(bytes((byte,)))
+                self.wfile.flush()
+                time.sleep(given.pause_s)
 
         do_GET = do_POST = answer  # noqa: N815 (names of the base class)
 

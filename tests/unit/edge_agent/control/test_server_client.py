@@ -10,11 +10,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+from edge_agent.control import server_client
 from edge_agent.control.clock import SystemClock
 from edge_agent.control.server_client import (
     DeviceTokens,
     FleetServer,
     ServerRefusedError,
+    ServerTooSlowError,
     ServerUnreachableError,
 )
 from edge_agent.identity import pinned_tls_context
@@ -152,3 +154,15 @@ def test_an_answer_that_is_being_read_can_be_broken_off(serve: Serve, authority:
         never.set()
         assert not thread.is_alive()
         assert len(ended) == 1
+
+
+def test_a_server_that_trickles_is_left(
+    serve: Serve, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow retrieval: a byte now and then would hold the device up for ever."""
+    monkeypatch.setattr(server_client, "_PACE_S", 0.2)
+    with (
+        serve(lambda _: Answer(body=b"x" * 5000, pause_s=0.02)) as url,
+        pytest.raises(ServerTooSlowError, match=r"the server sent \d+ bytes in 0 s; less than"),
+    ):
+        read(client(url, authority))
