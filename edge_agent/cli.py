@@ -241,5 +241,11 @@ def _print(found: status.AgentStatus) -> None:
                 family.detail,
             )
         console.print(table)
+    for family in found.families:
+        if family.variant is not None:
+            why = f": {family.choice}" if family.choice else ""
+            runs = "runs" if family.serving else "will run"
+            text = f"{family.family} {runs} as {family.variant} on {family.accelerator}{why}"
+            console.print(text, markup=False)
     for name, reason in (found.runtime.failed if found.runtime is not None else {}).items():
         console.print(f"[red]{name} cannot be served: {reason}[/red]")

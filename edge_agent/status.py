@@ -27,6 +27,9 @@ class FamilyStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Where one family stands.
 
     Attributes:
+        variant: which one of the release answers, and on which `accelerator`; of the committed
+            release where none does.
+        choice: why this variant, as a sentence; empty where nobody has said so.
         update: state of the newest update, with `update_version` and `detail`.
     """
 
@@ -34,6 +37,9 @@ class FamilyStatus(msgspec.Struct, frozen=True, kw_only=True):
     assigned: str | None = None
     committed: str | None = None
     serving: str | None = None
+    variant: str | None = None
+    accelerator: str | None = None
+    choice: str = ""
     update: UpdateState | None = None
     update_version: str | None = None
     detail: str = ""
@@ -112,7 +118,13 @@ def _serving(runtime: RuntimeStatus | None) -> dict[str, LoadedRelease]:
 
 def _serving_only(runtime: RuntimeStatus | None) -> list[FamilyStatus]:
     return [
-        FamilyStatus(family=family, serving=release.version)
+        FamilyStatus(
+            family=family,
+            serving=release.version,
+            variant=release.variant,
+            accelerator=release.accelerator,
+            choice=release.choice,
+        )
         for family, release in sorted(_serving(runtime).items())
     ]
 
@@ -130,12 +142,16 @@ def _from_database(
     families = []
     for family in sorted({*assigned, *active, *records, *serving}):
         record = records.get(family)
+        placed = serving.get(family) or active.get(family)
         families.append(
             FamilyStatus(
                 family=family,
                 assigned=assigned[family].version if family in assigned else None,
                 committed=active[family].version if family in active else None,
                 serving=serving[family].version if family in serving else None,
+                variant=None if placed is None else placed.variant,
+                accelerator=None if placed is None else placed.accelerator,
+                choice="" if placed is None else placed.choice,
                 update=None if record is None else record.state,
                 update_version=None if record is None else record.version,
                 detail="" if record is None else record.detail,

@@ -13,19 +13,25 @@ from benchmarks.models.bench_models import BenchModel
 from benchmarks.peers.installed import answers
 from benchmarks.peers.peer import Caller
 from benchmarks.peers.v2_binary import V2Binary
+from benchmarks.peers.v2_grpc import V2Grpc
 from benchmarks.peers.v2_shared_memory import V2SharedMemory
 from edge_agent.runtime_api import ActiveRelease, ActiveSet, RuntimeStatus
 from edge_agent.state_dir import StateDir
 
 _TCP = "V2 HTTP over TCP, binary tensors"
 _SHARED = "V2 HTTP over Unix socket, shared memory"
+_GRPC = "V2 gRPC over TCP, raw tensors"
 
 
 class SkerryPeer:
-    """Called over its Unix socket, as an application on the device would, and over TCP."""
+    """Called over its Unix socket, as an application on the device would, and over TCP.
+
+    gRPC is turned on by `start` alone: what a runtime takes that is only launched is measured
+    without it, as devices have it unless they ask for it.
+    """
 
     name = "Skerry"
-    protocols = ("V2 HTTP over Unix socket, binary tensors", _TCP, _SHARED)
+    protocols = ("V2 HTTP over Unix socket, binary tensors", _TCP, _SHARED, _GRPC)
 
     def start(self, model: BenchModel, folder: Path, *, instances: int = 0) -> ServerProcess:
         """Start it; ``instances`` as in the runtime's settings.
@@ -34,11 +40,14 @@ class SkerryPeer:
             SystemExit: it did not come up.
         """
         state = committed_state(model, folder)
-        server = self.launch(model, state, instances=instances)
+        self._grpc_port = free_port()
+        server = self.launch(model, state, instances=instances, grpc_port=self._grpc_port)
         server.wait_until(lambda: answers(state.runtime_socket, f"/v2/models/{model.name}/ready"))
         return server
 
-    def launch(self, model: BenchModel, state: StateDir, *, instances: int = 0) -> ServerProcess:
+    def launch(
+        self, model: BenchModel, state: StateDir, *, instances: int = 0, grpc_port: int = 0
+    ) -> ServerProcess:
         """Start it on a state directory and do not wait."""
         self._model = model
         self._socket = state.runtime_socket
@@ -48,6 +57,7 @@ class SkerryPeer:
             log=state.root.parent / "skerry.log",
             environment={
                 "SKERRY_AGENT_RUNTIME__PORT": str(self._port),
+                "SKERRY_AGENT_RUNTIME__GRPC_PORT": str(grpc_port),
                 "SKERRY_AGENT_RUNTIME__THREADS": "1",
                 "SKERRY_AGENT_RUNTIME__SHARED_MEMORY": "true",
                 "SKERRY_AGENT_RUNTIME__INSTANCES": str(instances),
@@ -58,6 +68,8 @@ class SkerryPeer:
         """Return a connection."""
         if protocol == _SHARED:
             return V2SharedMemory(self._socket, self._model)
+        if protocol == _GRPC:
+            return V2Grpc(self._grpc_port, self._model)
         return V2Binary(self._port if protocol == _TCP else self._socket, self._model)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from edge_agent.inference.model_configuration import platform
+from edge_agent.inference.model_configuration import placement, platform
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.v2_messages import (
     ModelMetadata,
@@ -68,14 +68,9 @@ def placed_model_metadata(
         served: the release that answers.
         versions: those that the caller can address, None for just this one.
     """
-    release = served.release
     return PlacedModelMetadata(
         **msgspec.structs.asdict(model_metadata(served, versions)),
-        parameters={
-            "variant": release.variant,
-            "accelerator": release.accelerator,
-            "choice": release.choice,
-        },
+        parameters=placement(served),
     )
 
 

@@ -63,6 +63,16 @@ def platform(served: ServedRelease) -> str:
     return f"{served.backend_name}_{served.release.format}"
 
 
+def placement(served: ServedRelease) -> dict[str, str]:
+    """Say which of a release's variants runs where and why, as parameters of its descriptions."""
+    release = served.release
+    return {
+        "variant": release.variant,
+        "accelerator": release.accelerator,
+        "choice": release.choice,
+    }
+
+
 def configuration(served: ServedRelease, *, max_request_bytes: int) -> ModelConfiguration:
     """Return the configuration of a release.
 
@@ -84,9 +94,8 @@ def configuration(served: ServedRelease, *, max_request_bytes: int) -> ModelConf
         instance_group=[InstanceGroup(f"{release.family}_{release.accelerator}", kind)],
         default_model_filename=f"model.{release.format}",
         parameters={
-            "version": {"string_value": release.version},
-            "variant": {"string_value": release.variant},
-            "accelerator": {"string_value": release.accelerator},
+            name: {"string_value": text}
+            for name, text in {"version": release.version, **placement(served)}.items()
         },
         model_transaction_policy={"decoupled": False},
     )

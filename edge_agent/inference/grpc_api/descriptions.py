@@ -15,7 +15,7 @@ from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.errors import AsleepError, UnavailableError, UnknownModelError
 from edge_agent.inference.grpc_api.wire import open_inference_pb2 as wire
 from edge_agent.inference.metadata import model_metadata, server_metadata
-from edge_agent.inference.model_configuration import configuration
+from edge_agent.inference.model_configuration import configuration, placement
 from edge_agent.inference.served_release import ServedRelease
 
 _Message = TypeVar("_Message", bound=Message)
@@ -58,12 +58,16 @@ class Descriptions:
         return filled(wire.ServerMetadataResponse(), described)
 
     def model(self, request: wire.ModelMetadataRequest) -> wire.ModelMetadataResponse:
-        """Describe what a model takes and gives.
+        """Describe what a model takes and gives, and which of its variants runs where and why.
 
         Raises:
             InferenceError: it is not served.
         """
-        return filled(wire.ModelMetadataResponse(), model_metadata(self._served(request)))
+        served = self._served(request)
+        message = filled(wire.ModelMetadataResponse(), model_metadata(served))
+        for name, text in placement(served).items():
+            message.parameters[name].string_param = text
+        return message
 
     def configuration(self, request: wire.ModelConfigRequest) -> wire.ModelConfigResponse:
         """Describe how a model may be called.

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 import tritonclient.grpc as triton
 
@@ -54,7 +55,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     total = [TensorSpec(name="sum", datatype=Datatype.INT32, shape=[-1, 4])]
     commit(
         state,
-        reference_release(state),
+        msgspec.structs.replace(reference_release(state), choice="the only one"),
         one_node_release(state, "adder", "Add", pair, total),
         *(
             identity_release(state, f"echo_{datatype.lower()}", datatype, [-1, 4])

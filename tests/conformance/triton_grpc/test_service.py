@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, shared_memory
 
+from edge_agent.inference.grpc_api.wire import open_inference_pb2 as wire
 from fleet_protocol.manifest import Datatype
-from tests.conformance.triton_grpc.conftest import MAX_REQUEST_BYTES
+from tests.conformance.triton_grpc.conftest import MAX_REQUEST_BYTES, Served
 from tests.conformance.triton_grpc.tensors import given, same, sample
 
 _FAMILIES = ["adder", *sorted(f"echo_{one.lower()}" for one in Datatype), "fashion_mnist"]
@@ -51,6 +53,7 @@ def test_server_metadata(client: triton.InferenceServerClient) -> None:
 
 def test_model_metadata(client: triton.InferenceServerClient) -> None:
     metadata = client.get_model_metadata("fashion_mnist", as_json=True)
+    # Triton's own message has no such field, and its client takes no offence.
     assert metadata == {
         "name": "fashion_mnist",
         "versions": ["1.0.0"],
@@ -62,8 +65,25 @@ def test_model_metadata(client: triton.InferenceServerClient) -> None:
         client.get_model_metadata("other")
 
 
+def test_model_metadata_says_which_variant_runs_and_why(served: Served) -> None:
+    with grpc.insecure_channel(served.tcp) as channel:
+        ask = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelMetadata",
+            request_serializer=wire.ModelMetadataRequest.SerializeToString,
+            response_deserializer=wire.ModelMetadataResponse.FromString,
+        )
+        found = ask(wire.ModelMetadataRequest(name="fashion_mnist"), timeout=30)
+    assert {name: value.string_param for name, value in found.parameters.items()} == {
+        "variant": "fp32",
+        "accelerator": "cpu",
+        "choice": "the only one",
+    }
+
+
 def test_model_configuration(client: triton.InferenceServerClient) -> None:
     config = client.get_model_config("fashion_mnist").config
+    assert config.parameters["variant"].string_value == "fp32"
+    assert config.parameters["choice"].string_value == "the only one"
     assert (config.name, config.backend) == ("fashion_mnist", "onnxruntime")
     assert config.max_batch_size == MAX_REQUEST_BYTES // (4 * 28 * 28)
     assert list(config.input[0].dims) == [1, 28, 28]

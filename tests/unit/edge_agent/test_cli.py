@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge_agent import store
@@ -16,6 +17,7 @@ from fleet_protocol import claims
 from fleet_protocol.claims import ClaimBundle
 from fleet_protocol.messages import EnrollRequest, EnrollResponse, decode, encode
 from tests.simulators.fleet_authority import Authority
+from tests.unit.edge_agent.inference.reference_release import commit, reference_release
 
 
 def skerry(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -161,6 +163,20 @@ def test_status_of_a_device_at_rest(tmp_path: Path) -> None:
     text = skerry("status", "--state", state.root)
     assert "cam-01 at https://localhost:1" in text.stdout
     assert "down" in text.stdout
+
+
+def test_status_says_which_variant_runs_where_and_why(tmp_path: Path) -> None:
+    state = enrolled(tmp_path)
+    store.open_database(state.database).close()
+    why = "int8 on cpu 0.21 ms a call, fp32 on cpu 0.34 ms: measured here"
+    release = reference_release(state, precision="int8")
+    commit(state, msgspec.structs.replace(release, choice=why))
+    (family,) = json.loads(skerry("status", "--state", state.root, "--json").stdout)["families"]
+    assert (family["committed"], family["serving"]) == ("1.0.0", None)
+    assert (family["variant"], family["accelerator"]) == ("int8", "cpu")
+    assert family["choice"] == why
+    text = skerry("status", "--state", state.root).stdout
+    assert f"fashion_mnist will run as int8 on cpu: {why}" in text
 
 
 def test_the_state_directory_may_come_from_the_environment(tmp_path: Path) -> None:
