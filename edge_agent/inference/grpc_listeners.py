@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 _MODULE = "edge_agent.inference.grpc_api.server"
 _BIND_RETRY_S = 3.0
+_STREAM_IDLE_S = 30.0
+_MESSAGE_S = 30.0
+_MESSAGE_BYTES_PER_S = 1024 * 1024
+"""The slowest sender of the largest request that is waited for."""
 
 
 class GrpcListeners:
@@ -114,19 +118,29 @@ class GrpcListeners:
                 return
 
     def _server(self, regions: Regions | None) -> "GrpcServer":
-        from edge_agent.inference.grpc_api.callers import CallRates  # noqa: PLC0415
+        from edge_agent.inference.grpc_api.callers import Callers, CallRates  # noqa: PLC0415
         from edge_agent.inference.grpc_api.server import Bounds, GrpcServer  # noqa: PLC0415
         from edge_agent.inference.grpc_api.service import Service  # noqa: PLC0415
+        from edge_agent.inference.grpc_api.stream_places import StreamPlaces  # noqa: PLC0415
 
         settings = self._settings
         return GrpcServer(
             service=Service(
                 self._plane,
                 regions=regions,
-                rates=CallRates(
-                    requests_per_s=settings.rate_limit_per_s,
-                    max_connections=settings.max_connections,
-                    clock=self._clock,
+                callers=Callers(
+                    rates=CallRates(
+                        requests_per_s=settings.rate_limit_per_s,
+                        max_connections=settings.max_connections,
+                        clock=self._clock,
+                    ),
+                    streams=StreamPlaces(
+                        # The other half is for calls that end by themselves.
+                        count=max(1, settings.max_connections // 2),
+                        idle_s=_STREAM_IDLE_S,
+                        clock=self._clock,
+                    ),
+                    message_s=_MESSAGE_S + settings.max_request_bytes / _MESSAGE_BYTES_PER_S,
                 ),
                 max_request_bytes=settings.max_request_bytes,
                 clock=self._clock,

@@ -1,10 +1,12 @@
 """What the runtime knows of a caller beside its request: its patience, its trace, its rate."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from edge_agent.inference.errors import RefusedError
 from edge_agent.inference.grpc_api.calls import Context
+from edge_agent.inference.grpc_api.stream_places import StreamPlaces
 from edge_agent.inference.token_bucket import TokenBucket
 
 _TRACEPARENT = "traceparent"
@@ -29,6 +31,21 @@ def traceparent_of(context: Context) -> str:
         if key == _TRACEPARENT:
             return str(value)[:_MAX_TRACEPARENT]
     return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callers:
+    """What each caller may take.
+
+    Attributes:
+        rates: bound the requests of each connection.
+        streams: the places for streams.
+        message_s: how long a call may take to send its request.
+    """
+
+    rates: "CallRates"
+    streams: StreamPlaces
+    message_s: float
 
 
 class CallRates:

@@ -1,5 +1,6 @@
 """Between gRPC and the methods of the service: bytes to messages, errors to statuses."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, TypeVar
 
@@ -7,11 +8,14 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from edge_agent.inference.errors import RequestError
-from edge_agent.inference.grpc_api.statuses import status_of
+from edge_agent.inference.grpc_api.statuses import NotSentError, status_of
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Method = Callable[[bytes, Context], Awaitable[bytes]]
 """A method of the service; all that it raises is the end of a call that was refused."""
+
+Reader = Callable[[object, Context], Awaitable[bytes]]
+"""The same, which reads its request itself."""
 
 _Request = TypeVar("_Request", bound=Message)
 
@@ -30,6 +34,30 @@ def answering(
             await refuse(context, error)
 
     return method
+
+
+def reading(method: Method, *, patience_s: float) -> Reader:
+    """Return a method that reads its request itself, and does not wait for it for ever.
+
+    gRPC would, and a caller that opens calls and sends nothing would hold all places. On the wire
+    there is no difference between a call with one request and one with a stream of them.
+
+    Args:
+        method: answers.
+        patience_s: for the whole request.
+    """
+
+    async def reader(_: object, context: Context) -> bytes:
+        try:
+            async with asyncio.timeout(patience_s):
+                payload = await context.read()
+        except TimeoutError:
+            await refuse(context, NotSentError(f"no request came within {patience_s:g} s"))
+        if not isinstance(payload, bytes):
+            await refuse(context, RequestError("the call ended without a request"))
+        return await method(payload, context)
+
+    return reader
 
 
 def parsed(request_type: type[_Request], payload: bytes) -> _Request:

@@ -12,6 +12,17 @@ from edge_agent.inference.http_server import ListenError
 
 _MAX_STREAMS_PER_CONNECTION = 128
 _MODE_APPLICATIONS = 0o666
+_PATIENCE = (
+    # A connection has to begin to speak HTTP/2, and to answer when it is asked whether it lives.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # One without calls is closed; its client connects again by itself when it has one.
+    ("grpc.max_connection_idle_ms", 300_000),
+    # Clients that ask whether we live, calls or not, are not taken for attackers.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +58,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", _MAX_STREAMS_PER_CONNECTION),
                 ("grpc.max_allowed_incoming_connections", bounds.max_connections),
+                *_PATIENCE,
                 # Two processes on one port would each get some of the calls.
                 ("grpc.so_reuseport", 0),
             ],

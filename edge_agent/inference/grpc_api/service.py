@@ -6,8 +6,9 @@ from functools import partial
 import grpc
 
 from edge_agent.inference.data_plane import DataPlane
-from edge_agent.inference.grpc_api.callers import Caller, CallRates, traceparent_of
-from edge_agent.inference.grpc_api.calls import Context, Method, answering, refuse
+from edge_agent.inference.errors import RefusedError
+from edge_agent.inference.grpc_api.callers import Caller, Callers, traceparent_of
+from edge_agent.inference.grpc_api.calls import Context, Method, answering, reading, refuse
 from edge_agent.inference.grpc_api.descriptions import Descriptions
 from edge_agent.inference.grpc_api.inference import Inference
 from edge_agent.inference.grpc_api.repository import Repository
@@ -27,7 +28,7 @@ class Service:
         plane: DataPlane,
         *,
         regions: Regions | None,
-        rates: CallRates,
+        callers: Callers,
         max_request_bytes: int,
         clock: Callable[[], float],
     ) -> None:
@@ -36,25 +37,26 @@ class Service:
         Args:
             plane: holds the models.
             regions: of shared memory; None where it is not enabled.
-            rates: bound the requests of each connection.
+            callers: what each of them may take.
             max_request_bytes: what a request may have.
             clock: the one that times the plane's calls.
         """
         self._plane = plane
-        self._rates = rates
+        self._callers = callers
         self._inference = Inference(plane, regions=regions, clock=clock)
         self._descriptions = Descriptions(
             plane, max_request_bytes=max_request_bytes, shared_memory=regions is not None
         )
         self._repository = Repository(plane)
         self._regions = SharedRegions(regions)
-        self._streams: set[InferStream] = set()
-        self._stopping = False
+        self._clock = clock
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return the methods as gRPC wants them, from bytes to bytes."""
         methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            name: grpc.unary_unary_rpc_method_handler(method)
+            name: grpc.stream_unary_rpc_method_handler(
+                reading(method, patience_s=self._callers.message_s)
+            )
             for name, method in self._unary().items()
         }
         methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream_infer)
@@ -98,13 +100,11 @@ class Service:
 
     def end_streams(self) -> None:
         """End the streams as soon as what is in work on them is answered; begin none."""
-        self._stopping = True
-        for stream in self._streams:
-            stream.end()
+        self._callers.streams.end_all("the runtime is stopping")
 
     async def _infer(self, payload: bytes, context: Context) -> bytes:
         try:
-            self._rates.admit(context)
+            self._callers.rates.admit(context)
             caller = Caller(context.time_remaining(), self._traceparent(context))
             answer = self._inference.answer(payload, caller)
             return answer if isinstance(answer, bytes) else await answer
@@ -114,17 +114,20 @@ class Service:
     async def _stream_infer(self, _: object, context: Context) -> None:
         # The call's deadline is that of the stream and says nothing of one request.
         caller = Caller(traceparent=self._traceparent(context))
-        admit = partial(self._rates.admit, context)
+        admit = partial(self._callers.rates.admit, context)
         stream = InferStream(
-            context, partial(self._inference.answer_in_stream, caller=caller, admit=admit)
+            context,
+            partial(self._inference.answer_in_stream, caller=caller, admit=admit),
+            clock=self._clock,
         )
-        self._streams.add(stream)
-        if self._stopping:
-            stream.end()
+        try:
+            self._callers.streams.take(stream)
+        except RefusedError as error:
+            await refuse(context, error)
         try:
             await stream.run()
         finally:
-            self._streams.discard(stream)
+            self._callers.streams.leave(stream)
 
     def _traceparent(self, context: Context) -> str:
         return traceparent_of(context) if self._plane.traces is not None else ""

@@ -32,11 +32,16 @@ class NotOfferedError(InferenceError):
     """The protocol has it, this runtime has not."""
 
 
+class NotSentError(InferenceError):
+    """The caller opened a call and did not send its request in time."""
+
+
 _CODES: dict[type[Exception], StatusCode] = {
     RequestError: StatusCode.INVALID_ARGUMENT,
     UnknownModelError: StatusCode.NOT_FOUND,
     ForbiddenError: StatusCode.PERMISSION_DENIED,
     NotOfferedError: StatusCode.UNIMPLEMENTED,
+    NotSentError: StatusCode.DEADLINE_EXCEEDED,
     ConflictError: StatusCode.FAILED_PRECONDITION,
     LoadError: StatusCode.FAILED_PRECONDITION,
     UnavailableError: StatusCode.UNAVAILABLE,

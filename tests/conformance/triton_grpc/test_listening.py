@@ -9,7 +9,6 @@ from pathlib import Path
 import grpc
 import pytest
 import tritonclient.grpc as triton
-from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from edge_agent.state_dir import StateDir
@@ -182,9 +181,11 @@ def test_calls_beyond_the_limit_are_refused(state: StateDir) -> None:
     with running(state.root, **settings) as runtime:
         listening(runtime, 1)
         with grpc.insecure_channel(f"unix:{state.grpc_socket}") as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             waiting: queue.Queue[object] = queue.Queue()
-            streams = [stub.ModelStreamInfer(iter(waiting.get, None)) for _ in range(2)]
+            silent: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(
+                "/inference.GRPCInferenceService/ModelInfer"
+            )
+            streams = [silent.future(iter(waiting.get, None)) for _ in range(2)]
             client = triton.InferenceServerClient(f"unix:{state.grpc_socket}")
 
             def refused() -> bool:

@@ -14,10 +14,11 @@ from tritonclient.grpc import service_pb2
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.execution_policy import ExecutionPolicy
-from edge_agent.inference.grpc_api.callers import CallRates
+from edge_agent.inference.grpc_api.callers import Callers, CallRates
 from edge_agent.inference.grpc_api.server import Bounds, GrpcServer
 from edge_agent.inference.grpc_api.service import Service
 from edge_agent.inference.grpc_api.stream import MAX_IN_WORK
+from edge_agent.inference.grpc_api.stream_places import StreamPlaces
 from edge_agent.inference.grpc_api.wire import open_inference_pb2 as wire
 from edge_agent.inference.http_server import ListenError
 from edge_agent.inference.memory_budget import MemoryPolicy
@@ -84,11 +85,24 @@ async def serve(plane: DataPlane, family: str) -> None:
     plane.activate(family, release.version)
 
 
-def new_server(plane: DataPlane) -> GrpcServer:
+def new_server(
+    plane: DataPlane, *, message_s: float = 30.0, streams_give_way: bool = False
+) -> GrpcServer:
     clock = time.perf_counter
-    rates = CallRates(requests_per_s=0, max_connections=10, clock=clock)
     return GrpcServer(
-        service=Service(plane, regions=None, rates=rates, max_request_bytes=MIB, clock=clock),
+        service=Service(
+            plane,
+            regions=None,
+            callers=Callers(
+                rates=CallRates(requests_per_s=0, max_connections=10, clock=clock),
+                streams=StreamPlaces(
+                    count=2, idle_s=0.0 if streams_give_way else 60.0, clock=clock
+                ),
+                message_s=message_s,
+            ),
+            max_request_bytes=MIB,
+            clock=clock,
+        ),
         bounds=Bounds(max_message_bytes=MIB, max_connections=10, max_calls=10),
     )
 
@@ -226,6 +240,55 @@ async def test_closing_waits_for_calls_up_to_its_time(
         backend.let_pass()
         assert first_value(await pending) == 2.0
         await asyncio.wait_for(closing, 30)
+
+
+async def test_a_caller_that_sends_no_request_loses_its_place(
+    plane: DataPlane, state: StateDir
+) -> None:
+    server = new_server(plane, message_s=0.2)
+    await server.listen_unix(state.grpc_socket)
+    async with grpc.aio.insecure_channel(f"unix:{state.grpc_socket}") as channel:
+        silent: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(
+            "/inference.GRPCInferenceService/ModelInfer"
+        )
+        calls = [silent() for _ in range(10)]  # all that there are
+        for call in calls:
+            # The state of the call, not its answer: a stream that sends nothing has no end.
+            assert await asyncio.wait_for(call.code(), 30) is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert "no request came within 0.2 s" in (await call.details() or "")
+        empty = silent()
+        await empty.done_writing()
+        assert await asyncio.wait_for(empty.code(), 30) is grpc.StatusCode.INVALID_ARGUMENT
+        infer: Infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        assert first_value(await infer(request(2.0))) == 4.0
+    await server.close(10)
+
+
+async def test_streams_leave_places_for_calls_and_idle_ones_make_room(
+    plane: DataPlane, state: StateDir
+) -> None:
+    for give_way in (False, True):
+        server = new_server(plane, streams_give_way=give_way)
+        await server.listen_unix(state.grpc_socket)
+        async with grpc.aio.insecure_channel(f"unix:{state.grpc_socket}") as channel:
+            stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+                "/inference.GRPCInferenceService/ModelStreamInfer"
+            )
+            calls = [stream(), stream()]
+            for call in calls:
+                await call.write(request(count=1))
+                assert await asyncio.wait_for(call.read(), 30)
+            calls.append(stream())
+            out = calls[0] if give_way else calls[2]
+            assert await asyncio.wait_for(out.code(), 30) is (
+                grpc.StatusCode.UNAVAILABLE if give_way else grpc.StatusCode.RESOURCE_EXHAUSTED
+            )
+            assert ("made room" if give_way else "2 streams are open") in (await out.details())
+            infer: Infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            assert first_value(await infer(request(2.0))) == 4.0
+            for call in calls:
+                call.cancel()
+        await server.close(10)
 
 
 async def test_addresses_that_cannot_be_listened_on(plane: DataPlane, tmp_path: Path) -> None:
