@@ -222,8 +222,8 @@ class DataPlane:
             if served is None:
                 if len(self._held) >= _MAX_HELD:
                     raise ConflictError(f"{_MAX_HELD} releases are loaded; unload some first")
-                await self._make_room(release)
                 limits = self._policy.limits(release)
+                await self._make_room(release, limits.wanted_instances)
                 served = await self._in_loading_thread(
                     partial(self._loader.load, release, instances=limits.wanted_instances)
                 )
@@ -321,10 +321,12 @@ class DataPlane:
             self._policy.cache.forget(served.serial)
         logger.info("release_unloaded", extra=served.log_fields)
 
-    async def _make_room(self, release: ActiveRelease) -> None:
+    async def _make_room(self, release: ActiveRelease, instances: int) -> None:
         """Let idle models leave if a new one needs their memory."""
-        needed = await self._in_loading_thread(partial(self._loader.memory_needed, release))
-        leaving = self._sleep.who_leaves(release, needed, self.resident, self.is_active)
+        need = await self._in_loading_thread(
+            partial(self._loader.memory_needed, release, instances=instances)
+        )
+        leaving = self._sleep.who_leaves(release, need, self.resident, self.is_active)
         for served in leaving:
             del self._active[served.release.family]
             self._sleep.begin(served)

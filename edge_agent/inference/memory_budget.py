@@ -39,29 +39,65 @@ class Holding:
     may_leave: bool
 
 
-def judged_by_file(file_bytes: int) -> int:
-    """Return how much memory a model takes of which only the file is known.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What a model takes once it is loaded for so many runs at a time.
 
-    The weights once as they are in the file and once as the library lays them out, and a little
-    for everything else; what is too much here is corrected by measuring once it is loaded.
+    Attributes:
+        first_bytes: with one run at a time.
+        further_bytes: that each further one adds: weights as they are in the file are there once,
+            all else, such as the arena, once for each.
+        instances: runs at a time that were asked for.
     """
-    return _PER_FILE_BYTE * file_bytes + _AT_LEAST
+
+    first_bytes: int
+    further_bytes: int = 0
+    instances: int = 1
+
+    @property
+    def total_bytes(self) -> int:
+        """For all instances."""
+        return self.first_bytes + (self.instances - 1) * self.further_bytes
+
+    def __str__(self) -> str:
+        if self.instances == 1:
+            return _mib(self.total_bytes)
+        return (
+            f"{_mib(self.total_bytes)} ({self.instances} instances, the first "
+            f"{_mib(self.first_bytes)}, each further one {_mib(self.further_bytes)}; setting "
+            "runtime.instances)"
+        )
 
 
-def room_for(
-    name: str, needed_bytes: int, held: Sequence[Holding], *, budget_bytes: int
-) -> list[Holding]:
+def need_of(*, measured_bytes: int, file_bytes: int, instances: int) -> Need:
+    """Return what a model will take, as far as that is known before it is loaded.
+
+    Where nobody has measured it: the weights once as they are in the file and once as the library
+    lays them out, and a little for everything else; what is too much here is corrected by
+    measuring once it is loaded.
+
+    Args:
+        measured_bytes: as its publisher has measured it, with one run at a time; 0 if nobody has.
+        file_bytes: size of its file.
+        instances: runs at a time that shall be possible.
+    """
+    first = measured_bytes or _PER_FILE_BYTE * file_bytes + _AT_LEAST
+    return Need(first_bytes=first, further_bytes=max(0, first - file_bytes), instances=instances)
+
+
+def room_for(name: str, need: Need, held: Sequence[Holding], *, budget_bytes: int) -> list[Holding]:
     """Return the models that must leave so that another one fits, least recently used first.
 
     Args:
         name: of the newcomer, for the message.
-        needed_bytes: that it will take.
+        need: what it will take.
         held: all models in memory, those on their way out among them.
         budget_bytes: for all together.
 
     Raises:
         LoadError: it does not fit even if all leave that may; the message has the figures.
     """
+    needed_bytes = need.total_bytes
     taken = sum(holding.memory_bytes for holding in held)
     leaving: list[Holding] = []
     for holding in sorted(held, key=lambda holding: holding.used_at):
@@ -79,7 +115,7 @@ def room_for(
         if holding not in left
     )
     raise LoadError(
-        f"{name} does not fit into memory: it needs about {_mib(needed_bytes)}, the budget for all "
+        f"{name} does not fit into memory: it needs about {need}, the budget for all "
         f"models is {_mib(budget_bytes)} (setting runtime.memory_budget_bytes), and "
         + (f"{_mib(taken)} stay taken by: {staying}" if staying else "nothing else is loaded")
     )

@@ -11,7 +11,7 @@ from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.backends.model_pool import ModelPool
 from edge_agent.inference.errors import LoadError
 from edge_agent.inference.lean_memory import give_back
-from edge_agent.inference.memory_budget import judged_by_file
+from edge_agent.inference.memory_budget import Need, need_of
 from edge_agent.inference.process_memory import resident_bytes
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.survey import examine
@@ -84,7 +84,7 @@ class ReleaseLoader:
         before = resident_bytes()
         model = _loaded(backend, path, release, instances=instances)
         try:
-            inline_bytes = warm_up(model, release, self._clock)
+            warmed = warm_up(model, release, self._clock)
             counters = self._counters(release)
         except LoadError:
             model.close()
@@ -94,22 +94,34 @@ class ReleaseLoader:
             backend_name=backend.name,
             model=model,
             counters=counters,
-            inline_bytes=inline_bytes,
+            warmed=warmed,
         )
-        # Memory that a model before it gave back is used again without any growth.
-        known = max(release.memory_bytes, path.stat().st_size)
+        # Memory that a model before it gave back is used again without any growth, and further
+        # instances grow only when they run.
+        file_bytes = path.stat().st_size
+        known = need_of(
+            measured_bytes=max(release.memory_bytes, file_bytes),
+            file_bytes=file_bytes,
+            instances=instances,
+        )
         give_back()
-        served.memory_bytes = max(resident_bytes() - before, known)
+        served.memory_bytes = max(resident_bytes() - before, known.total_bytes)
         return served
 
-    def memory_needed(self, release: ActiveRelease) -> int:
-        """Return how much memory loading a release will take, as far as that can be known."""
-        if release.memory_bytes:
-            return release.memory_bytes
+    def memory_needed(self, release: ActiveRelease, *, instances: int) -> Need:
+        """Return how much memory loading a release will take, as far as that can be known.
+
+        Args:
+            release: whose file is among the blobs.
+            instances: as for `load`.
+        """
         try:
-            return judged_by_file(self._state.blob(release.sha256).stat().st_size)
+            file_bytes = self._state.blob(release.sha256).stat().st_size
         except OSError:
-            return 0  # loading will say what is wrong with the file
+            return Need(first_bytes=0)  # loading will say what is wrong with the file
+        return need_of(
+            measured_bytes=release.memory_bytes, file_bytes=file_bytes, instances=instances
+        )
 
     def _counters(self, release: ActiveRelease) -> CounterWriter:
         self._files += 1

@@ -18,15 +18,23 @@ class RunTimes:
         self._mean_s: dict[int, float] = {}
         self._fastest_s: dict[int, float] = {}
 
+    def expect(self, seconds: float) -> None:
+        """Take the time of a run of one item that was made before there were calls.
+
+        It counts until the first measurement, and refusals because of it wear it down altogether:
+        what made the trial slow need not be what makes calls slow.
+        """
+        self._mean_s.setdefault(0, seconds)
+
     def observe(self, items: int, seconds: float) -> None:
         """Take a measurement of a run of so many items."""
         size = (items - 1).bit_length()
-        mean_s = self._mean_s.get(size)
-        if mean_s is None:
+        fastest_s = self._fastest_s.get(size)
+        if fastest_s is None:
             self._mean_s[size] = self._fastest_s[size] = seconds
             return
-        self._mean_s[size] = mean_s + _WEIGHT * (seconds - mean_s)
-        self._fastest_s[size] = min(self._fastest_s[size], seconds)
+        self._mean_s[size] += _WEIGHT * (seconds - self._mean_s[size])
+        self._fastest_s[size] = min(fastest_s, seconds)
 
     def estimate(self, items: int) -> float:
         """Return how many seconds a run of so many items will take; 0 while nothing is known."""
@@ -49,4 +57,5 @@ class RunTimes:
         calls are refused, so an estimate that one slow moment has spoilt would stand for ever.
         """
         for size, mean_s in self._mean_s.items():
-            self._mean_s[size] = mean_s + _DOUBT * (self._fastest_s[size] - mean_s)
+            fastest_s = self._fastest_s.get(size, 0.0)
+            self._mean_s[size] = mean_s + _DOUBT * (fastest_s - mean_s)

@@ -15,6 +15,7 @@ from edge_agent.inference.scheduler import Scheduler
 from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.statistics import ReleaseStatistics
 from edge_agent.inference.tensors import Tensor, described
+from edge_agent.inference.warm_up import WarmUp
 from edge_agent.inference.workers import Workers
 from edge_agent.runtime_api import ActiveRelease
 from fleet_protocol.manifest import TensorSpec, shape_fits
@@ -35,7 +36,7 @@ class ServedRelease:
         backend_name: str,
         model: Model,
         counters: CounterWriter,
-        inline_bytes: int,
+        warmed: WarmUp,
     ) -> None:
         """Take over model and counters.
 
@@ -44,13 +45,14 @@ class ServedRelease:
             backend_name: for status and metadata.
             model: closed by `close`.
             counters: likewise.
-            inline_bytes: inputs up to this size are run on the event loop.
+            warmed: what its first runs have shown.
         """
         self.release = release
         self.backend_name = backend_name
         self.model = model
         self.counters = counters
-        self.inline_bytes = inline_bytes
+        self.inline_bytes = warmed.inline_bytes
+        self._first_run_s = warmed.fastest_s
         self.memory_bytes = 0
         self.serial = next(_serials)
         self.used_at = 0.0
@@ -96,6 +98,7 @@ class ServedRelease:
             workers=workers,
             clock=clock,
         )
+        self.scheduler.run_times.expect(self._first_run_s)
 
     def compute(self, feed: Sequence[Tensor]) -> list[Tensor]:
         """Run the model; in any thread.

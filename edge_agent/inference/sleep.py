@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from edge_agent.inference.errors import AsleepError, InferenceError, UnavailableError
-from edge_agent.inference.memory_budget import Holding, MemoryPolicy, room_for
+from edge_agent.inference.memory_budget import Holding, MemoryPolicy, Need, room_for
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.runtime_api import ActiveRelease
 
@@ -57,7 +57,7 @@ class Sleep:
     def who_leaves(
         self,
         newcomer: ActiveRelease,
-        needed_bytes: int,
+        need: Need,
         resident: Sequence[ServedRelease],
         active: Callable[[ServedRelease], bool],
     ) -> list[ServedRelease]:
@@ -65,7 +65,7 @@ class Sleep:
 
         Args:
             newcomer: the release.
-            needed_bytes: that it will take.
+            need: what it will take.
             resident: all that take memory, those on their way out among them.
             active: says whether one of them answers for its family.
 
@@ -90,7 +90,7 @@ class Sleep:
         }
         leaving = room_for(
             f"{newcomer.family} {newcomer.version}",
-            needed_bytes,
+            need,
             list(holdings),
             budget_bytes=self._policy.budget_bytes,
         )

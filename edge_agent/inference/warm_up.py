@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 from edge_agent.inference.backends.base import Model
 from edge_agent.inference.errors import BackendError, LoadError
@@ -16,8 +17,20 @@ _RUNS = 5
 _ENOUGH_S = 0.5
 
 
-def warm_up(model: Model, release: ActiveRelease, clock: Callable[[], float]) -> int:
-    """Run a model on zeros, and return up to how many input bytes it is run on the event loop.
+class WarmUp(NamedTuple):
+    """What the first runs have shown.
+
+    Attributes:
+        fastest_s: the shortest run of one item.
+        inline_bytes: inputs up to this size are run on the event loop.
+    """
+
+    fastest_s: float
+    inline_bytes: int
+
+
+def warm_up(model: Model, release: ActiveRelease, clock: Callable[[], float]) -> WarmUp:
+    """Run a model on zeros.
 
     Raises:
         LoadError: the model fails, or gives other outputs than the release declares.
@@ -45,7 +58,7 @@ def warm_up(model: Model, release: ActiveRelease, clock: Callable[[], float]) ->
                 f"{described(spec.datatype, spec.shape)}"
             )
     feed_bytes = sum(len(tensor.data) for tensor in feed)
-    return int(feed_bytes * _INLINE_S / max(fastest, 1e-6))
+    return WarmUp(fastest, int(feed_bytes * _INLINE_S / max(fastest, 1e-6)))
 
 
 def _zeros(spec: TensorSpec) -> Tensor:

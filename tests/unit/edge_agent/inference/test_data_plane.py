@@ -27,6 +27,7 @@ from edge_agent.inference.inference_request import InferenceRequest
 from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.tensors import Tensor
+from edge_agent.inference.warm_up import WarmUp
 from edge_agent.runtime_api import ActiveRelease
 from edge_agent.state_dir import StateDir
 from fleet_protocol.manifest import Datatype, Format, TensorSpec
@@ -343,7 +344,7 @@ async def test_inputs_agree_about_the_batch(plane: DataPlane) -> None:
         backend_name="gated",
         model=plane.held("m", "1.0.0").model,
         counters=plane.held("m", "1.0.0").counters,
-        inline_bytes=0,
+        warmed=WarmUp(fastest_s=0.0, inline_bytes=0),
     )
     x = tensor(shape=[2], data=bytes(8))
     y = Tensor(name="y", datatype=Datatype.UINT8, shape=[2, 2], data=bytes(4))

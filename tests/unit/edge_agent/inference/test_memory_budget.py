@@ -21,7 +21,7 @@ from edge_agent.inference.errors import (
     UnknownModelError,
 )
 from edge_agent.inference.execution_policy import ExecutionPolicy, policy_from
-from edge_agent.inference.memory_budget import Holding, MemoryPolicy, room_for
+from edge_agent.inference.memory_budget import Holding, MemoryPolicy, Need, need_of, room_for
 from edge_agent.inference.process_memory import default_budget_bytes
 from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.scheduling import QueueLimits
@@ -42,6 +42,10 @@ def holding(family: str, mib: int, used_at: float = 0.0, *, may_leave: bool = Fa
         used_at=used_at,
         may_leave=may_leave,
     )
+
+
+def need(mib: int) -> Need:
+    return Need(first_bytes=mib * MIB)
 
 
 BUSY, RECENT, OLD = (
@@ -65,19 +69,33 @@ BUSY, RECENT, OLD = (
 def test_the_least_recently_used_leave_and_no_more_than_needed(
     needed_mib: int, held: Sequence[Holding], leaving: Sequence[Holding]
 ) -> None:
-    assert room_for("m", needed_mib * MIB, held, budget_bytes=100 * MIB) == leaving
+    assert room_for("m", need(needed_mib), held, budget_bytes=100 * MIB) == leaving
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_figures() -> None:
     with pytest.raises(LoadError) as refusal:
-        room_for("m 2.0.0", 61 * MIB, [BUSY, RECENT, OLD], budget_bytes=100 * MIB)
+        room_for("m 2.0.0", need(61), [BUSY, RECENT, OLD], budget_bytes=100 * MIB)
     assert str(refusal.value) == (
         "m 2.0.0 does not fit into memory: it needs about 61.0 MiB, the budget for all models is "
         "100.0 MiB (setting runtime.memory_budget_bytes), and 40.0 MiB stay taken by: "
         "busy 1.0.0 40.0 MiB"
     )
     with pytest.raises(LoadError, match="and nothing else is loaded"):
-        room_for("m 2.0.0", 101 * MIB, [], budget_bytes=100 * MIB)
+        room_for("m 2.0.0", need(101), [], budget_bytes=100 * MIB)
+
+
+def test_further_instances_are_charged_and_named() -> None:
+    wanted = need_of(measured_bytes=40 * MIB, file_bytes=10 * MIB, instances=3)
+    assert wanted.total_bytes == 100 * MIB
+    assert room_for("m 2.0.0", wanted, [], budget_bytes=100 * MIB) == []
+    with pytest.raises(LoadError) as refusal:
+        room_for("m 2.0.0", wanted, [BUSY], budget_bytes=100 * MIB)
+    assert (
+        "it needs about 100.0 MiB (3 instances, the first 40.0 MiB, each further one 30.0 MiB; "
+        "setting runtime.instances), the budget"
+    ) in str(refusal.value)
+    judged = need_of(measured_bytes=0, file_bytes=10 * MIB, instances=2)
+    assert (judged.first_bytes, judged.further_bytes) == (24 * MIB, 14 * MIB)
 
 
 holdings = st.lists(
@@ -96,7 +114,7 @@ holdings = st.lists(
 def test_what_is_admitted_fits(needed_mib: int, held: list[Holding]) -> None:
     taken = sum(each.memory_bytes for each in held)
     try:
-        leaving = room_for("m", needed_mib * MIB, held, budget_bytes=100 * MIB)
+        leaving = room_for("m", need(needed_mib), held, budget_bytes=100 * MIB)
     except LoadError:
         fixed = sum(each.memory_bytes for each in held if not each.may_leave)
         assert fixed + needed_mib * MIB > 100 * MIB
@@ -147,19 +165,28 @@ def backend() -> GatedBackend:
 
 
 @pytest.fixture
-async def make_plane(tmp_path: Path, backend: GatedBackend) -> AsyncIterator[MakePlane]:
-    state = StateDir(tmp_path)
-    state.create()
-    state.blob("0" * 64).touch()
+def state(tmp_path: Path) -> StateDir:
+    made = StateDir(tmp_path)
+    made.create()
+    made.blob("0" * 64).touch()
+    return made
+
+
+def loader(state: StateDir, backend: GatedBackend) -> ReleaseLoader:
+    return ReleaseLoader(
+        state=state, epoch="e", catalog=Catalog([backend]), clock=time.perf_counter
+    )
+
+
+@pytest.fixture
+async def make_plane(state: StateDir, backend: GatedBackend) -> AsyncIterator[MakePlane]:
     made: list[DataPlane] = []
 
     def make(**policy: object) -> DataPlane:
         memory = replace(MemoryPolicy(budget_bytes=100 * MIB), **policy)  # type: ignore[arg-type] # a test's values
         made.append(
             DataPlane(
-                loader=ReleaseLoader(
-                    state=state, epoch="e", catalog=Catalog([backend]), clock=time.perf_counter
-                ),
+                loader=loader(state, backend),
                 clock=time.perf_counter,
                 workers=1,
                 policy=ExecutionPolicy(limits=lambda _: QueueLimits(), memory=memory),
@@ -194,6 +221,26 @@ async def test_without_leave_to_evict_a_model_that_does_not_fit_is_refused(
     status = await plane.status()
     assert status.memory_budget_bytes == 100 * MIB
     assert status.model_memory_bytes == {"a 1.0.0": 60 * MIB, "c 1.0.0": 40 * MIB}
+
+
+async def test_every_instance_is_charged(state: StateDir, backend: GatedBackend) -> None:
+    backend.max_concurrent_runs = 1
+    plane = DataPlane(
+        loader=loader(state, backend),
+        clock=time.perf_counter,
+        workers=3,
+        policy=ExecutionPolicy(
+            limits=lambda _: QueueLimits(instances=3, wanted_instances=3),
+            memory=MemoryPolicy(budget_bytes=100 * MIB),
+        ),
+    )
+    with pytest.raises(LoadError, match=r"about 120\.0 MiB \(3 instances, the first 40\.0 MiB"):
+        await plane.load(sized("a", 40))
+    assert not backend.models
+    await plane.load(sized("a", 30))
+    assert len(backend.models) == 3
+    assert (await plane.status()).model_memory_bytes == {"a 1.0.0": 90 * MIB}
+    assert await plane.close(10)
 
 
 async def test_an_idle_model_sleeps_and_its_next_call_wakes_it(

@@ -1,6 +1,7 @@
 """The scheduler on a real loop with real threads: who runs, with whom, and who is turned away."""
 
 import asyncio
+import itertools
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
@@ -177,6 +178,29 @@ async def test_a_call_that_would_come_too_late_is_refused_on_arrival(
     assert await infer(plane, served, request(1.0)) == [2.0]
     assert served.in_flight == 0
     assert backend.runs.count([1.0]) == 1
+
+
+async def test_the_first_call_is_judged_by_the_warm_up(
+    state: StateDir, backend: GatedBackend
+) -> None:
+    every_look_a_second_later = itertools.count().__next__
+    plane = DataPlane(
+        loader=ReleaseLoader(
+            state=state,
+            epoch="e1",
+            catalog=Catalog([backend]),
+            clock=lambda: float(every_look_a_second_later()),
+        ),
+        clock=time.perf_counter,
+        workers=1,
+    )
+    served = await serve(plane)
+    with pytest.raises(DeadlineError, match=r"would answer in about 1000\.0 ms"):
+        await infer(plane, served, request(1.0, timeout_us=500_000))
+    assert await infer(plane, served, request(1.0)) == [2.0]
+    # From now on the measurement counts.
+    assert await infer(plane, served, request(1.0, timeout_us=500_000)) == [2.0]
+    assert await plane.close(10)
 
 
 async def test_who_waits_is_joined_to_batches_and_gets_its_own_rows(

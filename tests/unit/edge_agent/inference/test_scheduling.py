@@ -207,6 +207,15 @@ def test_who_has_gone_is_forgotten() -> None:
 
 
 def test_refusals_wear_an_estimate_down_that_one_slow_moment_spoilt() -> None:
+    slow_trial = RunTimes()
+    slow_trial.expect(1.0)
+    assert slow_trial.estimate(1) == 1.0
+    assert slow_trial.estimate(4) == 4.0
+    for _ in range(200):
+        slow_trial.doubt()
+    assert slow_trial.estimate(1) < 0.001
+    slow_trial.observe(1, 0.25)
+    assert slow_trial.estimate(1) == 0.25
     spoilt = RunTimes()
     spoilt.observe(1, 0.001)
     spoilt.observe(1, 10.0)
