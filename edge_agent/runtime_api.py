@@ -52,6 +52,34 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True):
     version: Version
 
 
+class ShadowOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of ``POST /admin/families/<family>/shadow``: begin, or say how far it is.
+
+    Attributes:
+        version: a loaded release that answers live requests too, unseen by their callers.
+        requests: answers to compare with those of the active release.
+        max_abs_error: how far outputs without labels may differ and agree.
+    """
+
+    version: Version
+    requests: Annotated[int, msgspec.Meta(ge=1)]
+    max_abs_error: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
+class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Its answer.
+
+    Attributes:
+        compared: answers so far, those that failed among them.
+        agreed: of these.
+        problem: what the last call that failed said; empty if none has.
+    """
+
+    compared: int
+    agreed: int
+    problem: str = ""
+
+
 class LoadedRelease(msgspec.Struct, frozen=True, kw_only=True):
     """A release that the runtime has loaded; at most one of a family is active.
 
@@ -93,6 +121,10 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
         model_memory_bytes: what each loaded release takes, by family and version with a blank.
         asleep: active families whose model has left memory until it is called.
         failed: families of ``active.json`` that could not be loaded, with the reason.
+        running_s: how long the oldest run of each release lasts already that is under way, by
+            family and version with a blank; those that run nothing are not in it.
+        loading_s: how long the load that is under way lasts already, 0 if there is none.
+        settings_problem: why the settings that serve are not those of ``agent.toml``.
     """
 
     epoch: str
@@ -105,3 +137,6 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_budget_bytes: int = 0
     model_memory_bytes: dict[str, int] = {}
     asleep: list[str] = []
+    running_s: dict[str, float] = {}
+    loading_s: float = 0.0
+    settings_problem: str = ""

@@ -19,6 +19,8 @@ from fleet_protocol.names import Family, FileName, Sha256, Version
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 MAX_VARIANT_BYTES = 2 * 1024**3
+_SHARES_OFF_BY = 0.01
+"""Rounded shares need not add up to exactly one."""
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Dimension = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
@@ -170,13 +172,43 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     golden: Golden
 
 
-class Acceptance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The limits that a device holds the release to before it commits."""
+class Shadowing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Live requests that the candidate answers too, before the switch and unseen by callers.
+
+    An answer agrees if every output does: one with labels names the same class for each item, any
+    other differs nowhere by more than ``max_abs_error``.
+    """
+
+    requests: Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+    """How many answers are compared."""
+    min_agreement: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.95
+    """Share of the answers that must agree with those of the release that serves."""
+    max_abs_error: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)] = 3600.0
+    """A device with fewer requests goes on after this time, unless those that came clearly
+    disagree; its report says how many there were."""
+
+
+class Acceptance(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """The limits that a device holds the release to before it commits.
+
+    Rates and latencies during probation are judged as `edge_agent.control.probation` says: only
+    what chance does not explain rolls a release back.
+    """
 
     max_error_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01
     """Share of calls that may fail in the backend during probation."""
+    max_error_rate_increase: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    """By how much that share may exceed the previous release's; None does not compare."""
     max_p95_latency_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """p95 of the golden calls in the trial; None leaves latency to the operator."""
+    max_p95_ratio: Annotated[float, msgspec.Meta(ge=1, le=1000)] | None = None
+    """p95 of live calls during probation, as a multiple of the previous release's on the same
+    device; None does not compare."""
+    shadow: Shadowing | None = None
+    """None switches after the golden vectors."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -192,7 +224,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     outputs: Annotated[list[TensorSpec], msgspec.Meta(min_length=1, max_length=64)]
     variants: Annotated[list[Variant], msgspec.Meta(min_length=1, max_length=16)]
     acceptance: Acceptance = Acceptance()
-    reference: dict[str, float] = {}
+    reference: dict[Text, Annotated[float, msgspec.Meta(ge=0, le=1)]] = {}
     """Reference statistics for drift: share of each label on the publisher's evaluation set."""
 
 
@@ -215,6 +247,7 @@ def decode(payload: bytes) -> Manifest:
     _check_unique([variant.file for variant in manifest.variants], "variants share the file")
     _check_unique([spec.name for spec in manifest.inputs], "inputs share the name")
     _check_unique([spec.name for spec in manifest.outputs], "outputs share the name")
+    _check_reference(manifest)
     for variant in manifest.variants:
         if variant.file == MANIFEST_FILE:
             raise ProtocolError(f"variant {variant.name!r} claims the file {MANIFEST_FILE}")
@@ -240,6 +273,18 @@ def _check_unique(values: list[str], problem: str) -> None:
     for value in values:
         if values.count(value) > 1:
             raise ProtocolError(f"two {problem} {value!r}")
+
+
+def _check_reference(manifest: Manifest) -> None:
+    if not manifest.reference:
+        return
+    labels = {label for spec in manifest.outputs for label in spec.labels}
+    unknown = sorted(manifest.reference.keys() - labels)
+    if unknown:
+        raise ProtocolError(f"the reference names {unknown[0]!r}, which is no label of an output")
+    total = sum(manifest.reference.values())
+    if abs(total - 1) > _SHARES_OFF_BY:
+        raise ProtocolError(f"the shares of the reference add up to {total:g}, not to 1")
 
 
 def _check_tensors(variant: str, tensors: list[GoldenTensor], specs: list[TensorSpec]) -> None:

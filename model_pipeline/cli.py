@@ -19,6 +19,8 @@ from model_pipeline.bundle import Bundle
 from model_pipeline.errors import PipelineError
 from model_pipeline.release_upload import Progress as Told
 
+_LIMITS = "Limits that devices hold the release to"
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -58,16 +60,84 @@ def pack(  # noqa: PLR0913 (each is an option that a person gives)
             "anyway and refuse it if it does not.",
         ),
     ] = False,
+    max_error_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of calls that may fail on probation.", rich_help_panel=_LIMITS
+        ),
+    ] = None,
+    max_error_rate_increase: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="By how much that share may exceed the previous release's on the device.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    max_p95_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="p95 of the golden calls before the switch, in ms.", rich_help_panel=_LIMITS
+        ),
+    ] = None,
+    max_p95_ratio: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="p95 of live calls on probation, as a multiple of the previous release's on the "
+            "device.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    shadow_requests: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Live requests that the release answers, unseen, beside the one that serves.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    shadow_agreement: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of them that must agree: 0.95.", rich_help_panel=_LIMITS
+        ),
+    ] = None,
+    shadow_max_error: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="How far outputs without labels may differ and agree: 0.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    shadow_timeout_s: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds after which a device that had fewer requests goes on: 3600.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON object: how often each label came up on the evaluation set; drift is "
+            "measured against it.",
+        ),
+    ] = None,
 ) -> None:
     """Pack variants of a built model into one release.
 
     Runs the golden vectors on each file with the backend that a device uses, and packs nothing
-    that a device would refuse.
+    that a device would refuse. Limits and reference that are not given are those of `card.json`
+    (`acceptance`, `reference`).
 
     Example: `skerry model pack models/fashion_mnist --version 1.1.0 --variant int8
     --out fashion_mnist-1.1.0.bundle`
     """
     # Needs numpy and the inference library, which publishing does not.
+    from model_pipeline.acceptance import Limits, read_reference  # noqa: PLC0415
     from model_pipeline.model_folder import ModelFolder  # noqa: PLC0415
     from model_pipeline.pack import Packing, pack  # noqa: PLC0415
 
@@ -83,6 +153,17 @@ def pack(  # noqa: PLR0913 (each is an option that a person gives)
         description=description,
         model_file=model_file,
         golden_check=not skip_golden_check,
+        limits=Limits(
+            max_error_rate=max_error_rate,
+            max_error_rate_increase=max_error_rate_increase,
+            max_p95_latency_ms=max_p95_ms,
+            max_p95_ratio=max_p95_ratio,
+            shadow_requests=shadow_requests,
+            shadow_min_agreement=shadow_agreement,
+            shadow_max_abs_error=shadow_max_error,
+            shadow_timeout_s=shadow_timeout_s,
+        ),
+        reference=read_reference(reference) if reference is not None else {},
     )
     packed = pack(ModelFolder(folder), packing, out)
     manifest = packed.manifest
@@ -220,3 +301,5 @@ def _print(found: Bundle) -> None:
             ", ".join(variant.accelerators),
         )
     console.print(tensors, variants)
+    limits = msgspec.json.encode(manifest.acceptance).decode()
+    console.print(f"limits beside the defaults: {limits}", highlight=False)

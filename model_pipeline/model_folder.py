@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from fleet_protocol.manifest import Format, Golden, TensorSpec
+from fleet_protocol.manifest import Acceptance, Format, Golden, TensorSpec
 from fleet_protocol.names import Family, FileName, Sha256
 from model_pipeline.errors import PipelineError
 
@@ -49,7 +49,12 @@ class BuiltFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a model's card that becomes a manifest."""
+    """The part of a model's card that becomes a manifest.
+
+    Attributes:
+        acceptance: limits that every release of the model carries unless others are asked for.
+        reference: how often each label came up on the evaluation set, as counts or shares.
+    """
 
     family: Family
     inputs: list[TensorSpec]
@@ -57,6 +62,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     variants: dict[str, CardVariant]
     files: dict[str, BuiltFile] = {}
     task: str = ""
+    acceptance: Acceptance = Acceptance()
+    reference: dict[str, float] = {}
 
 
 class ModelFolder:

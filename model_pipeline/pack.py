@@ -1,8 +1,8 @@
 """From a model's folder to a bundle: figures of the card, golden answers, measured memory."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.inference.backends import catalog
@@ -11,6 +11,7 @@ from fleet_protocol import manifest as manifests
 from fleet_protocol import names
 from fleet_protocol.manifest import Accuracy, Manifest, Variant
 from model_pipeline import bundle, golden_check, memory_probe
+from model_pipeline.acceptance import Limits, acceptance, shares
 from model_pipeline.bundle import Bundle
 from model_pipeline.errors import PipelineError
 from model_pipeline.model_folder import ModelFolder, sha256_of
@@ -26,6 +27,8 @@ class Packing:
         variants: names from the card, in the order in which the manifest lists them.
         model_file: its content is packed in the place of the card's file; for a single variant.
         golden_check: False packs a file without asking whether it is the model it claims to be.
+        limits: in the place of the card's.
+        reference: shares of the labels, in the place of the card's; empty leaves those.
     """
 
     version: str
@@ -34,6 +37,8 @@ class Packing:
     description: str = ""
     model_file: Path | None = None
     golden_check: bool = True
+    limits: Limits = field(default_factory=Limits)
+    reference: Mapping[str, float] = field(default_factory=dict)
 
 
 def pack(folder: ModelFolder, packing: Packing, out: Path) -> Bundle:
@@ -107,8 +112,15 @@ def _manifest(
             _variant(folder, name, path, memory_bytes)
             for name, (path, memory_bytes) in files.items()
         ],
+        acceptance=acceptance(folder.card.acceptance, packing.limits),
+        reference=dict(packing.reference) or _reference(folder),
     )
     return manifests.decode(manifests.encode(manifest))
+
+
+def _reference(folder: ModelFolder) -> dict[str, float]:
+    counts = folder.card.reference
+    return shares(counts, f"the card in {folder.path}") if counts else {}
 
 
 def _variant(folder: ModelFolder, name: str, path: Path, memory_bytes: int) -> Variant:

@@ -88,7 +88,7 @@ class Installer:
             release=releases[0],
             manifest_sha256=order.manifest.sha256,
             security_counter=manifest.security_counter,
-            max_error_rate=manifest.acceptance.max_error_rate,
+            acceptance=manifest.acceptance,
             memory_bytes=releases[0].memory_bytes,
             contenders=releases if several else [],
             choice_key=key if several else "",

@@ -12,6 +12,7 @@ import msgspec
 from edge_agent.control.assignment import AssignedRelease, ManifestRef
 from edge_agent.control.outbox import EventDraft, Outbox
 from edge_agent.runtime_api import ActiveRelease
+from fleet_protocol.manifest import Acceptance
 from fleet_protocol.messages import EventKind
 from fleet_protocol.names import Family, Version
 from fleet_protocol.update_states import SETTLED, UpdateState, check_transition
@@ -24,7 +25,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A verified release as it will be loaded.
 
     Attributes:
-        manifest_sha256: the manifest's blob, which holds golden vectors and limits.
+        manifest_sha256: the manifest's blob, which holds the golden vectors.
+        acceptance: the manifest's limits.
         contenders: more than one variant could run and it has not been measured yet which is the
             fastest; ``release`` is then the first of them.
         choice_key: under which the choice among them is remembered.
@@ -33,8 +35,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     release: ActiveRelease
     manifest_sha256: str
     security_counter: int
-    max_error_rate: float
     memory_bytes: int
+    acceptance: Acceptance = Acceptance()
     contenders: list[ActiveRelease] = []
     choice_key: str = ""
 
@@ -49,6 +51,9 @@ class UpdateRecord(msgspec.Struct, frozen=True, kw_only=True):
         candidate: from `VERIFIED` on.
         epoch: the runtime's epoch at the switch.
         switched_s: the switch on the monotonic clock, comparable as long as the epoch lives.
+        shadow_epoch: the runtime's epoch in which the candidate shadows live requests.
+        shadow_since_s: since when, on the monotonic clock.
+        ended_because: why the runtime that held the candidate was ended.
         trying: which contender the runtime of ``epoch`` was loading; -1 for none.
         excluded: why a contender is out, by its number.
     """
@@ -64,6 +69,9 @@ class UpdateRecord(msgspec.Struct, frozen=True, kw_only=True):
     candidate: Candidate | None = None
     epoch: str = ""
     switched_s: float = 0.0
+    shadow_epoch: str = ""
+    shadow_since_s: float = 0.0
+    ended_because: str = ""
     trying: int = -1
     excluded: dict[int, str] = {}
 
@@ -183,7 +191,7 @@ class Journal:
         )
 
     def commit(
-        self, connection: sqlite3.Connection, record: UpdateRecord, *, at_ms: int
+        self, connection: sqlite3.Connection, record: UpdateRecord, *, at_ms: int, detail: str
     ) -> UpdateRecord:
         """Write the commit of the record's candidate: journal, event, floor and release."""
         candidate = candidate_of(record)
@@ -198,7 +206,7 @@ class Journal:
             (record.family, record.version, msgspec.json.encode(committed)),
         )
         self.raise_floors(connection, {record.family: candidate.security_counter})
-        return self.move(connection, record, UpdateState.COMMITTED, at_ms=at_ms)
+        return self.move(connection, record, UpdateState.COMMITTED, at_ms=at_ms, detail=detail)
 
     def forget(self, connection: sqlite3.Connection, family: str, *, at_ms: int) -> None:
         """Remove what is known of a family that is no longer assigned; its floor stays."""

@@ -97,15 +97,17 @@ class Ledger:
             raise StaleRecordError(f"the update of {record.family} has moved on")
         return found
 
-    async def commit(self, record: UpdateRecord) -> UpdateRecord:
-        """Write the commit of a record's candidate.
+    async def commit(self, record: UpdateRecord, *, detail: str = "") -> UpdateRecord:
+        """Write the commit of a record's candidate; ``detail`` is what there is to say about it.
 
         Raises:
             StaleRecordError: the journal no longer holds this record.
         """
         return await self._on_current(
             record,
-            lambda connection: self._journal.commit(connection, record, at_ms=self._clock.now_ms()),
+            lambda connection: self._journal.commit(
+                connection, record, at_ms=self._clock.now_ms(), detail=detail
+            ),
         )
 
     async def forget(self, family: str) -> None:

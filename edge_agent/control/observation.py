@@ -42,7 +42,9 @@ def _steady(situation: Situation) -> Situation:
     """Return a situation without what changes all the time."""
     if situation.runtime is None:
         return situation
-    runtime = msgspec.structs.replace(situation.runtime, resident_bytes=0)
+    runtime = msgspec.structs.replace(
+        situation.runtime, resident_bytes=0, running_s={}, loading_s=0.0
+    )
     return replace(situation, runtime=runtime)
 
 

@@ -85,6 +85,13 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True)
+class Compare:
+    """Look how the candidate's answers to live requests agree, and switch if they do."""
+
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """Judge the candidate that serves on probation."""
 
@@ -140,7 +147,9 @@ class Unload:
     version: str
 
 
-Action = Begin | Fetch | Try | Watch | Commit | GiveUp | Remove | Serve | StopFamily | Unload
+Action = (
+    Begin | Fetch | Try | Compare | Watch | Commit | GiveUp | Remove | Serve | StopFamily | Unload
+)
 
 
 def reconcile(situation: Situation) -> list[Action]:
@@ -192,8 +201,14 @@ def _under_way(record: UpdateRecord, situation: Situation) -> Iterator[Action]:
         return
     elif record.state is UpdateState.PROBATION:
         yield _on_probation(record, situation.runtime)
+    elif _shadows(record, situation.runtime):
+        yield Compare(record.family)
     elif record.attempts >= MAX_ATTEMPTS:
-        last = record.detail or "runtime or control stopped in the middle of the trial"
+        last = (
+            record.ended_because
+            or record.detail
+            or "runtime or control stopped in the middle of the trial"
+        )
         reason = f"{record.attempts} attempts did not get through, the last one because: {last}"
         yield GiveUp(record.family, reason, retry=False)
     elif situation.held_back(record):
@@ -209,10 +224,15 @@ def _is_superseded(record: UpdateRecord, situation: Situation) -> bool:
     return wanted is None or wanted.manifest != record.manifest
 
 
+def _shadows(record: UpdateRecord, runtime: RuntimeStatus) -> bool:
+    return record.state is UpdateState.TRIAL and record.shadow_epoch == runtime.epoch
+
+
 def _on_probation(record: UpdateRecord, runtime: RuntimeStatus) -> Action:
     retry = record.attempts < MAX_ATTEMPTS
     if runtime.epoch != record.epoch:
-        return GiveUp(record.family, "the runtime restarted during the probation", retry=retry)
+        why = record.ended_because or "the runtime restarted during the probation"
+        return GiveUp(record.family, why, retry=retry)
     serving = _serving_release(runtime, record.family)
     if serving is None or serving.version != record.version:
         return GiveUp(record.family, "the runtime no longer serves the candidate", retry=retry)

@@ -8,14 +8,20 @@ import http.client
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from edge_agent.control.v2_binary import HEADER_LENGTH, Tensor, decode_answer, encode_request
 from edge_agent.errors import AgentError
-from edge_agent.runtime_api import Activation, ActiveRelease, RuntimeStatus
+from edge_agent.runtime_api import (
+    Activation,
+    ActiveRelease,
+    RuntimeStatus,
+    ShadowOrder,
+    ShadowReport,
+)
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.manifest import GoldenTensor
 
@@ -56,6 +62,9 @@ class Runtime(Protocol):
     def activate(self, family: str, version: str) -> None:
         """Let a loaded release serve its family."""
 
+    def shadow(self, family: str, order: ShadowOrder) -> ShadowReport:
+        """Let a loaded release answer live requests unseen; idempotent, says how far it is."""
+
     def unload(self, family: str, version: str) -> None:
         """Drop a release that is not active; one that is gone already is fine."""
 
@@ -84,10 +93,7 @@ class AdminSocket:
             RuntimeUnavailableError: no answer, or none that this agent understands.
         """
         body, _ = self._request("GET", "/admin/status", timeout_s=_STATUS_TIMEOUT_S)
-        try:
-            return msgspec.json.decode(body, type=RuntimeStatus)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RuntimeUnavailableError(f"the runtime's status is unreadable: {error}") from error
+        return _decoded(body, RuntimeStatus)
 
     def load(self, release: ActiveRelease) -> None:
         """Load and warm a release beside the active one; idempotent."""
@@ -99,6 +105,17 @@ class AdminSocket:
         """Let a loaded release serve its family: requests in flight finish on the old one."""
         body = msgspec.json.encode(Activation(version=version))
         self._request("POST", f"/admin/families/{quote(family)}/activate", body)
+
+    def shadow(self, family: str, order: ShadowOrder) -> ShadowReport:
+        """Let a loaded release answer live requests unseen; idempotent, says how far it is.
+
+        Raises:
+            RuntimeUnavailableError: no answer, or none that this agent understands.
+            RuntimeRefusedError: there is nothing to compare it with.
+        """
+        path = f"/admin/families/{quote(family)}/shadow"
+        body, _ = self._request("POST", path, msgspec.json.encode(order))
+        return _decoded(body, ShadowReport)
 
     def unload(self, family: str, version: str) -> None:
         """Drop a release that is not active; one that is gone already is fine."""
@@ -173,6 +190,16 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+
+_Decoded = TypeVar("_Decoded")
+
+
+def _decoded(body: bytes, kind: type[_Decoded]) -> _Decoded:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RuntimeUnavailableError(f"the runtime's answer is unreadable: {error}") from error
 
 
 def _reason(status: int, body: bytes) -> str:

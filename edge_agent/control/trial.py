@@ -12,7 +12,8 @@ from edge_agent.control.install import read_manifest, variant_of
 from edge_agent.control.journal import Candidate
 from edge_agent.control.runtime_client import Runtime, RuntimeUnavailableError
 from edge_agent.errors import AgentError
-from edge_agent.runtime_api import ActiveRelease
+from edge_agent.runtime_api import ActiveRelease, ShadowOrder, ShadowReport
+from fleet_protocol.manifest import Shadowing
 
 
 class NotEnoughMemoryError(AgentError):
@@ -33,8 +34,8 @@ class Trial:
         self._blob = blob
         self._available_memory = available_memory
 
-    def switch_to(self, candidate: Candidate) -> str:
-        """Let the candidate serve if it passes; return the epoch of the runtime that serves it.
+    def check(self, candidate: Candidate) -> str:
+        """Load the candidate and check its golden answers; return the epoch of the runtime.
 
         Raises:
             NotEnoughMemoryError: loading it could starve the device.
@@ -53,10 +54,36 @@ class Trial:
             self._admit(candidate)
         self._runtime.load(release)
         golden.check(self._runtime, manifest, variant)
-        self._runtime.activate(release.family, release.version)
-        if self._runtime.status().epoch != before.epoch:
-            raise RuntimeUnavailableError("the runtime restarted during the trial")
+        self._check_epoch(before.epoch)
         return before.epoch
+
+    def shadow(self, release: ActiveRelease, shadowing: Shadowing) -> ShadowReport:
+        """Let a loaded candidate answer live requests unseen; return how far that is.
+
+        Raises:
+            RuntimeRefusedError: nothing serves, or what serves has other inputs or outputs.
+            RuntimeUnavailableError: the runtime does not answer.
+        """
+        order = ShadowOrder(
+            version=release.version,
+            requests=shadowing.requests,
+            max_abs_error=shadowing.max_abs_error,
+        )
+        return self._runtime.shadow(release.family, order)
+
+    def switch_to(self, release: ActiveRelease, epoch: str) -> None:
+        """Let a checked candidate serve.
+
+        Raises:
+            RuntimeRefusedError: it is not loaded.
+            RuntimeUnavailableError: the runtime died or restarted since it was checked.
+        """
+        self._runtime.activate(release.family, release.version)
+        self._check_epoch(epoch)
+
+    def _check_epoch(self, epoch: str) -> None:
+        if self._runtime.status().epoch != epoch:
+            raise RuntimeUnavailableError("the runtime restarted during the trial")
 
     def withdraw(self, candidate: ActiveRelease, committed: ActiveRelease | None) -> None:
         """Let the committed release serve again, or nothing if there is none; drop the candidate.

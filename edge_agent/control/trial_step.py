@@ -1,23 +1,31 @@
-"""The steps after the download: trial, switch, probation, and the way back."""
+"""The steps after the download: trial, shadowing, switch, probation, and the way back."""
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 
 from edge_agent.control.choosing import Choosing
 from edge_agent.control.clock import Clock
 from edge_agent.control.counter_files import CounterFiles
 from edge_agent.control.golden import GoldenCheckError
 from edge_agent.control.install_rule import InstallRefusedError
-from edge_agent.control.journal import UpdateRecord, candidate_of
+from edge_agent.control.journal import MAX_ATTEMPTS, UpdateRecord, candidate_of
 from edge_agent.control.ledger import Ledger
 from edge_agent.control.pauses import Pauses
-from edge_agent.control.probation import Verdict, health, verdict
+from edge_agent.control.probation import Judgement, Verdict, health, judge
 from edge_agent.control.runtime_client import RuntimeRefusedError, RuntimeUnavailableError
+from edge_agent.control.shadowing import conclude
 from edge_agent.control.trial import NotEnoughMemoryError, Trial
+from edge_agent.errors import AgentError
 from edge_agent.runtime_api import ActiveRelease
 from fleet_protocol.update_states import UpdateState
 
 logger = logging.getLogger(__name__)
+
+
+class NotCountedError(AgentError):
+    """Nobody could tell how the candidate serves."""
 
 
 class TrialStep:
@@ -43,51 +51,99 @@ class TrialStep:
         self._probation_s = probation_s
 
     async def run(self, record: UpdateRecord, committed: ActiveRelease | None) -> None:
-        """Try a candidate: it serves on probation afterwards, has failed, or is tried again."""
+        """Try a candidate: it shadows or serves afterwards, has failed, or is tried again."""
         if record.state is UpdateState.VERIFIED:
             record = await self._ledger.move(
                 record, UpdateState.TRIAL, attempts=record.attempts + 1
             )
         else:
             record = await self._ledger.amend(record, attempts=record.attempts + 1)
-        try:
+        async with self._interruptible(record, committed):
             record = await self._choosing.decided(record)
-            epoch = await asyncio.to_thread(self._trial.switch_to, candidate_of(record))
-        except (RuntimeUnavailableError, NotEnoughMemoryError) as error:
-            self._pauses.failed(record.family)
-            logger.warning("trial_interrupted", extra=_fields(record, reason=str(error)))
-            record = await self._ledger.refreshed(record)
-            await self._ledger.amend(record, detail=str(error)[:1000])
-        except (GoldenCheckError, RuntimeRefusedError, InstallRefusedError) as error:
-            record = await self._ledger.refreshed(record)
-            await self.give_up(record, str(error), retry=False, committed=committed)
-        else:
-            await self._ledger.move(
-                record,
-                UpdateState.PROBATION,
-                epoch=epoch,
-                switched_s=self._clock.monotonic_s(),
+            candidate = candidate_of(record)
+            epoch = await asyncio.to_thread(self._trial.check, candidate)
+            await self._check_counted(record, epoch)
+            shadowing = candidate.acceptance.shadow
+            if shadowing is None or committed is None or committed.version == record.version:
+                await self._switch(record, epoch, detail="")
+                return
+            await asyncio.to_thread(self._trial.shadow, candidate.release, shadowing)
+            await self._ledger.amend(
+                record, shadow_epoch=epoch, shadow_since_s=self._clock.monotonic_s()
             )
-            logger.info("release_switched", extra=_fields(record))
+            logger.info("release_shadows", extra=_fields(record))
 
-    async def watch(self, record: UpdateRecord, committed: ActiveRelease | None) -> Verdict:
+    async def compare(self, record: UpdateRecord, committed: ActiveRelease | None) -> bool:
+        """Look how a candidate that shadows agrees; return whether that is decided."""
+        candidate = candidate_of(record)
+        shadowing = candidate.acceptance.shadow
+        if shadowing is None:
+            raise AssertionError(f"{record.family} {record.version} shadows without being asked to")
+        async with self._interruptible(record, committed):
+            report = await asyncio.to_thread(self._trial.shadow, candidate.release, shadowing)
+            elapsed_s = self._clock.monotonic_s() - record.shadow_since_s
+            found = conclude(report, shadowing, elapsed_s=elapsed_s)
+            if found.passed is None:
+                return False
+            if found.passed:
+                await self._switch(record, record.shadow_epoch, detail=found.detail)
+            else:
+                await self.give_up(record, found.detail, retry=False, committed=committed)
+        return True
+
+    async def watch(self, record: UpdateRecord, committed: ActiveRelease | None) -> Judgement:
         """Judge the candidate on probation; roll it back if it is unhealthy."""
         counts = await asyncio.to_thread(self._counters.counts)
-        seen = health(record, counts)
-        max_error_rate = candidate_of(record).max_error_rate
-        result = verdict(
-            seen,
-            max_error_rate=max_error_rate,
+        previous = None
+        if committed is not None and committed.version != record.version:
+            previous = health(record.epoch, record.family, committed.version, counts)
+        result = judge(
+            health(record.epoch, record.family, record.version, counts),
+            previous,
+            candidate_of(record).acceptance,
             elapsed_s=self._clock.monotonic_s() - record.switched_s,
             probation_s=self._probation_s,
         )
-        if result is Verdict.ROLL_BACK:
-            reason = (
-                f"{seen.errors} of {seen.requests} calls failed in the backend during the "
-                f"probation, allowed are {max_error_rate:.1%}"
-            )
-            await self.give_up(record, reason, retry=False, committed=committed)
+        if result.verdict is Verdict.ROLL_BACK:
+            retry = result.retry and record.attempts < MAX_ATTEMPTS
+            await self.give_up(record, result.reason, retry=retry, committed=committed)
         return result
+
+    @contextlib.asynccontextmanager
+    async def _interruptible(
+        self, record: UpdateRecord, committed: ActiveRelease | None
+    ) -> AsyncIterator[None]:
+        """Settle what a step of the trial raises: a failure, or an interruption that passes."""
+        try:
+            yield
+        except (RuntimeUnavailableError, NotEnoughMemoryError, NotCountedError) as error:
+            self._pauses.failed(record.family)
+            logger.warning("trial_interrupted", extra=_fields(record, reason=str(error)))
+            record = await self._ledger.refreshed(record)
+            await self._ledger.amend(record, detail=str(error)[:1000], shadow_epoch="")
+        except (GoldenCheckError, RuntimeRefusedError, InstallRefusedError) as error:
+            record = await self._ledger.refreshed(record)
+            await self.give_up(record, str(error), retry=False, committed=committed)
+
+    async def _check_counted(self, record: UpdateRecord, epoch: str) -> None:
+        """Refuse to switch to what could not be judged: the runtime serves it without counting."""
+        counts = await asyncio.to_thread(self._counters.counts)
+        if health(epoch, record.family, record.version, counts) is None:
+            raise NotCountedError(
+                "the runtime has no counter file for it, so nobody could tell how it serves; "
+                "is there room in run/?"
+            )
+
+    async def _switch(self, record: UpdateRecord, epoch: str, *, detail: str) -> None:
+        await asyncio.to_thread(self._trial.switch_to, candidate_of(record).release, epoch)
+        await self._ledger.move(
+            record,
+            UpdateState.PROBATION,
+            detail=detail[:1000],
+            epoch=epoch,
+            switched_s=self._clock.monotonic_s(),
+        )
+        logger.info("release_switched", extra=_fields(record))
 
     async def give_up(
         self, record: UpdateRecord, reason: str, *, retry: bool, committed: ActiveRelease | None

@@ -24,6 +24,7 @@ from edge_agent.control.reconcile import (
     Action,
     Begin,
     Commit,
+    Compare,
     Fetch,
     GiveUp,
     Remove,
@@ -161,12 +162,12 @@ class Updater:
                 await self._ledger.begin(release, assignment_version=situation.assignment.version)
                 if healing:
                     self._pauses.failed(_rests_as(action))
-            case Fetch() | Try() | Watch() | Commit() | GiveUp():
+            case Fetch() | Try() | Compare() | Watch() | Commit() | GiveUp():
                 return await self._advance(action, situation)
         return True
 
     async def _advance(
-        self, action: Fetch | Try | Watch | Commit | GiveUp, situation: Situation
+        self, action: Fetch | Try | Compare | Watch | Commit | GiveUp, situation: Situation
     ) -> bool:
         """Take an update one step further; return whether to look again at once."""
         record = situation.records[action.family]
@@ -177,6 +178,8 @@ class Updater:
                 return False
             case Watch():
                 return await self._watch(record, committed)
+            case Compare():
+                return await self._trial_step.compare(record, committed)
             case Try():
                 await self._trial_step.run(record, committed)
             case Commit():
@@ -187,14 +190,14 @@ class Updater:
 
     async def _watch(self, record: UpdateRecord, committed: ActiveRelease | None) -> bool:
         result = await self._trial_step.watch(record, committed)
-        if result is Verdict.COMMIT:
-            await self._commit(record)
-        return result is not Verdict.GO_ON
+        if result.verdict is Verdict.COMMIT:
+            await self._commit(record, detail=result.reason)
+        return result.verdict is not Verdict.GO_ON
 
-    async def _commit(self, record: UpdateRecord) -> None:
+    async def _commit(self, record: UpdateRecord, *, detail: str = "") -> None:
         # active.json first: a device that dies now boots the release, and finishes the commit.
         await asyncio.to_thread(self._active_set.put, candidate_of(record).release)
-        await self._ledger.commit(record)
+        await self._ledger.commit(record, detail=detail[:4000])
         await self._keep_high_water()
         for name in (record.family, _serving(record.family), _healing(record.family)):
             self._pauses.succeeded(name)

@@ -17,6 +17,8 @@ from edge_agent.runtime_api import (
     LoadedRelease,
     Placement,
     RuntimeStatus,
+    ShadowOrder,
+    ShadowReport,
 )
 from edge_agent.state_dir import StateDir
 from fleet_protocol.manifest import Datatype, Format, GoldenTensor
@@ -39,6 +41,10 @@ class SimulatedRuntime:
         durations_s: how long a call of a variant takes, on ``clock``.
         clock: advanced by calls.
         problems: accelerators beside the CPU, each with why it cannot be used.
+        shadowed: what it says about shadowing, one after the other; the last one stays.
+        running_s: see `RuntimeStatus`; forgotten at a boot, as `loading_s`.
+        loading_s: likewise.
+        counting: False as long as there is no room for counter files.
     """
 
     def __init__(self, state: StateDir) -> None:
@@ -48,6 +54,10 @@ class SimulatedRuntime:
         self.durations_s: dict[str, float] = {}
         self.clock: ManualClock | None = None
         self.problems: dict[str, str] = {}
+        self.shadowed = [ShadowReport(compared=0, agreed=0)]
+        self.running_s: dict[str, float] = {}
+        self.loading_s = 0.0
+        self.counting = True
         self.down = False
         self.calls: list[str] = []
         self._state = state
@@ -62,6 +72,7 @@ class SimulatedRuntime:
     def boot(self) -> None:
         """Begin a new life from ``active.json``; the old one ended without a word."""
         self.down = False
+        self.running_s, self.loading_s = {}, 0.0
         self._epoch = secrets.token_hex(8)
         self._loaded, self._active, self._failed, self._counters = {}, {}, {}, {}
         path = self._state.active_set
@@ -115,6 +126,8 @@ class SimulatedRuntime:
             backends={"onnxruntime": "1.0"},
             failed=dict(self._failed),
             placements=self._placements(),
+            running_s=self.running_s,
+            loading_s=self.loading_s,
         )
 
     def load(self, release: ActiveRelease) -> None:
@@ -135,6 +148,12 @@ class SimulatedRuntime:
             raise RuntimeRefusedError("not loaded", status=404)
         self._active[family] = version
         self._failed.pop(family, None)
+
+    def shadow(self, family: str, order: ShadowOrder) -> ShadowReport:
+        self._called("shadow")
+        if (family, order.version) not in self._loaded or family not in self._active:
+            raise RuntimeRefusedError("there is nothing to compare", status=409)
+        return self.shadowed.pop(0) if len(self.shadowed) > 1 else self.shadowed[0]
 
     def unload(self, family: str, version: str) -> None:
         self._called("unload")
@@ -196,7 +215,7 @@ class SimulatedRuntime:
             variant=release.variant,
             classes=LABELS,
         )
-        self._counters[key] = CounterWriter(self._counter_path(), label)
+        self._counters[key] = CounterWriter(self._counter_path() if self.counting else None, label)
 
     def _counter_path(self) -> Path:
         return self._state.run / f"counters-{self._epoch}-{self._files}.bin"

@@ -33,6 +33,45 @@ def test_pack_and_inspect(tmp_path: Path) -> None:
     assert manifest["variants"][0]["name"] == "int8"
 
 
+def test_limits_and_reference_are_packed(tmp_path: Path) -> None:
+    out, reference = tmp_path / "release.bundle", tmp_path / "reference.json"
+    reference.write_text(json.dumps({"Bag": 3, "Coat": 1}))
+    packed = run(
+        *("pack", REFERENCE, "--version", "1.1.0", "--variant", "int8", "--out", out),
+        *("--max-error-rate", "0.02", "--max-error-rate-increase", "0.01", "--max-p95-ms", "50"),
+        *("--max-p95-ratio", "1.5", "--shadow-requests", "20", "--shadow-agreement", "0.9"),
+        *("--shadow-max-error", "0.5", "--shadow-timeout-s", "60", "--reference", reference),
+    )
+    assert packed.exit_code == 0
+    manifest = json.loads(run("inspect", out, "--json").stdout)
+    assert manifest["acceptance"] == {
+        "max_error_rate": 0.02,
+        "max_error_rate_increase": 0.01,
+        "max_p95_latency_ms": 50.0,
+        "max_p95_ratio": 1.5,
+        "shadow": {
+            "requests": 20,
+            "min_agreement": 0.9,
+            "max_abs_error": 0.5,
+            "timeout_s": 60.0,
+        },
+    }
+    assert manifest["reference"] == {"Bag": 0.75, "Coat": 0.25}
+    assert "max_p95_ratio" in run("inspect", out).stdout
+
+
+def test_a_reference_of_unknown_labels_is_not_packed(tmp_path: Path) -> None:
+    reference = tmp_path / "reference.json"
+    reference.write_text(json.dumps({"Bag": 3, "Unicorn": 1}))
+    said = refusal(
+        run(
+            *("pack", REFERENCE, "--version", "1.1.0", "--variant", "int8"),
+            *("--out", tmp_path / "release.bundle", "--reference", reference),
+        )
+    )
+    assert "Unicorn" in said
+
+
 def test_skipping_the_golden_check_is_loud(tmp_path: Path) -> None:
     result = run(
         *("pack", REFERENCE, "--version", "1.2.0", "--variant", "int8", "--model-file", WRONG),
