@@ -73,11 +73,13 @@ class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
         compared: answers so far, those that failed among them.
         agreed: of these.
         problem: what the last call that failed said; empty if none has.
+        running_s: how long the candidate's answer that is under way takes already.
     """
 
     compared: int
     agreed: int
     problem: str = ""
+    running_s: float = 0.0
 
 
 class LoadedRelease(msgspec.Struct, frozen=True, kw_only=True):

@@ -138,6 +138,8 @@ class ControlSettings(
     Attributes:
         telemetry_window_s: length of a telemetry window.
         probation_s: how long a new release must serve healthily before it is committed.
+        hang_s: silence of the runtime, or of one of its calls, after which a candidate on trial or
+            probation is taken to hang: the runtime is ended and starts with what is committed.
         report_interval_s: how often the reported state is sent even if nothing changed.
         outbox_max_messages: beyond it, the oldest unsent windows are merged.
         repository_check_s: how often the release repository is asked for its newest state, so that
@@ -148,6 +150,7 @@ class ControlSettings(
 
     telemetry_window_s: Seconds = 60.0
     probation_s: Seconds = 60.0
+    hang_s: Seconds = 30.0
     report_interval_s: Seconds = 300.0
     outbox_max_messages: Annotated[int, msgspec.Meta(ge=16, le=1_000_000)] = 10_000
     repository_check_s: Seconds = 6 * 3600.0

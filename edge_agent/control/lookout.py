@@ -7,8 +7,10 @@ candidate, which only its end can cure: the supervisor then starts it with the c
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from datetime import datetime
+
+import msgspec
 
 from edge_agent.control import assignment, facts
 from edge_agent.control.active_set import ActiveSetFile, DamagedActiveSetError
@@ -16,7 +18,7 @@ from edge_agent.control.assignment import Assignment
 from edge_agent.control.blob_audit import BlobAudit
 from edge_agent.control.clock import Clock, TrustedClock
 from edge_agent.control.database import Database
-from edge_agent.control.journal import Journal
+from edge_agent.control.journal import Journal, UpdateRecord
 from edge_agent.control.outbox import EventDraft, Outbox
 from edge_agent.control.reconcile import Situation
 from edge_agent.control.runtime_client import (
@@ -26,13 +28,15 @@ from edge_agent.control.runtime_client import (
 )
 from edge_agent.control.waiting import Waiting, waiting
 from edge_agent.runtime_api import ActiveRelease, RuntimeStatus
+from edge_agent.store import StoreError
 from fleet_protocol.messages import EventKind
 from fleet_protocol.update_states import UpdateState
 
 logger = logging.getLogger(__name__)
 
 _EPOCH = "runtime_epoch"
-_HANGS_AFTER_S = 30.0
+_ENDED_BECAUSE = "runtime_ended_because"
+_LOADS_WITHIN_S = 300.0
 _HOLDS_CANDIDATE = frozenset({UpdateState.TRIAL, UpdateState.PROBATION})
 
 
@@ -57,6 +61,7 @@ class Lookout:
         trusted_clock: TrustedClock,
         end_runtime: Callable[[], None],
         alarms: Callable[[sqlite3.Connection], tuple[str, ...]],
+        hang_s: float,
     ) -> None:
         """Take the sources, and what kills the runtime process if there is one."""
         self._database = database
@@ -69,6 +74,7 @@ class Lookout:
         self._trusted_clock = trusted_clock
         self._end_runtime = end_runtime
         self._alarms = alarms
+        self._hang_s = hang_s
         self._silent_since_s: float | None = None
 
     async def look(self) -> Situation:
@@ -137,26 +143,63 @@ class Lookout:
             return
         facts.put(connection, _EPOCH, status.epoch)
         logger.info("runtime_seen", extra={"epoch": status.epoch, "pid": status.pid})
+        why = facts.get(connection, _ENDED_BECAUSE) or ""
+        if why:
+            facts.put(connection, _ENDED_BECAUSE, "")
         if before is not None:
             self._outbox.append_event(
                 connection,
                 EventDraft(
                     at_ms=self._clock.now_ms(),
                     kind=EventKind.RUNTIME_RESTARTED,
-                    detail=f"the runtime runs in epoch {status.epoch} after {before}",
+                    detail=f"the runtime runs in epoch {status.epoch} after {before}"
+                    + (f", which was ended because {why}" if why else ""),
                 ),
             )
 
     async def _end_hanging(self, situation: Situation) -> None:
-        """End a runtime that was silent at every look for a time, if it holds a candidate."""
-        at_risk = any(record.state in _HOLDS_CANDIDATE for record in situation.records.values())
-        if situation.runtime is not None or not at_risk:
-            self._silent_since_s = None
+        """End a runtime that hangs with a candidate, and say in the journal why."""
+        at_risk = [
+            record for record in situation.records.values() if record.state in _HOLDS_CANDIDATE
+        ]
+        why = self._hangs(situation.runtime, at_risk)
+        if why is None:
             return
+        logger.error("runtime_hangs", extra={"reason": why})
+
+        def note(connection: sqlite3.Connection) -> None:
+            facts.put(connection, _ENDED_BECAUSE, why)
+            for record in at_risk:
+                self._journal.rewrite(
+                    connection, msgspec.structs.replace(record, ended_because=why)
+                )
+
+        try:
+            await self._database.transact(note)
+        except StoreError as error:  # it has to end whether that can be written down or not
+            logger.error("hang_not_noted", extra={"reason": str(error)})  # noqa: TRY400 (a full disk needs no traceback)
+        await asyncio.to_thread(self._end_runtime)
+
+    def _hangs(self, runtime: RuntimeStatus | None, at_risk: Sequence[UpdateRecord]) -> str | None:
+        """Say how the runtime hangs while a candidate is at risk, None if it does not."""
+        if not at_risk or runtime is not None:
+            self._silent_since_s = None
+        if not at_risk:
+            return None
+        if runtime is not None:
+            return self._stuck(runtime, {record.family for record in at_risk})
         now_s = self._clock.monotonic_s()
         if self._silent_since_s is None:
             self._silent_since_s = now_s
-        elif now_s - self._silent_since_s > _HANGS_AFTER_S:
+        elif now_s - self._silent_since_s > self._hang_s:
             self._silent_since_s = None
-            logger.error("runtime_hangs", extra={"silent_s": _HANGS_AFTER_S})
-            await asyncio.to_thread(self._end_runtime)
+            return f"it had not answered for {self._hang_s:g} s"
+        return None
+
+    def _stuck(self, runtime: RuntimeStatus, families: Container[str]) -> str | None:
+        if runtime.loading_s > _LOADS_WITHIN_S:
+            return f"loading a release had not ended after {runtime.loading_s:.0f} s"
+        for name, lasts_s in runtime.running_s.items():
+            if lasts_s > self._hang_s and name.partition(" ")[0] in families:
+                return f"a call of {name} had not ended after {lasts_s:.0f} s"
+        return None

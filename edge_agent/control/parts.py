@@ -229,6 +229,7 @@ class Parts:
             trusted_clock=self._trusted_clock,
             end_runtime=self._outside.end_runtime,
             alarms=self.freshness.look,
+            hang_s=self._settings.hang_s,
         )
 
     def _fetch_step(self, blobs: BlobStore, ledger: Ledger, pauses: Pauses) -> FetchStep:
@@ -265,4 +266,5 @@ class Parts:
             clock=self._outside.clock,
             pauses=pauses,
             probation_s=self._settings.probation_s,
+            hang_s=self._settings.hang_s,
         )

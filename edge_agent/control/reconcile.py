@@ -197,11 +197,15 @@ def _under_way(record: UpdateRecord, situation: Situation) -> Iterator[Action]:
     elif record.state is UpdateState.DOWNLOADING:
         if situation.may_install and not situation.held_back(record):
             yield Fetch(record.family)
-    elif situation.runtime is None:
-        return
-    elif record.state is UpdateState.PROBATION:
-        yield _on_probation(record, situation.runtime)
-    elif _shadows(record, situation.runtime):
+    elif situation.runtime is not None:
+        yield from _tried(record, situation, situation.runtime)
+
+
+def _tried(record: UpdateRecord, situation: Situation, runtime: RuntimeStatus) -> Iterator[Action]:
+    """Take a verified release through trial and probation."""
+    if record.state is UpdateState.PROBATION:
+        yield _on_probation(record, runtime)
+    elif _shadows(record, runtime):
         yield Compare(record.family)
     elif record.attempts >= MAX_ATTEMPTS:
         last = (
@@ -231,7 +235,9 @@ def _shadows(record: UpdateRecord, runtime: RuntimeStatus) -> bool:
 def _on_probation(record: UpdateRecord, runtime: RuntimeStatus) -> Action:
     retry = record.attempts < MAX_ATTEMPTS
     if runtime.epoch != record.epoch:
-        why = record.ended_because or "the runtime restarted during the probation"
+        why = "the runtime restarted during the probation"
+        if record.ended_because:
+            why = f"the runtime was ended during the probation because {record.ended_because}"
         return GiveUp(record.family, why, retry=retry)
     serving = _serving_release(runtime, record.family)
     if serving is None or serving.version != record.version:

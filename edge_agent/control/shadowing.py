@@ -27,8 +27,22 @@ class Agreement:
     detail: str
 
 
-def conclude(report: ShadowReport, shadowing: Shadowing, *, elapsed_s: float) -> Agreement:
-    """Say whether the candidate may be switched to; ``elapsed_s`` is the time it has shadowed."""
+def conclude(
+    report: ShadowReport, shadowing: Shadowing, *, elapsed_s: float, hang_s: float
+) -> Agreement:
+    """Say whether the candidate may be switched to.
+
+    Args:
+        report: what it has answered.
+        shadowing: what the manifest asks for.
+        elapsed_s: how long it has shadowed.
+        hang_s: an answer that takes longer never comes.
+    """
+    if report.running_s > hang_s:
+        return Agreement(
+            passed=False,
+            detail=f"an answer to a live request had not come after {report.running_s:.0f} s",
+        )
     said = (
         f"{report.agreed} of {report.compared} answers to live requests agreed with the release "
         f"that serves, wanted are {shadowing.min_agreement:.1%}"
@@ -37,9 +51,10 @@ def conclude(report: ShadowReport, shadowing: Shadowing, *, elapsed_s: float) ->
         said += f"; the last one that failed: {report.problem[:500]}"
     disagreed = report.compared - report.agreed
     if report.compared >= shadowing.requests:
-        return Agreement(report.agreed >= shadowing.min_agreement * report.compared, said)
+        enough = report.agreed >= shadowing.min_agreement * report.compared
+        return Agreement(passed=enough, detail=said)
     if elapsed_s < shadowing.timeout_s:
-        return Agreement(None, said)
+        return Agreement(passed=None, detail=said)
     chance = chance_of_at_least(disagreed, report.compared, 1 - shadowing.min_agreement)
     said += f"; {shadowing.requests} were asked for and no more came in {shadowing.timeout_s:g} s"
-    return Agreement(chance >= _CHANCE, said)
+    return Agreement(passed=chance >= _CHANCE, detail=said)

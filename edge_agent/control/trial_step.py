@@ -41,6 +41,7 @@ class TrialStep:
         clock: Clock,
         pauses: Pauses,
         probation_s: float,
+        hang_s: float,
     ) -> None:
         self._trial = trial
         self._choosing = choosing
@@ -49,6 +50,7 @@ class TrialStep:
         self._clock = clock
         self._pauses = pauses
         self._probation_s = probation_s
+        self._hang_s = hang_s
 
     async def run(self, record: UpdateRecord, committed: ActiveRelease | None) -> None:
         """Try a candidate: it shadows or serves afterwards, has failed, or is tried again."""
@@ -82,7 +84,7 @@ class TrialStep:
         async with self._interruptible(record, committed):
             report = await asyncio.to_thread(self._trial.shadow, candidate.release, shadowing)
             elapsed_s = self._clock.monotonic_s() - record.shadow_since_s
-            found = conclude(report, shadowing, elapsed_s=elapsed_s)
+            found = conclude(report, shadowing, elapsed_s=elapsed_s, hang_s=self._hang_s)
             if found.passed is None:
                 return False
             if found.passed:

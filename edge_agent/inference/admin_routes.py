@@ -14,7 +14,12 @@ from edge_agent.inference.http_messages import (
 from edge_agent.inference.request_bodies import read_body
 from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.v2_routes import V2Routes
-from edge_agent.runtime_api import MAX_ACTIVE_SET_BYTES, Activation, ActiveRelease
+from edge_agent.runtime_api import (
+    MAX_ACTIVE_SET_BYTES,
+    Activation,
+    ActiveRelease,
+    ShadowOrder,
+)
 
 
 class AdminRoutes:
@@ -55,18 +60,29 @@ class AdminRoutes:
             case ["admin", "releases"]:
                 require(request, "POST")
                 return self._load(read_body(request, ActiveRelease, max_bytes=MAX_ACTIVE_SET_BYTES))
-            case ["admin", "families", family, "activate"]:
+            case ["admin", "families", family, *what]:
+                return self._family(request, family, what)
+            case ["v2", *_]:
+                return self._v2(request)
+            case _:
+                raise no_such_path(request)
+
+    def _family(self, request: HttpRequest, family: str, what: list[str]) -> Answer:
+        match what:
+            case ["activate"]:
                 require(request, "POST")
                 activation = read_body(request, Activation, max_bytes=MAX_ACTIVE_SET_BYTES)
                 return json_response(self._plane.activate(family, activation.version))
-            case ["admin", "families", family, "versions", version]:
+            case ["shadow"]:
+                require(request, "POST")
+                order = read_body(request, ShadowOrder, max_bytes=MAX_ACTIVE_SET_BYTES)
+                return json_response(self._plane.shadow(family, order))
+            case ["versions", version]:
                 require(request, "DELETE")
                 return self._unload(family, version)
-            case ["admin", "families", family]:
+            case []:
                 require(request, "DELETE")
                 return self._unload_family(family)
-            case ["v2", *_]:
-                return self._v2(request)
             case _:
                 raise no_such_path(request)
 

@@ -24,12 +24,19 @@ from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.response_cache import ResponseCache
 from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.served_release import ServedRelease
+from edge_agent.inference.shadow import Shadows
 from edge_agent.inference.sleep import Sleep
 from edge_agent.inference.statistics import ModelStatistics
 from edge_agent.inference.survey import with_used
 from edge_agent.inference.tensors import Tensor
 from edge_agent.inference.workers import Workers
-from edge_agent.runtime_api import ActiveRelease, LoadedRelease, RuntimeStatus
+from edge_agent.runtime_api import (
+    ActiveRelease,
+    LoadedRelease,
+    RuntimeStatus,
+    ShadowOrder,
+    ShadowReport,
+)
 
 if TYPE_CHECKING:
     from edge_agent.inference.tracing import Traces
@@ -76,7 +83,9 @@ class DataPlane:
         self._held: dict[tuple[str, str], ServedRelease] = {}
         self._active: dict[str, ServedRelease] = {}
         self._sleep = Sleep(policy=self._policy.memory, load=self.load, activate=self.activate)
+        self._shadows = Shadows(clock)
         self._departures = Departures(self._close_release)
+        self._load_began = 0.0
         self.failed: dict[str, str] = {}
         self.traces: Traces | None = None
         """Take a record of each call; None where nobody asked for them."""
@@ -207,6 +216,10 @@ class DataPlane:
             memory_budget_bytes=self._policy.memory.budget_bytes,
             model_memory_bytes={served.name: served.memory_bytes for served in self.resident},
             asleep=self._sleep.families,
+            running_s={
+                served.name: lasts_s for served in self.resident if (lasts_s := served.running_s)
+            },
+            loading_s=self._clock() - self._load_began if self._load_began else 0.0,
         )
 
     async def load(self, release: ActiveRelease) -> LoadedRelease:
@@ -224,9 +237,13 @@ class DataPlane:
                     raise ConflictError(f"{_MAX_HELD} releases are loaded; unload some first")
                 limits = self._policy.limits(release)
                 await self._make_room(release, limits.wanted_instances)
-                served = await self._in_loading_thread(
-                    partial(self._loader.load, release, instances=limits.wanted_instances)
-                )
+                self._load_began = self._clock()
+                try:
+                    served = await self._in_loading_thread(
+                        partial(self._loader.load, release, instances=limits.wanted_instances)
+                    )
+                finally:
+                    self._load_began = 0.0
                 served.open(
                     limits=limits,
                     workers=self._workers,
@@ -257,12 +274,22 @@ class DataPlane:
             return self._loaded(asleep)  # it is already what shall answer, once somebody calls
         served = self.held(family, version)
         self._active[family] = served
+        self._shadows.activated(served)
         self._sleep.end(family)
         self.failed.pop(family, None)
         # Control has taken over where the file could not say what to serve.
         self.failed.pop(WHOLE_SET, None)
         logger.info("release_activated", extra=served.log_fields)
         return self._loaded(served)
+
+    def shadow(self, family: str, order: ShadowOrder) -> ShadowReport:
+        """Let a loaded release answer live requests unseen; the same order again only reports.
+
+        Raises:
+            UnknownModelError: it is not loaded, or nothing serves.
+            ConflictError: it serves itself, or its answers cannot be compared.
+        """
+        return self._shadows.report(self.held(family, order.version), order, self.active(family))
 
     async def unload(self, family: str, version: str, timeout_s: float = DRAIN_TIMEOUT_S) -> int:
         """Drain and unload a release; return how many were there (0 or 1).
@@ -312,6 +339,7 @@ class DataPlane:
     def _out_of_reach(self, served: ServedRelease) -> ServedRelease:
         """Make sure that no new call can begin on a release."""
         self._held.pop((served.release.family, served.release.version), None)
+        self._shadows.left(served)
         return served
 
     async def _close_release(self, served: ServedRelease) -> None:

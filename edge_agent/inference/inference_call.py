@@ -87,7 +87,9 @@ class Call:
             DeadlineError: it would run at once and still too late.
         """
         release = self.release
-        if release.cache is not None and self._counted and self._is_known(feed, release.cache):
+        if not self._counted:
+            return False  # a candidate on trial that never returns must not hold the loop
+        if release.cache is not None and self._is_known(feed, release.cache):
             return True
         if release.batchable:
             self.line.items = feed[0].shape[0]
@@ -116,6 +118,8 @@ class Call:
         self._outputs = outputs
         if self._cache_key is not None:
             self._keep(outputs)
+        if self.release.mirror is not None and self._counted:
+            self.release.mirror(feed, outputs)
         return outputs
 
     async def run_in_turn(self, feed: batches.Feed) -> Outputs:
@@ -145,6 +149,8 @@ class Call:
                 scheduler.withdraw(pending)
         if self._cache_key is not None:
             self._keep(outputs)
+        if release.mirror is not None and self._counted:
+            release.mirror(feed, outputs)
         return outputs
 
     def defer(self) -> None:

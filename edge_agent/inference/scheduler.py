@@ -56,6 +56,7 @@ class _Batch:
     """A run under way."""
 
     calls: Sequence[Pending]
+    submitted: float
     until: float
     began: float = 0.0
     ended: float = 0.0
@@ -130,6 +131,12 @@ class Scheduler:
         return len(self._running)
 
     @property
+    def longest_run_s(self) -> float:
+        """How long the oldest run lasts already, 0 while none is under way."""
+        began = min((batch.submitted for batch in self._running), default=None)
+        return 0.0 if began is None else self._clock() - began
+
+    @property
     def vacant(self) -> bool:
         """True while a call could run at once, and need not wait for others to join it."""
         return not self._queue and len(self._running) < self._limits.instances and not self._gathers
@@ -195,7 +202,7 @@ class Scheduler:
 
     def _start(self, calls: Sequence[Pending], now: float) -> None:
         items = sum(call.items for call in calls)
-        batch = _Batch(calls, now + self.run_times.estimate(items))
+        batch = _Batch(calls, now, now + self.run_times.estimate(items))
         self._running.append(batch)
         self._host.run_began()
         self._workers.start(lambda: self._work(batch))

@@ -61,6 +61,8 @@ class ServedRelease:
         self.statistics = ReleaseStatistics()
         self.scheduler: Scheduler
         self.in_flight = 0
+        self.mirror: Callable[[Sequence[Tensor], Sequence[Tensor]], None] | None = None
+        """Is shown the inputs and outputs of each counted call; None, and free, without shadow."""
         self._runs = 0
         self._idle: asyncio.Event | None = None
         self._input_specs = {spec.name: spec for spec in release.inputs}
@@ -172,6 +174,11 @@ class ServedRelease:
         if self.in_flight or self._runs:
             self._idle = asyncio.Event()
             await self._idle.wait()
+
+    @property
+    def running_s(self) -> float:
+        """How long the oldest run lasts already, 0 while none is under way."""
+        return self.scheduler.longest_run_s
 
     def close(self) -> None:
         """Free the model and close the counters; nothing may be in flight."""

@@ -44,6 +44,7 @@ class SimulatedRuntime:
         shadowed: what it says about shadowing, one after the other; the last one stays.
         running_s: see `RuntimeStatus`; forgotten at a boot, as `loading_s`.
         loading_s: likewise.
+        latency_us: of the calls of applications.
         counting: False as long as there is no room for counter files.
     """
 
@@ -58,6 +59,7 @@ class SimulatedRuntime:
         self.running_s: dict[str, float] = {}
         self.loading_s = 0.0
         self.counting = True
+        self.latency_us = 100.0
         self.down = False
         self.calls: list[str] = []
         self._state = state
@@ -100,7 +102,7 @@ class SimulatedRuntime:
         """Count calls of applications on the active version."""
         counters = self._counters[family, self._active[family]]
         for _ in range(good):
-            counters.answered(100.0)
+            counters.answered(self.latency_us)
             counters.classified(0)
         for _ in range(bad):
             counters.failed(ErrorKind.BACKEND)

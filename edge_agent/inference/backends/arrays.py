@@ -71,6 +71,12 @@ def winners(tensor: Tensor) -> list[int]:
     return indices
 
 
+def within(one: Tensor, other: Tensor, max_abs_error: float) -> bool:
+    """Say whether two tensors of one type and shape differ nowhere by more than a bound."""
+    ours, theirs = (to_array(tensor).astype(np.float64) for tensor in (one, other))
+    return bool(np.allclose(ours, theirs, rtol=0.0, atol=max_abs_error, equal_nan=True))
+
+
 def _strings(tensor: Tensor) -> NDArray[np.generic]:
     try:
         elements = bytes_tensor.unpack(tensor.data, math.prod(tensor.shape))

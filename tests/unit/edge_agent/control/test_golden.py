@@ -11,7 +11,7 @@ from edge_agent.control import golden
 from edge_agent.control.golden import GoldenCheckError
 from edge_agent.control.runtime_client import RuntimeRefusedError
 from edge_agent.control.v2_binary import Tensor
-from edge_agent.runtime_api import ActiveRelease, RuntimeStatus
+from edge_agent.runtime_api import ActiveRelease, RuntimeStatus, ShadowOrder, ShadowReport
 from fleet_protocol.manifest import (
     Acceptance,
     Datatype,
@@ -57,6 +57,9 @@ class Answers:
         raise NotImplementedError
 
     def stop_family(self, family: str) -> None:
+        raise NotImplementedError
+
+    def shadow(self, family: str, order: ShadowOrder) -> ShadowReport:
         raise NotImplementedError
 
 

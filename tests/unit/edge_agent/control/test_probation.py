@@ -48,7 +48,7 @@ def judged(
         (2, 2, 1.0, ROLL_BACK),
         (100, 7, 1.0, ROLL_BACK),
         (100, 4, 1.0, GO_ON),
-        (1000, 21, 1.0, ROLL_BACK),
+        (1000, 22, 1.0, ROLL_BACK),
         (1000, 19, 10.0, ROLL_BACK),
         (1000, 10, 1.0, GO_ON),
         (1000, 10, 10.0, COMMIT),

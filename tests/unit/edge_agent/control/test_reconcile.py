@@ -11,6 +11,7 @@ from edge_agent.control.reconcile import (
     Action,
     Begin,
     Commit,
+    Compare,
     Fetch,
     GiveUp,
     Remove,
@@ -62,7 +63,6 @@ def record(state: S, version: str = "2.0.0", **changes: object) -> UpdateRecord:
         release=active(version),
         manifest_sha256=version[0] * 64,
         security_counter=0,
-        max_error_rate=0.01,
         memory_bytes=1,
     )
     base = UpdateRecord(
@@ -233,6 +233,16 @@ TABLE: dict[str, tuple[Situation, list[Action]]] = {
     "trial cut short after the swap": (
         replace(under_way(S.TRIAL), runtime=runtime("1.0.0", "2.0.0", serving="2.0.0")),
         [Try(F)],
+    ),
+    "shadowing": (under_way(S.TRIAL, shadow_epoch="e1", attempts=3), [Compare(F)]),
+    "shadowing, the runtime restarted": (under_way(S.TRIAL, shadow_epoch="e0"), [Try(F)]),
+    "shadowing, the runtime is away": (
+        replace(under_way(S.TRIAL, shadow_epoch="e1"), runtime=None),
+        [],
+    ),
+    "shadowing what is no longer wanted": (
+        under_way(S.TRIAL, version="3.0.0", shadow_epoch="e1"),
+        [GiveUp(F, SUPERSEDED, retry=True)],
     ),
     "third trial cut short": (
         under_way(S.TRIAL, attempts=3, detail="the runtime died"),
