@@ -3,11 +3,17 @@
 The scheduler belongs to the event loop: it asks `RunQueue` what to do, hands runs to `Workers`, and
 resolves the futures of the calls. A call that has left the queue runs to its end even if its caller
 has gone, and its release stays in memory for that long.
+
+While no further run may begin, the next one is laid out: the thread that ends a run takes it without
+asking the loop, which would wake up, decide and wake the thread again while the model rests (0.7 ms
+of a call of 4 ms). Whenever the queue changes, the loop takes it back first and decides anew, so that
+a laid out call loses no place to a more urgent one that comes before a thread is free.
 """
 
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,11 +59,11 @@ class Pending(Ticket):
 
 @dataclass(slots=True)
 class _Batch:
-    """A run under way."""
+    """A run under way, or laid out."""
 
     calls: Sequence[Pending]
-    submitted: float
-    until: float
+    submitted: float = 0.0
+    until: float = 0.0
     began: float = 0.0
     ended: float = 0.0
 
@@ -109,6 +115,9 @@ class Scheduler:
         self.run_times = RunTimes()
         self._queue = RunQueue(limits=limits, run_times=self.run_times)
         self._running: list[_Batch] = []
+        self._laid_out: _Batch | None = None
+        self._next: deque[_Batch] = deque()
+        """What is laid out until a thread takes it; who pops it, has it."""
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
@@ -123,7 +132,7 @@ class Scheduler:
     @property
     def depth(self) -> int:
         """How many calls wait."""
-        return len(self._queue)
+        return len(self._queue) + (len(self._laid_out.calls) if self._laid_out else 0)
 
     @property
     def running(self) -> int:
@@ -139,7 +148,7 @@ class Scheduler:
     @property
     def vacant(self) -> bool:
         """True while a call could run at once, and need not wait for others to join it."""
-        return not self._queue and len(self._running) < self._limits.instances and not self._gathers
+        return not self.depth and len(self._running) < self._limits.instances and not self._gathers
 
     def check_deadline(self, line: Timeline, deadline: float) -> None:
         """Refuse a call that would run at once but too late.
@@ -159,21 +168,31 @@ class Scheduler:
         Raises:
             RefusedError: it cannot be run: the queue is full, or the deadline cannot be met.
         """
-        now = self._clock()
+        self._recall()
         queue = self._queue
-        refusal = queue.refusal(pending, now, [batch.until for batch in self._running])
+        refusal = queue.refusal(pending, self._clock(), [batch.until for batch in self._running])
+        if refusal is None:
+            queue.join(pending)
+        self.advance()
         if refusal is not None:
             raise self._refused(refusal)
-        queue.join(pending)
-        self.advance()
         return pending.future
 
     def withdraw(self, pending: Pending) -> None:
         """Forget a call whose caller has gone, unless it runs already."""
+        self._recall()
         self._queue.withdraw(pending)
+        self.advance()
+
+    def recall(self) -> None:
+        """Take back what is laid out, and wait for a thread with the others; see `Contender`."""
+        self._recall()
+        if self._queue:
+            self._workers.contend(self)
 
     def urgency(self) -> tuple[int, float, int] | None:
-        """Return the rank of the first waiting call; see `Contender`."""
+        """Return the rank of the first waiting call, which is laid out no more; see `Contender`."""
+        self._recall()
         head = self._queue.head
         if head is None or len(self._running) >= self._limits.instances:
             return None
@@ -181,6 +200,7 @@ class Scheduler:
 
     def advance(self) -> None:
         """Turn away what is too late and begin what may begin now; see `Contender`."""
+        self._recall()
         while True:
             now = self._clock()
             for late in self._queue.expired(now):
@@ -194,27 +214,72 @@ class Scheduler:
             self._start([call for call in decision.tickets if isinstance(call, Pending)], now)
         if self._queue and not free:
             self._workers.contend(self)
-        self._set_alarm(decision.until)
+        self._lay_out(now)
+        self._set_alarm(min(decision.until, self._laid_out_deadline()))
 
     def close(self) -> None:
         """Stop waking up; nothing may wait or run."""
         self._set_alarm(math.inf)
+        self._workers.forget(self)
 
     def _start(self, calls: Sequence[Pending], now: float) -> None:
-        items = sum(call.items for call in calls)
-        batch = _Batch(calls, now, now + self.run_times.estimate(items))
-        self._running.append(batch)
-        self._host.run_began()
+        batch = _Batch(calls)
+        self._under_way(batch, now)
         self._workers.start(lambda: self._work(batch))
 
-    def _work(self, batch: _Batch) -> None:
-        """Run a batch, in a thread."""
-        batch.began = self._clock()
-        results = _results(self._host.compute, batch.calls)
-        batch.ended = self._clock()
-        self._loop.call_soon_threadsafe(self._done, batch, results)
+    def _under_way(self, batch: _Batch, now: float) -> None:
+        batch.submitted = now
+        batch.until = now + self.run_times.estimate(sum(call.items for call in batch.calls))
+        self._running.append(batch)
+        self._host.run_began()
 
-    def _done(self, batch: _Batch, results: Sequence[Outputs | BaseException]) -> None:
+    def _lay_out(self, now: float) -> None:
+        """Choose what a thread shall begin as soon as it has ended a run, if only we wait for it."""
+        if not self._queue or not self._running or self._workers.contested(self):
+            return
+        decision = self._queue.decide(now, len(self._running) - 1)
+        if isinstance(decision, Run):
+            calls = [call for call in decision.tickets if isinstance(call, Pending)]
+            self._laid_out = _Batch(calls)
+            self._next.append(self._laid_out)
+
+    def _laid_out_deadline(self) -> float:
+        if self._laid_out is None:
+            return math.inf
+        return min(call.deadline for call in self._laid_out.calls)
+
+    def _recall(self) -> None:
+        """Put back what is laid out, or take note that a thread has begun it."""
+        laid_out, self._laid_out = self._laid_out, None
+        if laid_out is None:
+            return
+        if self._taken() is None:
+            self._under_way(laid_out, self._clock())
+        else:
+            self._queue.rejoin(laid_out.calls)
+
+    def _work(self, batch: _Batch) -> None:
+        """Run a batch and what is laid out behind it, in a thread."""
+        following: _Batch | None = batch
+        while following is not None:
+            batch = following
+            batch.began = self._clock()
+            results = _results(self._host.compute, batch.calls)
+            batch.ended = self._clock()
+            following = self._taken()
+            self._loop.call_soon_threadsafe(self._done, batch, results, following is not None)
+
+    def _taken(self) -> _Batch | None:
+        """Take what is laid out, from any thread; whoever got it, has it alone."""
+        try:
+            return self._next.pop()
+        except IndexError:
+            return None
+
+    def _done(
+        self, batch: _Batch, results: Sequence[Outputs | BaseException], goes_on: bool
+    ) -> None:
+        self._recall()
         self._running.remove(batch)
         items = sum(call.items for call in batch.calls)
         self.run_times.observe(items, batch.ended - batch.began)
@@ -229,6 +294,9 @@ class Scheduler:
             else:
                 call.future.set_result(result)
         self._host.run_ended()
+        if goes_on:
+            self.advance()
+            return
         if self._queue:
             self._workers.contend(self)
         self._workers.finished()

@@ -154,6 +154,12 @@ class RunQueue:
         insort(self._waiting, ticket, key=_key)
         self._next_deadline = min(self._next_deadline, ticket.deadline)
 
+    def rejoin(self, tickets: Sequence[Ticket]) -> None:
+        """Let calls that were decided to run wait again, in their old places."""
+        for ticket in tickets:
+            insort(self._waiting, ticket, key=_key)
+            self._next_deadline = min(self._next_deadline, ticket.deadline)
+
     def withdraw(self, ticket: Ticket) -> None:
         """Forget a call whose caller has gone."""
         if ticket in self._waiting:

@@ -20,6 +20,10 @@ class Contender(Protocol):
         """Begin what may begin now."""
         ...
 
+    def recall(self) -> None:
+        """Begin nothing more without being asked: others wait for a thread, too."""
+        ...
+
 
 class Workers:
     """A fixed number of threads, shared by all releases.
@@ -39,6 +43,7 @@ class Workers:
         self._threads: list[threading.Thread] = []
         self._busy = 0
         self._contenders: dict[Contender, None] = {}
+        self._ahead: set[Contender] = set()
 
     @property
     def free(self) -> bool:
@@ -75,6 +80,25 @@ class Workers:
     def contend(self, contender: Contender) -> None:
         """Let a scheduler know when a thread is free for its waiting calls."""
         self._contenders[contender] = None
+        for other in list(self._ahead):
+            if other is not contender:
+                self._ahead.discard(other)
+                other.recall()
+
+    def contested(self, contender: Contender) -> bool:
+        """Say whether anyone else waits for a thread; else the one who asks may go ahead.
+
+        Who goes ahead, lets its threads go from run to run until it is asked to recall that.
+        """
+        if any(other is not contender for other in self._contenders):
+            return True
+        self._ahead.add(contender)
+        return False
+
+    def forget(self, contender: Contender) -> None:
+        """Let go of a scheduler that needs no thread any more."""
+        self._contenders.pop(contender, None)
+        self._ahead.discard(contender)
 
     def close(self) -> None:
         """End the threads; no job may be under way."""

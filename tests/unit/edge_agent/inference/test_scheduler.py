@@ -280,6 +280,21 @@ async def test_a_caller_that_goes_takes_no_turn_and_harms_nobody(
     assert (counted.requests, sum(counted.errors.values())) == (1, 0)
 
 
+async def test_a_thread_goes_on_with_the_most_urgent_call_while_the_loop_is_busy(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    plane = make_plane()
+    served = await serve(plane)
+    await blocked(plane, backend, served)
+    tasks = [await start(plane, served, 1.0), await start(plane, served, 2.0, priority=1)]
+    backend.let_pass()
+    backend.wait_for_runs(2)  # without giving the loop a turn
+    assert backend.runs == [[100.0], [2.0]]
+    await asyncio.gather(*tasks)
+    assert backend.runs == [[100.0], [2.0], [1.0]]
+    assert (served.scheduler.depth, served.scheduler.running) == (0, 0)
+
+
 async def test_a_free_thread_goes_to_the_most_urgent_call_of_all_models(
     make_plane: MakePlane, backend: GatedBackend
 ) -> None:
