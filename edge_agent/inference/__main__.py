@@ -10,7 +10,7 @@ from types import ModuleType
 
 from edge_agent import settings
 from edge_agent.errors import AgentError
-from edge_agent.inference.lean_memory import limit_arenas
+from edge_agent.inference.lean_memory import limit_arenas, reuse_freed_heap
 from edge_agent.pid_file import PidFile
 from edge_agent.settings import RuntimeSettings
 from edge_agent.state_dir import StateDir
@@ -33,6 +33,7 @@ def main() -> int:
     # numpy only carries tensors here; its matrix library would start threads and take memory.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     limit_arenas()
+    reuse_freed_heap()
     try:
         process, uvloop = _libraries()
         chosen = settings.load_runtime(state.root, os.environ)

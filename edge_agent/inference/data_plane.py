@@ -18,6 +18,7 @@ from edge_agent.inference.departures import Departures
 from edge_agent.inference.errors import ConflictError, UnavailableError, UnknownModelError
 from edge_agent.inference.execution_policy import ExecutionPolicy
 from edge_agent.inference.inference_call import Call, Clock
+from edge_agent.inference.lone_caller import LoneCaller
 from edge_agent.inference.memory_budget import MemoryPolicy
 from edge_agent.inference.process_memory import resident_bytes
 from edge_agent.inference.release_loader import ReleaseLoader
@@ -80,6 +81,7 @@ class DataPlane:
         # One thread: two loads at once would double the peak of memory.
         self._loading_thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loading = asyncio.Lock()
+        self._lone_caller = LoneCaller()
         self._held: dict[tuple[str, str], ServedRelease] = {}
         self._active: dict[str, ServedRelease] = {}
         self._sleep = Sleep(policy=self._policy.memory, load=self.load, activate=self.activate)
@@ -92,10 +94,18 @@ class DataPlane:
         self.accepting = True
 
     def begin(
-        self, served: ServedRelease, *, started: float, counted: bool, traceparent: str = ""
+        self,
+        served: ServedRelease,
+        *,
+        started: float,
+        counted: bool,
+        traceparent: str = "",
+        caller: object = None,
     ) -> Call:
-        """Begin a call on a release; see `Call`."""
+        """Begin a call on a release; see `Call`, and `LoneCaller` for the caller."""
         call = Call(served, started=started, counted=counted, clock=self._clock)
+        if counted:
+            call.alone = self._lone_caller.is_alone(caller, started)
         if self.traces is not None and counted:
             call.trace(self.traces, traceparent)
         return call

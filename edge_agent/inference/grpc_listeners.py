@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.http_server import ListenError, is_loopback
-from edge_agent.inference.lean_memory import reuse_freed_heap
 from edge_agent.inference.shared_memory import Regions
 from edge_agent.settings import RuntimeSettings
 
@@ -78,7 +77,6 @@ class GrpcListeners:
                 },
             )
             return
-        reuse_freed_heap()
         if settings.grpc_socket:
             await self._serve_socket()
         if settings.grpc_port:

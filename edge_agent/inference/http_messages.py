@@ -41,6 +41,7 @@ class HttpRequest:
         header_length: value of ``Inference-Header-Content-Length``.
         received_at: when its last byte had arrived, on the reader's clock.
         traceparent: the caller's trace (W3C Trace Context), empty if it sent none.
+        caller: stands for the connection that it came on.
     """
 
     method: str
@@ -52,6 +53,7 @@ class HttpRequest:
     content_encoding: str = ""
     accept_encoding: str = ""
     traceparent: str = ""
+    caller: object = None
 
 
 @dataclass(slots=True, kw_only=True)

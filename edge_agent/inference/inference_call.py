@@ -7,16 +7,20 @@ from types import TracebackType
 from edge_agent.inference import batches
 from edge_agent.inference.errors import RefusedError, RequestError
 from edge_agent.inference.inference_request import InferenceRequest
+from edge_agent.inference.lone_caller import ALONE_S
 from edge_agent.inference.response_cache import Key, ResponseCache
 from edge_agent.inference.scheduler import Outputs, Pending
 from edge_agent.inference.scheduling import DEFAULT_PRIORITY
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.statistics import Timeline
 from edge_agent.inference.tracing import TracedCall, Traces
+from edge_agent.inference.warm_up import INLINE_S
 from fleet_protocol.messages import ErrorKind
 
 Clock = Callable[[], float]
 """Seconds, monotonic."""
+
+_ALONE_FACTOR = round(ALONE_S / INLINE_S)
 
 
 class Call:
@@ -29,7 +33,7 @@ class Call:
 
     __slots__ = (
         "_cache_key", "_clock", "_counted", "_deadline", "_deferred", "_level", "_outputs",
-        "_traceparent", "_traces", "line", "release",
+        "_traceparent", "_traces", "alone", "line", "release",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +57,8 @@ class Call:
         self._outputs: Outputs | None = None
         self._cache_key: Key | None = None
         self._traces: Traces | None = None
+        self.alone = False
+        """Whether nobody else is kept waiting while this call holds the event loop."""
         release.in_flight += 1
         release.used_at = started
 
@@ -81,7 +87,8 @@ class Call:
     def runs_inline(self, feed: batches.Feed) -> bool:
         """Say whether `run` may be called on the event loop.
 
-        It may if the call is short and nobody waits, or if the answer is known already.
+        It may if the call is short and nobody waits, shorter still if anybody could come to wait,
+        or if the answer is known already.
 
         Raises:
             DeadlineError: it would run at once and still too late.
@@ -96,7 +103,10 @@ class Call:
         total = 0
         for tensor in feed:
             total += len(tensor.data)
-        if total > release.inline_bytes or not release.scheduler.vacant:
+        most = release.inline_bytes
+        if self.alone:
+            most *= _ALONE_FACTOR
+        if total > most or not release.scheduler.vacant:
             return False
         if self._deadline != math.inf:
             release.scheduler.check_deadline(self.line, self._deadline)

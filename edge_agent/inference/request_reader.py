@@ -285,6 +285,7 @@ class RequestReader:
             received_at=self._clock(),
             header_length=head.header_length,
             traceparent=head.traceparent,
+            caller=self,
             content_encoding=head.content_encoding,
             accept_encoding=head.accept_encoding,
         )

@@ -4,10 +4,10 @@ The scheduler belongs to the event loop: it asks `RunQueue` what to do, hands ru
 resolves the futures of the calls. A call that has left the queue runs to its end even if its caller
 has gone, and its release stays in memory for that long.
 
-While no further run may begin, the next one is laid out: the thread that ends a run takes it without
-asking the loop, which would wake up, decide and wake the thread again while the model rests (0.7 ms
-of a call of 4 ms). Whenever the queue changes, the loop takes it back first and decides anew, so that
-a laid out call loses no place to a more urgent one that comes before a thread is free.
+While no further run may begin, the next one is laid out: the thread that ends a run takes it and
+does not ask the loop, which would wake up, decide and wake the thread again while the model rests
+(0.7 ms of a call of 4 ms). Whenever the queue changes, the loop takes it back first and decides
+anew: a more urgent call that comes before a thread is free still goes first.
 """
 
 import asyncio
@@ -234,7 +234,7 @@ class Scheduler:
         self._host.run_began()
 
     def _lay_out(self, now: float) -> None:
-        """Choose what a thread shall begin as soon as it has ended a run, if only we wait for it."""
+        """Choose what a thread begins as soon as it has ended a run, if nobody else waits."""
         if not self._queue or not self._running or self._workers.contested(self):
             return
         decision = self._queue.decide(now, len(self._running) - 1)
@@ -267,7 +267,7 @@ class Scheduler:
             results = _results(self._host.compute, batch.calls)
             batch.ended = self._clock()
             following = self._taken()
-            self._loop.call_soon_threadsafe(self._done, batch, results, following is not None)
+            self._loop.call_soon_threadsafe(self._done, batch, results, following)
 
     def _taken(self) -> _Batch | None:
         """Take what is laid out, from any thread; whoever got it, has it alone."""
@@ -277,7 +277,10 @@ class Scheduler:
             return None
 
     def _done(
-        self, batch: _Batch, results: Sequence[Outputs | BaseException], goes_on: bool
+        self,
+        batch: _Batch,
+        results: Sequence[Outputs | BaseException],
+        following: _Batch | None,
     ) -> None:
         self._recall()
         self._running.remove(batch)
@@ -294,7 +297,7 @@ class Scheduler:
             else:
                 call.future.set_result(result)
         self._host.run_ended()
-        if goes_on:
+        if following is not None:
             self.advance()
             return
         if self._queue:

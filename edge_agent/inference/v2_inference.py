@@ -68,6 +68,7 @@ class InferenceRoute:
             started=request.received_at,
             counted=counted,
             traceparent=request.traceparent,
+            caller=request.caller,
         )
 
     async def _decompressed(self, request: HttpRequest, call: Call) -> HttpResponse:

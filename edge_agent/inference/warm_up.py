@@ -10,7 +10,7 @@ from edge_agent.inference.tensors import Tensor, described, size_bytes
 from edge_agent.runtime_api import ActiveRelease
 from fleet_protocol.manifest import TensorSpec, shape_fits
 
-_INLINE_S = 0.0005
+INLINE_S = 0.0005
 """A hop to a thread and back costs 40 to 80 µs: a call up to this long is run on the loop."""
 
 _RUNS = 5
@@ -58,7 +58,7 @@ def warm_up(model: Model, release: ActiveRelease, clock: Callable[[], float]) ->
                 f"{described(spec.datatype, spec.shape)}"
             )
     feed_bytes = sum(len(tensor.data) for tensor in feed)
-    return WarmUp(fastest, int(feed_bytes * _INLINE_S / max(fastest, 1e-6)))
+    return WarmUp(fastest, int(feed_bytes * INLINE_S / max(fastest, 1e-6)))
 
 
 def _zeros(spec: TensorSpec) -> Tensor:
