@@ -121,6 +121,7 @@ class Call:
         if self._outputs is not None:
             return self._outputs
         line, clock = self.line, self._clock
+        line.batch_items = line.items
         line.queued = line.began = began = clock()
         outputs = self.release.model.run(feed)
         line.ended = ended = clock()
