@@ -144,7 +144,10 @@ class ControlSettings(
         outbox_max_messages: beyond it, the oldest unsent windows are merged.
         repository_check_s: how often the release repository is asked for its newest state, so that
             news which is kept back is noticed; each pause is drawn between half of it and all.
-        retry_initial_s: first pause after a failed attempt; it doubles, with jitter.
+        retry_initial_s: the first pause after a failure on this device is drawn from below it; it
+            doubles with each failure.
+        retry_shared_initial_s: the same after a failure that a whole fleet may see at once, such as
+            a server that does not answer; so much time has the fleet to spread out.
         retry_max_s: the longest pause.
     """
 
@@ -155,6 +158,7 @@ class ControlSettings(
     outbox_max_messages: Annotated[int, msgspec.Meta(ge=16, le=1_000_000)] = 10_000
     repository_check_s: Seconds = 6 * 3600.0
     retry_initial_s: Seconds = 1.0
+    retry_shared_initial_s: Seconds = 30.0
     retry_max_s: Seconds = 300.0
     log_level: LogLevel = "info"
 

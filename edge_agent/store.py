@@ -5,6 +5,7 @@ SQLite commit at ``synchronous=FULL``), and a power cut before that leaves the o
 What the writes mean is decided by the callers.
 """
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ PRIVATE = 0o600
 """Mode of everything written here unless the caller says otherwise."""
 
 _BUSY_TIMEOUT_S = 10.0
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -71,6 +73,16 @@ class StoreError(AgentError):
     """Something could not be made durable, or ``state.db`` cannot be used."""
 
 
+class DiskFullError(StoreError):
+    """The disk has no room for it; somebody has to make some."""
+
+
+def refusal(what: str, error: OSError) -> StoreError:
+    """Return the error for something that the disk refused."""
+    kind = DiskFullError if error.errno in _FULL else StoreError
+    return kind(f"{what}: {error.strerror or error}")
+
+
 def write_file(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     """Replace a file by new content, durably and atomically: readers see the old or the new one.
 
@@ -92,7 +104,7 @@ def write_file(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        raise refusal(f"cannot write {path}", error) from error
 
 
 def publish_file(partial: Path, final: Path) -> None:
@@ -107,7 +119,7 @@ def publish_file(partial: Path, final: Path) -> None:
         partial.replace(final)
         sync_directory(final.parent)
     except OSError as error:
-        raise StoreError(f"cannot store {final}: {error.strerror or error}") from error
+        raise refusal(f"cannot store {final}", error) from error
 
 
 def remove_file(path: Path) -> None:
@@ -148,7 +160,7 @@ def sync_tree(path: Path) -> None:
                     os.fsync(file.fileno())
             sync_directory(Path(folder))
     except OSError as error:
-        raise StoreError(f"cannot store {path}: {error.strerror or error}") from error
+        raise refusal(f"cannot store {path}", error) from error
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -227,7 +239,9 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         if connection.in_transaction:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-        raise StoreError(f"the database of the device refused a write: {error}") from error
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        kind = DiskFullError if full else StoreError
+        raise kind(f"the database of the device refused a write: {error}") from error
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -28,7 +28,8 @@ MAX_COVERED = 1_000_000
 UnixMs = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 ShortText = Annotated[str, msgspec.Meta(max_length=200)]
 MAX_CHOICE = 600
-LongText = Annotated[str, msgspec.Meta(max_length=4000)]
+MAX_DETAIL = 4000
+LongText = Annotated[str, msgspec.Meta(max_length=MAX_DETAIL)]
 
 
 class ErrorKind(StrEnum):

@@ -26,6 +26,9 @@ class Clock(Protocol):
     def monotonic_s(self) -> float:
         """Return seconds since an arbitrary moment of this boot, the same for all processes."""
 
+    def sleep_s(self, seconds: float) -> None:
+        """Block the calling thread."""
+
 
 class SystemClock:
     """The clocks of the operating system."""
@@ -37,6 +40,10 @@ class SystemClock:
     def monotonic_s(self) -> float:
         """Return ``CLOCK_MONOTONIC``, which all processes of a boot share."""
         return time.monotonic()
+
+    def sleep_s(self, seconds: float) -> None:
+        """Block the calling thread."""
+        time.sleep(seconds)
 
 
 class TrustedClock:

@@ -7,11 +7,13 @@ without ``.part`` is a verified file. Nothing is held in memory but one piece.
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 
 from edge_agent import store
+from edge_agent.control.pace import Pace
 from edge_agent.control.server_client import (
     TARGETS_ROUTE,
     ReleaseServer,
@@ -19,7 +21,7 @@ from edge_agent.control.server_client import (
     ServerUnreachableError,
 )
 from edge_agent.errors import AgentError
-from edge_agent.store import StoreError
+from edge_agent.store import DiskFullError
 
 _HASH_BYTES = 1024 * 1024
 _RESERVE_BYTES = 16 * 1024 * 1024
@@ -43,14 +45,22 @@ class BlobStore:
         *,
         folder: Path,
         server: ReleaseServer,
+        pace: Pace,
         free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
     ) -> None:
         self._folder = folder
         self._server = server
+        self._pace = pace
         self._free_bytes = free_bytes
 
     def fetch(
-        self, target_path: str, *, length: int, sha256: str, cancelled: Callable[[], bool]
+        self,
+        target_path: str,
+        *,
+        length: int,
+        sha256: str,
+        cancelled: Callable[[], bool],
+        limit: Callable[[], int | None] = lambda: None,
     ) -> Path:
         """Return the verified file, downloaded as far as it is not there yet.
 
@@ -59,6 +69,7 @@ class BlobStore:
             length: signed length in bytes.
             sha256: signed hash.
             cancelled: asked between pieces.
+            limit: how many bytes per second may come, asked between pieces too.
 
         Raises:
             DownloadError: the file is not the signed one.
@@ -72,11 +83,11 @@ class BlobStore:
             if _is_whole(final, length, sha256, cancelled):
                 return final
             partial = _Partial(final.with_suffix(".part"), length, cancelled)
-            self._check_space(length - partial.have)
+            self._check_room(length - partial.have)
             if partial.have < length:
-                self._receive(target_path, partial, sha256)
+                self._receive(target_path, partial, sha256, limit)
         except OSError as error:
-            raise StoreError(f"cannot store {target_path}: {error.strerror or error}") from error
+            raise store.refusal(f"cannot store {target_path}", error) from error
         if partial.hexdigest() != sha256:
             store.remove_file(partial.path)
             raise DownloadError(
@@ -86,7 +97,7 @@ class BlobStore:
         store.publish_file(partial.path, final)
         return final
 
-    def collect(self, keep: set[str]) -> list[str]:
+    def collect(self, keep: AbstractSet[str]) -> list[str]:
         """Remove every file that is not of one of the kept hashes; return their names.
 
         Raises:
@@ -99,20 +110,62 @@ class BlobStore:
                 removed.append(path.name)
         return removed
 
-    def _check_space(self, missing: int) -> None:
+    def _paced(
+        self, chunks: Iterator[bytes], partial: "_Partial", limit: Callable[[], int | None]
+    ) -> Iterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+            self._pace.spend(len(chunk), limit=limit, cancelled=partial.cancelled)
+
+    def make_room(self, lengths: Mapping[str, int], *, keep: frozenset[str]) -> None:
+        """Have room for all files of an update before the first byte of them comes.
+
+        Args:
+            lengths: signed length of each file by its hash.
+            keep: hashes that are needed besides; everything else goes if there is no room else.
+
+        Raises:
+            DiskFullError: there is no room.
+            StoreError: the disk refused.
+        """
+        try:
+            missing = sum(length - self._size(sha256) for sha256, length in lengths.items())
+            if missing + _RESERVE_BYTES > self._free_bytes(self._folder):
+                self.collect(keep | lengths.keys())
+                self._check_room(missing)
+        except OSError as error:
+            raise store.refusal(f"cannot look at {self._folder}", error) from error
+
+    def _check_room(self, missing: int) -> None:
         free = self._free_bytes(self._folder)
-        if missing + _RESERVE_BYTES > free:
-            raise StoreError(
-                f"{missing} bytes are still to come and the disk has {free} free, of which "
-                f"{_RESERVE_BYTES} stay in reserve"
+        if missing > 0 and missing + _RESERVE_BYTES > free:
+            raise DiskFullError(
+                f"the disk is too full: {missing} bytes are still to come and {free} are free, of "
+                f"which {_RESERVE_BYTES} stay in reserve; make room on the device"
             )
 
-    def _receive(self, target_path: str, partial: "_Partial", sha256: str) -> None:
+    def _size(self, sha256: str) -> int:
+        final = self._folder / sha256
+        for path in (final, final.with_suffix(".part")):
+            with suppress(FileNotFoundError):
+                return path.stat().st_size
+        return 0
+
+    def _receive(
+        self,
+        target_path: str,
+        partial: "_Partial",
+        sha256: str,
+        limit: Callable[[], int | None],
+    ) -> None:
         headers = {"Range": f"bytes={partial.have}-"} if partial.have else {}
         folder, _, file = target_path.rpartition("/")
         try:
-            with self._server.open(f"{TARGETS_ROUTE}{folder}/{sha256}.{file}", headers) as body:
-                partial.append(body.chunks(), ranged=body.status == _PARTIAL_CONTENT)
+            with self._server.open(
+                f"{TARGETS_ROUTE}{folder}/{sha256}.{file}", headers, slowly=limit() is not None
+            ) as body:
+                chunks = self._paced(body.chunks(), partial, limit)
+                partial.append(chunks, ranged=body.status == _PARTIAL_CONTENT)
         except ServerRefusedError as error:
             if error.status == _RANGE_NOT_SATISFIABLE:
                 store.remove_file(partial.path)
@@ -130,7 +183,7 @@ class _Partial:
         """Hash what is there; more than the signed length is thrown away."""
         self.path = path
         self.length = length
-        self._cancelled = cancelled
+        self.cancelled = cancelled
         self._digest, self.have = _digest_of(path, cancelled)
         if self.have > length:
             store.remove_file(path)
@@ -144,7 +197,7 @@ class _Partial:
         skip = 0 if ranged else self.have
         with self.path.open("ab") as file:
             for chunk in chunks:
-                _check_cancelled(self._cancelled)
+                _check_cancelled(self.cancelled)
                 fresh = chunk[skip:]
                 skip -= len(chunk) - len(fresh)
                 if self.have + len(fresh) > self.length:

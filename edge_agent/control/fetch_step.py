@@ -1,9 +1,9 @@
 """The downloading step: fetches a release and says in the journal how that ended.
 
 Three kinds of failure. The world is not ready (no server, metadata not fresh, a full disk): the
-step is repeated for as long as it takes. The attempt is spoilt (wrong bytes, the repository does
-not agree yet): it counts, three of them and the update has failed. The release may not run here: it
-has failed at once.
+step is repeated for as long as it takes, with pauses that outlast a restart. The attempt is spoilt
+(wrong bytes, the repository does not agree yet): it counts, three of them and the update has
+failed. The release may not run here: it has failed at once.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from edge_agent.control import choices
 from edge_agent.control.clock import TrustedClock
@@ -18,10 +19,16 @@ from edge_agent.control.database import Database
 from edge_agent.control.download import CancelledDownloadError, DownloadError
 from edge_agent.control.install import Installer, Order
 from edge_agent.control.install_rule import DisagreementError, InstallRefusedError
-from edge_agent.control.journal import MAX_ATTEMPTS, Candidate, Journal, UpdateRecord
+from edge_agent.control.journal import (
+    MAX_ATTEMPTS,
+    Candidate,
+    Journal,
+    UpdateRecord,
+    files_needed,
+)
 from edge_agent.control.ledger import Ledger, StaleRecordError
 from edge_agent.control.observation import Observation, placements_seen
-from edge_agent.control.pauses import Pauses
+from edge_agent.control.pauses import Cause, Pauses
 from edge_agent.control.refusals import Refusals
 from edge_agent.control.server_client import (
     ServerRefusedError,
@@ -29,8 +36,9 @@ from edge_agent.control.server_client import (
     ServerUnreachableError,
 )
 from edge_agent.control.trust import TrustError
+from edge_agent.errors import AgentError
 from edge_agent.runtime_api import Placement
-from edge_agent.store import StoreError
+from edge_agent.store import DiskFullError, StoreError
 from fleet_protocol.update_states import UpdateState
 
 logger = logging.getLogger(__name__)
@@ -71,7 +79,8 @@ class FetchStep:
         except (CancelledDownloadError, StaleRecordError):
             logger.info("download_withdrawn", extra=_fields(record))
         except StoreError as error:
-            self._pauses.failed(record.family)
+            self._pauses.failed(record.family, _cause(error))
+            self._observation.note(record.family, str(error))
             logger.error("journal_not_written", extra={**_fields(record), "reason": str(error)})  # noqa: TRY400 (a full disk needs no traceback)
         except Exception:
             self._pauses.failed(record.family)
@@ -80,7 +89,8 @@ class FetchStep:
     async def _attempt(self, record: UpdateRecord, cancelled: threading.Event) -> None:
         placements = tuple(placements_seen(self._observation.situation))
         if not any(not found.problem for found in placements):
-            await self._not_ready(record, "waiting for the runtime, which knows the backends")
+            waiting = "waiting for the runtime, which knows the backends"
+            await self._not_ready(record, waiting, Cause.LOCAL)
             return
         try:
             order = await self._order(record, placements, cancelled)
@@ -94,9 +104,9 @@ class FetchStep:
             await self._spoilt(record, str(error))
         except (TrustError, ServerTooSlowError) as error:
             await self._tell(record, str(error))
-            await self._not_ready(record, str(error))
+            await self._not_ready(record, str(error), Cause.SHARED)
         except _NOT_READY as error:
-            await self._not_ready(record, str(error))
+            await self._not_ready(record, str(error), _cause(error))
         else:
             await self._verified(record, candidate, order)
 
@@ -112,7 +122,8 @@ class FetchStep:
         fingerprint = await asyncio.to_thread(self._fingerprint)
 
         def read(connection: sqlite3.Connection) -> Order:
-            committed = self._journal.committed(connection).get(record.family)
+            all_committed = self._journal.committed(connection)
+            committed = all_committed.get(record.family)
             same = committed is not None and committed.release.version == record.version
             return Order(
                 family=record.family,
@@ -125,37 +136,58 @@ class FetchStep:
                 remembered=choices.load(connection),
                 now=self._trusted_clock.now(connection),
                 cancelled=cancelled.is_set,
+                limit=partial(self._limit, record.family),
+                keep=files_needed(all_committed, self._journal.records(connection)),
             )
 
         return await self._database.transact(read)
 
+    def _limit(self, family: str) -> int | None:
+        """Return the rate that the newest assignment allows."""
+        situation = self._observation.situation
+        if situation is None or situation.assignment is None:
+            return None
+        release = situation.assignment.releases.get(family)
+        return None if release is None else release.terms.max_bytes_per_s
+
     async def _verified(self, record: UpdateRecord, candidate: Candidate, order: Order) -> None:
         await self._ledger.move(record, UpdateState.VERIFIED, candidate=candidate)
-        # The repository's metadata was fresh at that time: time may not fall behind it any more.
-        await self._database.transact(
-            lambda connection: self._trusted_clock.trust(connection, order.now)
-        )
         await self._refusals.over()
         self._pauses.succeeded(record.family)
+
+        def write(connection: sqlite3.Connection) -> None:
+            # The repository's metadata was fresh then: time may not fall behind that any more.
+            self._trusted_clock.trust(connection, order.now)
+            self._pauses.keep(connection)
+
+        await self._database.transact(write)
         logger.info("release_verified", extra=_fields(record))
 
-    async def _not_ready(self, record: UpdateRecord, reason: str) -> None:
-        self._pauses.failed(record.family)
+    async def _not_ready(self, record: UpdateRecord, reason: str, cause: Cause) -> None:
+        self._pauses.failed(record.family, cause)
         logger.info("download_waits", extra={**_fields(record), "reason": reason})
-        await self._ledger.amend(record, detail=reason[:1000])
+        await self._ledger.amend(record, also=self._pauses.keep, detail=reason[:1000])
 
     async def _spoilt(self, record: UpdateRecord, reason: str) -> None:
         attempts = record.attempts + 1
         if attempts >= MAX_ATTEMPTS:
             await self._failed(record, f"{reason} ({attempts} attempts)")
             return
-        self._pauses.failed(record.family)
+        self._pauses.failed(record.family, Cause.SHARED)
         logger.warning("download_spoilt", extra={**_fields(record), "reason": reason})
-        await self._ledger.amend(record, attempts=attempts, detail=reason[:1000])
+        await self._ledger.amend(
+            record, also=self._pauses.keep, attempts=attempts, detail=reason[:1000]
+        )
 
     async def _failed(self, record: UpdateRecord, reason: str) -> None:
         logger.warning("release_refused", extra={**_fields(record), "reason": reason})
         await self._ledger.move(record, UpdateState.FAILED, detail=reason[:4000], retry=False)
+
+
+def _cause(error: AgentError) -> Cause:
+    if isinstance(error, DiskFullError):
+        return Cause.DISK
+    return Cause.LOCAL if isinstance(error, StoreError) else Cause.SHARED
 
 
 def _fields(record: UpdateRecord) -> dict[str, str]:

@@ -36,6 +36,8 @@ class Order:
         remembered: choices among variants that were made on this device, by key.
         now: the trusted time.
         cancelled: asked between pieces of a download.
+        limit: bytes per second that a download may take, None for any number; asked between pieces.
+        keep: hashes of the files that committed releases and other updates need.
     """
 
     family: str
@@ -48,6 +50,8 @@ class Order:
     remembered: Mapping[str, Choice]
     now: datetime
     cancelled: Callable[[], bool]
+    limit: Callable[[], int | None]
+    keep: frozenset[str]
 
 
 class Installer:
@@ -80,7 +84,12 @@ class Installer:
         install_rule.check_fitting(manifest, found)
         key = variants.choice_key(order.hardware, found.runnable)
         entering, reason = _entering(found, order.remembered.get(key))
-        for variant in {one.variant.name: one.variant for one in entering}.values():
+        chosen = {one.variant.name: one.variant for one in entering}.values()
+        self._blobs.make_room(
+            {variant.sha256: variant.length for variant in chosen},
+            keep=order.keep | {order.manifest.sha256},
+        )
+        for variant in chosen:
             self._fetch_variant(snapshot, manifest, variant, order)
         releases = [variants.release_of(manifest, one, choice=reason) for one in entering]
         several = len(releases) > 1
@@ -120,7 +129,11 @@ class Installer:
             variant, path=path, length=target.length, sha256=sha256_of(path, target)
         )
         self._blobs.fetch(
-            path, length=variant.length, sha256=variant.sha256, cancelled=order.cancelled
+            path,
+            length=variant.length,
+            sha256=variant.sha256,
+            cancelled=order.cancelled,
+            limit=order.limit,
         )
 
 

@@ -229,6 +229,23 @@ class Journal:
             )
 
 
+def files_needed(
+    committed: Mapping[str, Committed], records: Mapping[str, UpdateRecord]
+) -> frozenset[str]:
+    """Return the hashes of the files that committed releases and updates under way refer to."""
+    needed = set[str]()
+    for entry in committed.values():
+        needed.update((entry.manifest.sha256, entry.release.sha256))
+    for record in records.values():
+        if record.settled:
+            continue
+        needed.add(record.manifest.sha256)
+        if record.candidate is not None:
+            releases = [record.candidate.release, *record.candidate.contenders]
+            needed.update(release.sha256 for release in releases)
+    return frozenset(needed)
+
+
 def candidate_of(record: UpdateRecord) -> Candidate:
     """Return the candidate of a record from `VERIFIED` on."""
     if record.candidate is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import msgspec
 
@@ -11,6 +12,7 @@ from edge_agent.control.variants import placements_of
 from edge_agent.runtime_api import Placement, RuntimeStatus
 from fleet_protocol.messages import (
     MAX_CHOICE,
+    MAX_DETAIL,
     Capabilities,
     Reported,
     RunningModel,
@@ -25,16 +27,28 @@ class Observation:
 
     Attributes:
         changed: bumped when a new situation differs from the one before.
+        troubles: by family, why its journal could not be written; gone when it could.
     """
 
     situation: Situation | None = None
     changed: Pulse = field(default_factory=Pulse)
+    troubles: dict[str, str] = field(default_factory=dict)
 
     def see(self, situation: Situation) -> None:
         """Take note of a new situation."""
         differs = self.situation is None or _steady(situation) != _steady(self.situation)
+        before = {} if self.situation is None else self.situation.records
+        for family in list(self.troubles):
+            if situation.records.get(family) != before.get(family):
+                del self.troubles[family]
         self.situation = situation
         if differs:
+            self.changed.bump()
+
+    def note(self, family: str, trouble: str) -> None:
+        """Keep in memory what a full disk does not let the journal say."""
+        if self.troubles.get(family) != trouble:
+            self.troubles[family] = trouble
             self.changed.bump()
 
 
@@ -49,9 +63,14 @@ def _steady(situation: Situation) -> Situation:
 
 
 def reported(
-    situation: Situation, *, at_ms: int, agent_version: str, capabilities: Capabilities
+    situation: Situation,
+    *,
+    at_ms: int,
+    agent_version: str,
+    capabilities: Capabilities,
+    troubles: Mapping[str, str] = MappingProxyType({}),
 ) -> Reported:
-    """Return the reported state of a situation."""
+    """Return the reported state of a situation; troubles by family go before what it says."""
     assignment = situation.assignment
     return Reported(
         at_ms=at_ms,
@@ -59,7 +78,12 @@ def reported(
         assignment_version=0 if assignment is None else assignment.version,
         runtime_up=situation.runtime is not None,
         running=_running(situation.runtime, situation) if situation.runtime is not None else [],
-        updates=_updates(situation),
+        updates=[
+            msgspec.structs.replace(
+                status, detail=troubles.get(status.family, status.detail)[:MAX_DETAIL]
+            )
+            for status in _updates(situation)
+        ],
         alarms=list(situation.alarms),
         capabilities=capabilities,
     )

@@ -36,6 +36,7 @@ from edge_agent.control.lookout import Lookout
 from edge_agent.control.machine import Machine
 from edge_agent.control.observation import Observation
 from edge_agent.control.outbox import EventDraft, Outbox
+from edge_agent.control.pace import Pace
 from edge_agent.control.pauses import Pauses
 from edge_agent.control.refusals import Refusals
 from edge_agent.control.release_repository import ReleaseRepository
@@ -95,6 +96,13 @@ class Parts:
         self.journal = Journal(outbox=self.outbox)
         self._high_water = HighWaterFile(state.high_water, journal=self.journal)
         self.observation = Observation()
+        self._pauses = Pauses(
+            clock=outside.clock,
+            initial_s=settings.retry_initial_s,
+            shared_initial_s=settings.retry_shared_initial_s,
+            max_s=settings.retry_max_s,
+            randomness=outside.randomness,
+        )
         self.desk = AssignmentDesk(
             device_id=outside.claim.device_id,
             pinned_root=outside.claim.director_root.encode(),
@@ -139,7 +147,7 @@ class Parts:
             trusted_clock=self._trusted_clock,
             interval_s=settings.repository_check_s,
             retry=Backoff(
-                initial_s=settings.retry_initial_s,
+                initial_s=settings.retry_shared_initial_s,
                 max_s=settings.retry_max_s,
                 randomness=outside.randomness,
             ),
@@ -172,6 +180,7 @@ class Parts:
         claim = self._outside.claim
         self.journal.raise_floors(connection, claim.floors)
         self._high_water.restore(connection, known)
+        self._pauses.restore(connection)
         if facts.get(connection, _ENROLLED) is not None:
             return
         facts.put(connection, _ENROLLED, claim.device_id)
@@ -191,17 +200,13 @@ class Parts:
         )
 
     def _updater(self) -> Updater:
-        outside, settings = self._outside, self._settings
+        outside = self._outside
         active_set = ActiveSetFile(self._state.active_set)
-        blobs = BlobStore(folder=self._state.blobs, server=outside.server)
+        blobs = BlobStore(
+            folder=self._state.blobs, server=outside.server, pace=Pace(clock=outside.clock)
+        )
         audit = BlobAudit(blob=self._state.blob)
         ledger = Ledger(database=self._database, journal=self.journal, clock=outside.clock)
-        pauses = Pauses(
-            clock=outside.clock,
-            initial_s=settings.retry_initial_s,
-            max_s=settings.retry_max_s,
-            randomness=outside.randomness,
-        )
         return Updater(
             lookout=self._lookout(active_set, audit),
             observation=self.observation,
@@ -210,9 +215,9 @@ class Parts:
             blobs=blobs,
             audit=audit,
             runtime=outside.runtime,
-            fetch_step=self._fetch_step(blobs, ledger, pauses),
-            trial_step=self._trial_step(ledger, pauses),
-            pauses=pauses,
+            fetch_step=self._fetch_step(blobs, ledger, self._pauses),
+            trial_step=self._trial_step(ledger, self._pauses),
+            pauses=self._pauses,
             accepted=self.desk.accepted,
             keep_high_water=partial(self._high_water.keep, self._database),
         )

@@ -51,7 +51,7 @@ class ControlProcess:
                 device_id=who.device_id,
                 tls=partial(who.tls_context, client_certificate=True),
             ),
-            retry_initial_s=settings.retry_initial_s,
+            retry_initial_s=settings.retry_shared_initial_s,
             retry_max_s=settings.retry_max_s,
             randomness=self._random,
         )

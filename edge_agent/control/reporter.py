@@ -75,6 +75,7 @@ class Reporter:
             capabilities=self._machine.capabilities(
                 backends=self._backends, accelerators=self._accelerators
             ),
+            troubles=self._observation.troubles,
         )
         try:
             self._link.publish(Channel.REPORTED, encode(state))

@@ -1,11 +1,13 @@
 """HTTPS to the fleet server: pinned authority, a fresh device token for each request, bounds.
 
 No redirect is followed and no proxy variable is read: the address comes from the enrolment and the
-token is for that server alone.
+token is for that server alone. The head of an answer has a time to come in, and a body has to move
+on, so a server that trickles holds nothing up for long.
 """
 
 import contextlib
 import http.client
+import socket
 import ssl
 import threading
 import time
@@ -18,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import ECKey
+from urllib3.connection import HTTPSConnection
 
 from edge_agent.control.clock import Clock
 from edge_agent.errors import AgentError
@@ -29,6 +32,8 @@ TARGETS_ROUTE = "/device/v1/repository/targets/"
 _CHUNK_BYTES = 64 * 1024
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 15.0
+_HEAD_TIMEOUT_S = 30.0
+_SMALL_BUFFER_BYTES = 32 * 1024
 _PACE_S = 60.0
 _PACE_BYTES = 16 * 1024
 """A body that brings less than this while it was waited for `_PACE_S` is given up."""
@@ -73,9 +78,14 @@ class ReleaseServer(Protocol):
     """Where TUF metadata and targets come from."""
 
     def open(
-        self, path: str, headers: Mapping[str, str]
+        self, path: str, headers: Mapping[str, str], *, slowly: bool = False
     ) -> contextlib.AbstractContextManager[Body]:
         """Request a path below the server's address.
+
+        Args:
+            path: as the server has it.
+            headers: to send.
+            slowly: the body will be read with pauses, so little of it may be on its way at once.
 
         Raises:
             ServerUnreachableError: no answer.
@@ -112,20 +122,27 @@ class DeviceTokens:
 class FleetServer:
     """The real server."""
 
-    def __init__(self, *, url: str, tls: ssl.SSLContext, tokens: DeviceTokens) -> None:
+    def __init__(
+        self,
+        *,
+        url: str,
+        tls: ssl.SSLContext,
+        tokens: DeviceTokens,
+        head_timeout_s: float = _HEAD_TIMEOUT_S,
+    ) -> None:
         self._url = url
         self._tokens = tokens
-        self._http = urllib3.PoolManager(
-            ssl_context=tls,
-            retries=False,
-            maxsize=2,
-            timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=_READ_TIMEOUT_S),
-        )
+        self._fast = _pool(tls, head_timeout_s, options=[])
+        # What the kernel takes in ahead of us is on the wire already, whatever we allow ourselves.
+        small = (socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER_BYTES)
+        self._slow = _pool(tls, head_timeout_s, options=[small])
         self._open: set[urllib3.BaseHTTPResponse] = set()
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def open(self, path: str, headers: Mapping[str, str]) -> Iterator[Body]:
+    def open(
+        self, path: str, headers: Mapping[str, str], *, slowly: bool = False
+    ) -> Iterator[Body]:
         """Request a path below the server's address.
 
         Raises:
@@ -134,7 +151,7 @@ class FleetServer:
         """
         url = self._url + quote(path)
         try:
-            response = self._http.request(
+            response = (self._slow if slowly else self._fast).request(
                 "GET",
                 url,
                 headers={
@@ -168,6 +185,56 @@ class FleetServer:
             for response in self._open:
                 with contextlib.suppress(ValueError, RuntimeError, OSError):
                     response.shutdown()
+
+
+def _pool(
+    tls: ssl.SSLContext, head_timeout_s: float, *, options: list[tuple[int, int, int]]
+) -> urllib3.PoolManager:
+    class Connection(HTTPSConnection):
+        def getresponse(  # type: ignore[override]  # urllib3 narrows it in the same way
+            self,
+        ) -> urllib3.HTTPResponse:
+            with _ended_after(head_timeout_s, self.sock):
+                return super().getresponse()
+
+    class Pool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Connection
+
+    pool = urllib3.PoolManager(
+        ssl_context=tls,
+        retries=False,
+        maxsize=2,
+        timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=_READ_TIMEOUT_S),
+        socket_options=[*HTTPSConnection.default_socket_options, *options],
+    )
+    pool.pool_classes_by_scheme = {"https": Pool}
+    return pool
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float, sock: socket.socket) -> Iterator[None]:
+    """End a connection on which the block takes longer, however steadily something trickles in.
+
+    Raises:
+        TimeoutError: it did; what it returned is cut off and may look complete.
+    """
+    ended = threading.Event()
+
+    def end() -> None:
+        ended.set()
+        with contextlib.suppress(OSError):
+            # That of the plain socket: the one of TLS takes the session from under the reader.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    if ended.is_set():
+        raise TimeoutError(f"the head of the answer did not come within {seconds:g} s")
 
 
 class _HttpBody:

@@ -13,7 +13,7 @@ from edge_agent.control.blob_audit import BlobAudit
 from edge_agent.control.download import BlobStore
 from edge_agent.control.fetch_step import FetchStep
 from edge_agent.control.fetching import Fetching
-from edge_agent.control.journal import UpdateRecord, candidate_of
+from edge_agent.control.journal import UpdateRecord, candidate_of, files_needed
 from edge_agent.control.ledger import Ledger, StaleRecordError
 from edge_agent.control.lookout import Lookout
 from edge_agent.control.observation import Observation
@@ -138,6 +138,8 @@ class Updater:
             return True
         except (StoreError, RuntimeUnavailableError, RuntimeRefusedError) as error:
             self._pauses.failed(_rests_as(action))
+            if isinstance(error, StoreError):
+                self._observation.note(_family(action), str(error))
             logger.warning(
                 "action_failed",
                 extra={
@@ -227,8 +229,7 @@ class Updater:
         if self._tidy or not all(record.settled for record in situation.records.values()):
             return
         keep = {release.sha256 for release in situation.active.values()}
-        for committed in situation.committed.values():
-            keep.update((committed.manifest.sha256, committed.release.sha256))
+        keep.update(files_needed(situation.committed, situation.records))
         try:
             removed = await asyncio.to_thread(self._blobs.collect, keep)
         except StoreError as error:

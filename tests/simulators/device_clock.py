@@ -16,6 +16,9 @@ class ManualClock:
     def monotonic_s(self) -> float:
         return self._monotonic_s
 
+    def sleep_s(self, seconds: float) -> None:
+        self.advance(seconds)
+
     def advance(self, seconds: float) -> None:
         self._now_ms += int(seconds * 1000)
         self._monotonic_s += seconds

@@ -83,11 +83,13 @@ class SimulatedRepository:
 
     Attributes:
         requests: path and Range of each request, in order.
+        slow_requests: how many of them asked for a body that is read with pauses.
     """
 
     def __init__(self, *, family: str = "animals", now: datetime | None = None) -> None:
         self.faults = Faults()
         self.requests: list[tuple[str, str | None]] = []
+        self.slow_requests = 0
         self._now = now or START
         self._family = family
         self._keys = {
@@ -121,11 +123,14 @@ class SimulatedRepository:
         self._publish(timestamp_expires)
 
     @contextlib.contextmanager
-    def open(self, path: str, headers: Mapping[str, str]) -> Iterator["_Answer"]:
+    def open(
+        self, path: str, headers: Mapping[str, str], *, slowly: bool = False
+    ) -> Iterator["_Answer"]:
         """Answer a request."""
         path = unquote(path)
         wanted = headers.get("Range")
         self.requests.append((path, wanted))
+        self.slow_requests += slowly
         if self.faults.unreachable:
             raise ServerUnreachableError("the simulated server is away")
         for part, status in self.faults.refuse.items():

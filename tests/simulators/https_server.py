@@ -1,5 +1,7 @@
 """A small HTTPS server on a free loopback port whose answers a test writes."""
 
+import contextlib
+import socket
 import ssl
 import threading
 import time
@@ -86,3 +88,30 @@ def serving(context: ssl.SSLContext, answer: Callable[[Request], Answer]) -> Ite
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def endless_head(context: ssl.SSLContext) -> Iterator[str]:
+    """Answer one request with header after header until the block ends."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            accepted, _ = listener.accept()
+            with context.wrap_socket(accepted, server_side=True) as connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                while not ended.wait(0.02):
+                    connection.sendall(b"X-A: b\r\n")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"https://localhost:{listener.getsockname()[1]}"
+    finally:
+        ended.set()
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from edge_agent.control.download import BlobStore, CancelledDownloadError, DownloadError
+from edge_agent.control.pace import Pace
 from edge_agent.control.server_client import (
     TARGETS_ROUTE,
     ServerRefusedError,
     ServerUnreachableError,
 )
-from edge_agent.store import StoreError
+from edge_agent.store import DiskFullError, refusal
+from tests.simulators.device_clock import ManualClock
 from tests.simulators.device_repository import SimulatedRepository
 
 PATH = "models/animals/1.0.0/model.onnx"
@@ -28,8 +30,13 @@ def repository() -> SimulatedRepository:
 
 
 @pytest.fixture
-def blobs(tmp_path: Path, repository: SimulatedRepository) -> BlobStore:
-    return BlobStore(folder=tmp_path, server=repository)
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path, repository: SimulatedRepository, clock: ManualClock) -> BlobStore:
+    return BlobStore(folder=tmp_path, server=repository, pace=Pace(clock=clock))
 
 
 def fetch(blobs: BlobStore, *, cancelled: Callable[[], bool] = lambda: False) -> Path:
@@ -145,11 +152,71 @@ def test_an_unsatisfiable_range_throws_the_partial_file_away(
     assert names(tmp_path) == set()
 
 
-def test_the_disk_is_checked_first(tmp_path: Path, repository: SimulatedRepository) -> None:
-    blobs = BlobStore(folder=tmp_path, server=repository, free_bytes=lambda _path: 1000)
-    with pytest.raises(StoreError, match="the disk has 1000 free"):
+def test_the_disk_is_checked_first(
+    tmp_path: Path, repository: SimulatedRepository, clock: ManualClock
+) -> None:
+    blobs = BlobStore(
+        folder=tmp_path, server=repository, pace=Pace(clock=clock), free_bytes=lambda _path: 1000
+    )
+    with pytest.raises(DiskFullError, match="1000 are free"):
         fetch(blobs)
     assert repository.requests == []
+
+
+def test_room_is_made_for_all_of_an_update_of_what_nobody_needs(
+    tmp_path: Path, repository: SimulatedRepository, clock: ManualClock
+) -> None:
+    """What an update that was called off has left does not keep the next one from coming."""
+    disk = 52 * 2**20
+
+    def free(folder: Path) -> int:
+        return disk - sum(path.stat().st_size for path in folder.iterdir())
+
+    blobs = BlobStore(folder=tmp_path, server=repository, pace=Pace(clock=clock), free_bytes=free)
+    wanted = {"a" * 64: 20 * 2**20, "b" * 64: 10 * 2**20}
+    for name, size in (("a" * 64 + ".part", 5), ("c" * 64, 5), ("d" * 64 + ".part", 10)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size * 2**20)
+    blobs.make_room(wanted, keep=frozenset({"c" * 64}))
+    assert names(tmp_path) == {"a" * 64 + ".part", "c" * 64}
+    with pytest.raises(DiskFullError, match="make room on the device"):
+        blobs.make_room({**wanted, "e" * 64: 5 * 2**20}, keep=frozenset({"c" * 64}))
+
+
+@pytest.mark.parametrize(("number", "full"), [(28, True), (122, True), (5, False)])
+def test_a_full_disk_is_told_from_a_broken_one(number: int, *, full: bool) -> None:
+    assert isinstance(refusal("cannot write", OSError(number, "no")), DiskFullError) is full
+
+
+def test_it_comes_no_faster_than_allowed(
+    blobs: BlobStore, repository: SimulatedRepository, clock: ManualClock
+) -> None:
+    before_s = clock.monotonic_s()
+    blobs.fetch(
+        PATH, length=len(CONTENT), sha256=SHA256, cancelled=lambda: False, limit=lambda: 4096
+    )
+    took_s = clock.monotonic_s() - before_s
+    assert took_s == pytest.approx(len(CONTENT) / 4096, abs=1.5)  # a second's worth comes at once
+    assert repository.slow_requests == 1
+
+
+def test_a_limit_that_changes_holds_from_the_next_piece_on(clock: ManualClock) -> None:
+    pace, limits = Pace(clock=clock), [1000, 1000, None]
+
+    def limit() -> int | None:
+        return limits.pop(0) if len(limits) > 1 else limits[0]
+
+    before_s = clock.monotonic_s()
+    pace.spend(10**9, limit=limit, cancelled=lambda: False)
+    assert clock.monotonic_s() - before_s < 2.0
+    pace.spend(5000, limit=lambda: 1000, cancelled=lambda: False)
+    assert clock.monotonic_s() - before_s == pytest.approx(5.0, abs=2.0)
+
+
+def test_a_slow_download_ends_at_once_when_it_is_no_longer_wanted(clock: ManualClock) -> None:
+    asked = iter([False, False])
+    Pace(clock=clock).spend(10**9, limit=lambda: 1024, cancelled=lambda: next(asked, True))
+    assert clock.monotonic_s() < ManualClock().monotonic_s() + 1.0
 
 
 def test_a_cancelled_download_keeps_what_arrived(blobs: BlobStore, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ async def test_a_task_that_fails_again_and_again_ends_the_process(
 def test_pauses_grow_with_jitter_up_to_the_longest() -> None:
     backoff = Backoff(initial_s=1.0, max_s=8.0, randomness=random.Random(1))  # noqa: S311
     pauses = [backoff.next_s() for _ in range(50)]
-    assert 0.5 <= pauses[0] <= 1.0
+    assert pauses[0] <= 1.0
     assert max(pauses) <= 8.0
     assert max(pauses[10:]) > 5.0
     assert len(set(pauses)) == 50

@@ -1,6 +1,9 @@
 """The reported state: the truth about what serves and where updates stand."""
 
+import pytest
+
 from edge_agent.control.observation import reported
+from edge_agent.store import DiskFullError
 from fleet_protocol.messages import Capabilities, Reported, decode
 from fleet_protocol.topics import Channel
 from fleet_protocol.update_states import UpdateState
@@ -12,7 +15,13 @@ def state_of(device: ControlDevice) -> Reported:
     situation = device.parts.observation.situation
     assert situation is not None
     capabilities = Capabilities(machine="m", cpu_count=1)
-    return reported(situation, at_ms=1, agent_version="1", capabilities=capabilities)
+    return reported(
+        situation,
+        at_ms=1,
+        agent_version="1",
+        capabilities=capabilities,
+        troubles=device.parts.observation.troubles,
+    )
 
 
 async def install(device: ControlDevice, version: str, number: int) -> None:
@@ -122,3 +131,28 @@ async def test_the_report_keeps_the_backends_of_a_runtime_that_is_away(
     reports = [decode(p, Reported) for c, p in device.link.published if c is Channel.REPORTED]
     assert [r.runtime_up for r in reports] == [True, False]
     assert reports[1].capabilities.backends == {"onnxruntime": "1.0"}
+
+
+async def test_what_a_full_disk_keeps_out_of_the_journal_is_reported_all_the_same(
+    device: ControlDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal lies on the disk that is full."""
+    await install(device, "1.0.0", 1)
+    await device.settle()
+    await install(device, "2.0.0", 2)
+
+    async def refuses(*_arguments: object, **_named: object) -> None:
+        raise DiskFullError("the database of the device refused a write: database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device.parts.updater._ledger, "begin", refuses)
+        await device.step()
+        troubles = device.parts.observation.troubles
+        assert "disk is full" in troubles["animals"]
+        (update,) = state_of(device).updates
+        assert "disk is full" in update.detail
+        device.clock.advance(5.0)
+    await device.settle()
+    assert device.parts.observation.troubles == {}
+    (update,) = state_of(device).updates
+    assert (update.state, update.detail) == (UpdateState.COMMITTED, "")

@@ -1,5 +1,6 @@
 """HTTPS to the fleet server: token, pinned authority, bounds, breaking off."""
 
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -22,12 +23,12 @@ from edge_agent.control.server_client import (
 from edge_agent.identity import pinned_tls_context
 from fleet_protocol.claims import ClaimBundle
 from tests.simulators.fleet_authority import Authority, key_pem
-from tests.simulators.https_server import Answer, Request, serving
+from tests.simulators.https_server import Answer, Request, endless_head, serving
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 
 
-def client(url: str, authority: Authority) -> FleetServer:
+def client(url: str, authority: Authority, *, head_timeout_s: float = 30.0) -> FleetServer:
     claim = ClaimBundle(
         device_id="cam-01",
         token="t",
@@ -40,6 +41,7 @@ def client(url: str, authority: Authority) -> FleetServer:
         url=url,
         tls=pinned_tls_context(claim),
         tokens=DeviceTokens(device_id="cam-01", key=KEY, clock=SystemClock()),
+        head_timeout_s=head_timeout_s,
     )
 
 
@@ -129,6 +131,24 @@ def test_a_server_of_another_authority_gets_no_token(serve: Serve) -> None:
     with serve(answer) as url, pytest.raises(ServerUnreachableError):
         read(client(url, Authority()))
     assert seen == []
+
+
+def test_a_server_whose_head_never_ends_is_left(tmp_path: Path, authority: Authority) -> None:
+    """Each header comes in time, and there is always another one."""
+    with endless_head(authority.server_context(tmp_path)) as url:
+        server = client(url, authority, head_timeout_s=0.3)
+        with pytest.raises(ServerUnreachableError, match="did not come within"):
+            read(server)
+
+
+def test_what_is_read_slowly_is_not_taken_in_ahead(serve: Serve, authority: Authority) -> None:
+    """The kernel's buffers would swallow a whole model, whatever rate was allowed."""
+    with serve(lambda _: Answer(body=b"x" * 1000)) as url:
+        server = client(url, authority)
+        with server.open("/x", {}, slowly=True) as body:
+            assert b"".join(body.chunks()) == b"x" * 1000
+        pool = server._slow.connection_from_url(url)
+        assert any(option[1] == socket.SO_RCVBUF for option in pool.conn_kw["socket_options"])
 
 
 def test_an_answer_that_is_being_read_can_be_broken_off(serve: Serve, authority: Authority) -> None:

@@ -211,7 +211,7 @@ async def test_a_full_disk_is_waited_for(device: ControlDevice) -> None:
         device.clock.advance(1.0)
     assert device.record().state is UpdateState.DOWNLOADING
     assert device.record().attempts == 0
-    assert "1000 free" in device.record().detail
+    assert "the disk is too full" in device.record().detail
     blobs._free_bytes = free
     await device.settle()
     assert device.active() == {"animals": "1.0.0"}
