@@ -216,7 +216,7 @@ def _ended_after(seconds: float, sock: socket.socket) -> Iterator[None]:
     """End a connection on which the block takes longer, however steadily something trickles in.
 
     Raises:
-        TimeoutError: it did; what it returned is cut off and may look complete.
+        ConnectionAbortedError: it did; what it returned is cut off and may look complete.
     """
     ended = threading.Event()
 
@@ -234,7 +234,7 @@ def _ended_after(seconds: float, sock: socket.socket) -> Iterator[None]:
     finally:
         timer.cancel()
     if ended.is_set():
-        raise TimeoutError(f"the head of the answer did not come within {seconds:g} s")
+        raise ConnectionAbortedError(f"the head of the answer did not come within {seconds:g} s")
 
 
 class _HttpBody:
