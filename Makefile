@@ -43,7 +43,7 @@ requirements: $(VENV)/uv.stamp ## Pin the requirements anew from pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make requirements" \
 		--extra onnx --extra server --group build -o requirements/demo.txt pyproject.toml $(UPGRADE)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make requirements" \
-		--extra bench --extra grpc --extra litert --extra onnx --extra openvino --extra otel --extra server --group dev -c requirements/demo.txt -o requirements/dev.txt pyproject.toml $(UPGRADE)
+		--extra bench --extra grpc --extra hsm --extra litert --extra onnx --extra openvino --extra otel --extra server --group dev -c requirements/demo.txt -o requirements/dev.txt pyproject.toml $(UPGRADE)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make requirements" \
 		--group build -c requirements/demo.txt -o requirements/agent.txt pyproject.toml $(UPGRADE)
 

@@ -18,6 +18,8 @@ from model_pipeline import publisher_key
 from model_pipeline.bundle import Bundle
 from model_pipeline.errors import PipelineError
 from model_pipeline.release_upload import Progress as Told
+from signing_keys import passphrases
+from signing_keys.passphrases import Secrets
 
 _LIMITS = "Limits that devices hold the release to"
 
@@ -26,6 +28,25 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Pack a built model as a release, look into it, publish it.",
 )
+
+Keys = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Publisher's key: file:PATH, hsm:ID?label=TOKEN, awskms:... Repeat if several must "
+        "sign. Without it the file of `skerry provision init`."
+    ),
+]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar=passphrases.FILE_VARIABLE,
+        help="File whose only line is the passphrase of the keys; asked for without it.",
+    ),
+]
+PinFile = Annotated[
+    Path | None,
+    typer.Option(envvar=passphrases.PIN_VARIABLE, help="File with the PIN of the token."),
+]
 
 
 @app.command()
@@ -191,7 +212,7 @@ def inspect(
 
 
 @app.command()
-def publish(
+def publish(  # noqa: PLR0913 (each is an option that a person gives)
     bundle: Annotated[Path, typer.Argument(help="Bundle file of `skerry model pack`.")],
     *,
     server: Annotated[str, typer.Option(help="The server, such as https://fleet.example.org:8443")],
@@ -199,13 +220,9 @@ def publish(
         Path, typer.Option(help="What `skerry provision init` made: roots and publisher's key.")
     ],
     token_file: Annotated[Path, typer.Option(help="File with an API token of the role publisher.")],
-    passphrase_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=publisher_key.FILE_VARIABLE,
-            help="File whose only line is the passphrase of the keys; asked for without it.",
-        ),
-    ] = None,
+    key: Keys = None,
+    passphrase_file: PassphraseFile = None,
+    pin_file: PinFile = None,
 ) -> None:
     """Sign a release with the publisher's key and upload it.
 
@@ -232,11 +249,12 @@ def publish(
         cache=authority / "cache",
         clock=lambda: datetime.now(UTC),
     )
-    key_file = authority / "offline" / f"publisher-{manifest.family}.pem"
+    uris = key or [publisher_key.default_uri(authority, manifest.family)]
+    secrets = Secrets(passphrase_file=passphrase_file, pin_file=pin_file)
     with _progress() as told:
         outcome = publisher.publish(
             found,
-            lambda: publisher_key.load(key_file, publisher_key.passphrase(passphrase_file)),
+            lambda: publisher_key.load(uris, secrets),
             progress=told,
         )
     said = "Published" if outcome is Outcome.PUBLISHED else "Nothing to do, the server has"

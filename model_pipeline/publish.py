@@ -1,7 +1,7 @@
 """Signs a bundle's release on top of the verified repository and hands it to the server."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -57,7 +57,7 @@ class Publisher:
     def publish(
         self,
         bundle: Bundle,
-        signer: Callable[[], Signer],
+        signers: Callable[[], Sequence[Signer]],
         *,
         progress: Progress = unheard,
     ) -> Outcome:
@@ -65,7 +65,8 @@ class Publisher:
 
         Args:
             bundle: read and whole.
-            signer: opens the publisher's key; called only if there is something to sign.
+            signers: opens the publisher's keys, as many as must sign; called only if there is
+                something to sign.
             progress: told of the upload after each piece.
 
         Raises:
@@ -77,9 +78,9 @@ class Publisher:
             view = self._view(bundle)
             if _is_published(bundle, files, view):
                 return Outcome.ALREADY_THERE
-            key = signer()
+            keys = signers()
             try:
-                self._upload(files, view, key, progress)
+                self._upload(files, view, keys, progress)
             except ContradictedError:
                 newer = self._view(bundle)
                 if _is_published(bundle, files, newer):
@@ -88,7 +89,7 @@ class Publisher:
                     raise
                 # Someone else's release came in between: sign on top of it, once.
                 _LOG.info("publish_retried", extra={"role_version": newer.version})
-                self._upload(files, newer, key, progress)
+                self._upload(files, newer, keys, progress)
             if not _is_published(bundle, files, self._view(bundle)):
                 raise PipelineError(
                     "the server took the release but its repository does not show it; publish it "
@@ -109,10 +110,10 @@ class Publisher:
         self,
         files: dict[str, BundledFile],
         view: RepositoryView,
-        signer: Signer,
+        signers: Sequence[Signer],
         progress: Progress,
     ) -> None:
-        metadata = view.signed_with(files, signer, now=self._clock())
+        metadata = view.signed_with(files, signers, now=self._clock())
         self._link.upload(RELEASES_PATH, ReleaseUpload(metadata, files, progress=progress))
 
 

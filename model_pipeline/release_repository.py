@@ -14,7 +14,7 @@ signed on top of comes from the server, which may be in an attacker's hands, so:
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -61,7 +61,7 @@ class RepositoryView:
         }
 
     def signed_with(
-        self, files: Mapping[str, BundledFile], signer: Signer, *, now: datetime
+        self, files: Mapping[str, BundledFile], signers: Sequence[Signer], *, now: datetime
     ) -> bytes:
         """Return the next version of the family's list with some files added.
 
@@ -79,7 +79,8 @@ class RepositoryView:
         following = Metadata(
             Targets(version=self.version + 1, expires=now + LIFETIME, targets=targets)
         )
-        following.sign(signer)
+        for signer in signers:
+            following.sign(signer, append=True)
         try:
             self._delegator.verify_delegate(
                 self._family, following.signed_bytes, following.signatures

@@ -1,6 +1,6 @@
 """The making of an authority: every key, certificate and first metadata of a fleet, at once.
 
-Threshold is one key for each role; a ceremony with several holders is not part of this version.
+Each role begins with one key; `skerry provision ceremony` then replaces it by several holders'.
 """
 
 import logging
@@ -101,6 +101,7 @@ class _Ceremony:
         for name, content in release.items():
             self._publish(at.metadata / name, content)
         self._publish(at.release_root, release["1.root.json"])
+        self._publish(at.published_targets, release["1.targets.json"])
         self._publish(at.director_root, director)
         self._publish(at.director / "1.root.json", director)
 

@@ -12,23 +12,25 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from provisioning import ceremony, durable_files, inspection, passphrase
+from provisioning import ceremony, ceremony_cli, durable_files, inspection
 from provisioning.claim_issue import MAX_LIFETIME, ClaimIssuer
 from provisioning.errors import ProvisioningError
 from provisioning.layout import Authority
+from signing_keys import passphrases
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Make and look after a fleet's roots of trust. Runs offline, on a machine of your own.",
 )
+app.add_typer(ceremony_cli.app, name="ceremony")
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(
-        envvar=passphrase.FILE_VARIABLE,
+        envvar=passphrases.FILE_VARIABLE,
         help="File whose only line is the passphrase of the offline keys; asked for without it.",
     ),
 ]
@@ -59,7 +61,7 @@ def init(
     """
     plan = ceremony.Plan.of(families=family, server_names=server_name)
     authority = ceremony.create(
-        out, plan, passphrase=passphrase.chosen(passphrase_file), now=datetime.now(UTC)
+        out, plan, passphrase=passphrases.chosen(passphrase_file), now=datetime.now(UTC)
     )
     sys.stdout.write(
         f"Made the authority {authority.root}\n"
@@ -100,7 +102,7 @@ def claim(  # noqa: PLR0913 (each is an option that a person gives)
     lifetime = _duration(expires)
     floors = _floors(floor or [])
     files = _claim_files(device, out)
-    issuer = ClaimIssuer(Authority(authority), passphrase=passphrase.known(passphrase_file))
+    issuer = ClaimIssuer(Authority(authority), passphrase=passphrases.known(passphrase_file))
     now = datetime.now(UTC)
     claims = {
         path: issuer.issue(name, now=now, lifetime=lifetime, floors=floors)

@@ -14,9 +14,9 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import DelegatedRole, Metadata, Role, Root, Signed, Targets
 from tuf.api.serialization import DeserializationError
 
-from provisioning import key_files
 from provisioning.errors import ProvisioningError
 from provisioning.layout import Authority
+from signing_keys.key_file import is_encrypted
 
 Kind = TypeVar("Kind", bound=Signed)
 
@@ -97,7 +97,7 @@ def inspect(authority: Authority, *, now: datetime) -> Inspection:
 def _key_file(authority: Authority, path: Path) -> KeyFile:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        encrypted = key_files.is_encrypted(path.read_bytes())
+        encrypted = is_encrypted(path.read_bytes())
     except OSError as error:
         raise ProvisioningError(f"cannot read the key {path}: {error.strerror}") from error
     return KeyFile(
@@ -110,7 +110,7 @@ def _release_roles(authority: Authority, now: datetime) -> list[RoleStatus]:
     root = _read(authority.release_root, Root)
     files = {
         "root": authority.release_root,
-        "targets": _newest(metadata, "targets"),
+        "targets": authority.published_targets,
         "snapshot": _newest(metadata, "snapshot"),
         "timestamp": metadata / "timestamp.json",
     }

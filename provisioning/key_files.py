@@ -62,11 +62,6 @@ def load_p256(path: Path, passphrase: bytes | None) -> EllipticCurvePrivateKey:
     return key
 
 
-def is_encrypted(pem: bytes) -> bool:
-    """Say whether a PKCS8 PEM needs a passphrase."""
-    return pem.startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
-
-
 def _load(path: Path, passphrase: bytes | None) -> object:
     try:
         return load_pem_private_key(path.read_bytes(), passphrase)

@@ -64,6 +64,11 @@ class Authority:
         return self.public / "director-root.json"
 
     @property
+    def published_targets(self) -> Path:
+        """The current targets metadata of the release repository: who publishes which family."""
+        return self.public / "targets.json"
+
+    @property
     def fleet_ca(self) -> Path:
         """Certificate of the authority behind the server's certificates."""
         return self.public / "fleet-ca.crt"

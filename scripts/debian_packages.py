@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-PACKAGES = ("curl", "gcc", "libc6-dev", "mosquitto", "postgresql")
+PACKAGES = ("curl", "gcc", "libc6-dev", "mosquitto", "postgresql", "softhsm2")
 
 
 def installed(package: str) -> bool:

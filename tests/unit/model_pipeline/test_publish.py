@@ -1,17 +1,17 @@
 """Publishing over real HTTPS to a server with a real repository."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from securesystemslib.signer import CryptoSigner
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.signer import CryptoSigner, Signer
 from tuf.api.metadata import Metadata, Timestamp
 
 from model_pipeline import bundle as bundles
-from model_pipeline import publisher_key
 from model_pipeline.bundle import Bundle
 from model_pipeline.errors import PipelineError
 from model_pipeline.publish import Outcome, Publisher
@@ -51,7 +51,7 @@ class Rig:
         )
 
     def publish(self, bundle: Bundle | None = None) -> Outcome:
-        return self.publisher().publish(bundle or self.bundle, lambda: self.signer)
+        return self.publisher().publish(bundle or self.bundle, lambda: [self.signer])
 
     def other_bundle(self, version: str) -> Bundle:
         return make_bundle(self.folder, version.encode(), version=version)
@@ -61,7 +61,7 @@ class Rig:
         rival = self.publisher(cache="rival")
 
         def publish() -> None:
-            rival.publish(bundle, lambda: self.signer)
+            rival.publish(bundle, lambda: [self.signer])
 
         return publish
 
@@ -72,7 +72,7 @@ def rig(authority: Authority, server: ReleaseServer, tmp_path: Path) -> Rig:
         authority=authority,
         server=server,
         bundle=make_bundle(tmp_path, CONTENT),
-        signer=publisher_key.load(authority.publisher_key("letters"), PASSPHRASE),
+        signer=publisher(authority, "letters"),
         folder=tmp_path,
     )
 
@@ -81,14 +81,19 @@ def nothing() -> None:
     """Let an upload pass."""
 
 
-def nobody() -> CryptoSigner:
+def publisher(authority: Authority, family: str) -> CryptoSigner:
+    pem = authority.publisher_key(family).read_bytes()
+    return CryptoSigner(load_pem_private_key(pem, PASSPHRASE))
+
+
+def nobody() -> Sequence[Signer]:
     raise AssertionError("the key is not to be opened")
 
 
 def test_a_release_is_signed_and_arrives(rig: Rig) -> None:
     heard: list[tuple[int, int]] = []
     outcome = rig.publisher().publish(
-        rig.bundle, lambda: rig.signer, progress=lambda sent, total: heard.append((sent, total))
+        rig.bundle, lambda: [rig.signer], progress=lambda sent, total: heard.append((sent, total))
     )
     assert outcome is Outcome.PUBLISHED
     role = rig.server.role("letters")
@@ -193,9 +198,9 @@ def test_a_foreign_token(rig: Rig) -> None:
 
 
 def test_the_key_of_another_family(rig: Rig) -> None:
-    other = publisher_key.load(rig.authority.publisher_key("other"), PASSPHRASE)
+    other = publisher(rig.authority, "other")
     with pytest.raises(PipelineError, match="cannot sign for letters"):
-        rig.publisher().publish(rig.bundle, lambda: other)
+        rig.publisher().publish(rig.bundle, lambda: [other])
     assert rig.server.uploads == 0
 
 
@@ -253,7 +258,7 @@ def test_a_repository_that_has_run_out(rig: Rig) -> None:
 
 def test_a_publisher_may_renew_a_list_that_has_run_out(rig: Rig) -> None:
     long_ago = datetime.now(UTC) - timedelta(days=400)
-    rig.publisher(clock=lambda: long_ago).publish(rig.bundle, lambda: rig.signer)
+    rig.publisher(clock=lambda: long_ago).publish(rig.bundle, lambda: [rig.signer])
     assert rig.server.role("letters").is_expired()
     rig.publish(rig.other_bundle("1.1.0"))
     assert not rig.server.role("letters").is_expired()
@@ -261,10 +266,10 @@ def test_a_publisher_may_renew_a_list_that_has_run_out(rig: Rig) -> None:
 
 
 def test_two_publishers_on_one_machine_do_not_share_a_cache_at_once(rig: Rig) -> None:
-    def meet() -> CryptoSigner:
+    def meet() -> Sequence[Signer]:
         with pytest.raises(PipelineError, match="another `skerry model publish`"):
             rig.publisher().publish(rig.bundle, nobody)
-        return rig.signer
+        return [rig.signer]
 
     assert rig.publisher().publish(rig.bundle, meet) is Outcome.PUBLISHED
 

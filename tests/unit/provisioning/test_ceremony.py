@@ -16,7 +16,10 @@ from tests.unit.provisioning.conftest import NOW, PASSPHRASE, plan
 FILES = {
     *(f"offline/{name}.pem" for name in ("root", "targets", "claim", "fleet-ca")),
     *(f"offline/publisher-{family}.pem" for family in ("fashion_mnist", "barcodes")),
-    *(f"public/{name}" for name in ("release-root.json", "director-root.json", "fleet-ca.crt")),
+    *(
+        f"public/{name}"
+        for name in ("release-root.json", "director-root.json", "targets.json", "fleet-ca.crt")
+    ),
     *(f"server/online/{name}.pem" for name in ("snapshot", "timestamp", "device-ca", "tls")),
     *(f"server/online/{name}.crt" for name in ("device-ca", "tls", "fleet-ca", "ingest")),
     *("server/online/ingest.pem", "server/online/claim.pub.pem", "server/signer/assignment.pem"),

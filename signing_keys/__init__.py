@@ -1,0 +1,1 @@
+"""Signing keys wherever they are kept: named by a URI, opened with a secret that is no argument."""
