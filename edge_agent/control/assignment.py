@@ -1,7 +1,7 @@
 """The accepted assignment: what this device shall run, after verification."""
 
 import sqlite3
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -32,12 +32,30 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         expires_ms: after it nothing new is installed; what runs goes on running.
+        root_version: of the director's root that was the newest when it was accepted.
     """
 
     device_id: DeviceId
     version: int
     expires_ms: int
     releases: dict[Family, AssignedRelease]
+    root_version: int = 1
+
+
+class Mark(NamedTuple):
+    """How far assignments had come; a later mark is greater.
+
+    Attributes:
+        root_version: of the director's root under which the version was accepted. Versions begin
+            anew when a root brings new assignment keys.
+        version: of the assignment.
+    """
+
+    root_version: int = 1
+    version: int = 0
+
+
+NO_MARK = Mark()
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +63,11 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
     assignment: Assignment
     document_sha256: Sha256
+
+    @property
+    def mark(self) -> Mark:
+        """How far assignments had come with this one."""
+        return Mark(self.assignment.root_version, self.assignment.version)
 
 
 def load(connection: sqlite3.Connection) -> Accepted | None:

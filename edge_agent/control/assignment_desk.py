@@ -1,42 +1,37 @@
 """Where assignments arrive: verified, and accepted or refused, in one transaction with the event.
 
 A refused document changes nothing but the outbox, and the same document again (the broker keeps it
-and sends it after each reconnect) not even that.
+and sends it after each reconnect) not even that. Before a new document is judged, the server is
+asked for the director's newest root; without an answer it is judged by the roots that are here.
 """
 
+import asyncio
 import hashlib
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from enum import Enum, auto
+from functools import partial
 
 from edge_agent.control import assignment, facts
 from edge_agent.control.assignment import Accepted
 from edge_agent.control.clock import Clock, TrustedClock
 from edge_agent.control.database import Database
-from edge_agent.control.high_water import HighWaterFile, lowest_assignment_version
+from edge_agent.control.director_roots import DirectorRoots
+from edge_agent.control.high_water import HighWaterFile, lowest_mark
 from edge_agent.control.outbox import EventDraft, Outbox
 from edge_agent.control.pulse import Pulse
-from edge_agent.control.trust import TrustError, director_root, verify_assignment
+from edge_agent.control.trust import TrustError, verify_assignment
 from fleet_protocol.messages import EventKind
 
 logger = logging.getLogger(__name__)
 
 _LAST_REFUSED = "refused_assignment"
-_MAX_CHAIN = 256
-_MAX_ROOT_BYTES = 512 * 1024
 
 
-def director_chain(folder: Path) -> list[bytes]:
-    """Return the successors of the pinned director root, ``2.root.json`` and so on, in order."""
-    chain = []
-    for version in range(2, 2 + _MAX_CHAIN):
-        try:
-            with (folder / f"{version}.root.json").open("rb") as file:
-                chain.append(file.read(_MAX_ROOT_BYTES))
-        except FileNotFoundError:
-            break
-    return chain
+class _Verdict(Enum):
+    ACCEPTED = auto()
+    KNOWN = auto()
+    REFUSED = auto()
 
 
 class AssignmentDesk:
@@ -50,8 +45,7 @@ class AssignmentDesk:
         self,
         *,
         device_id: str,
-        pinned_root: bytes,
-        chain: Callable[[], Sequence[bytes]],
+        roots: DirectorRoots,
         database: Database,
         high_water: HighWaterFile,
         outbox: Outbox,
@@ -60,43 +54,53 @@ class AssignmentDesk:
     ) -> None:
         self.accepted = Pulse()
         self._device_id = device_id
-        self._pinned_root = pinned_root
-        self._chain = chain
+        self._roots = roots
         self._database = database
         self._high_water = high_water
         self._outbox = outbox
         self._clock = clock
         self._trusted_clock = trusted_clock
 
-    async def receive(self, payload: bytes) -> None:
+    async def receive(self, payload: bytes) -> bool:
         """Accept or refuse a document.
+
+        Returns:
+            False if it was refused while the server could not be asked for the director's newest
+            root: the document may be good under that root and is worth another look.
 
         Raises:
             StoreError: the database refused; the document counts as not received.
         """
-        if await self._database.transact(lambda connection: self._decide(connection, payload)):
+        document = hashlib.sha256(payload).hexdigest()
+        accepted = await self._database.transact(assignment.load)
+        if accepted is not None and accepted.document_sha256 == document:
+            return True
+        asked = await asyncio.to_thread(self._roots.refresh)
+        verdict = await self._database.transact(partial(self._decide, payload=payload))
+        if verdict is _Verdict.ACCEPTED:
             self.accepted.bump()
             await self._high_water.keep(self._database)
+        return asked or verdict is not _Verdict.REFUSED
 
-    def _decide(self, connection: sqlite3.Connection, payload: bytes) -> bool:
+    def _decide(self, connection: sqlite3.Connection, *, payload: bytes) -> "_Verdict":
         before = assignment.load(connection)
         try:
             accepted = verify_assignment(
                 payload,
-                root=director_root(self._pinned_root, self._chain()),
+                director=self._roots.trusted(),
                 device_id=self._device_id,
                 now=self._trusted_clock.now(connection),
                 accepted=before,
-                lowest_version=lowest_assignment_version(connection),
+                lowest=lowest_mark(connection),
             )
         except TrustError as error:
             self._refuse(connection, payload, str(error))
-            return False
+            return _Verdict.REFUSED
         if accepted is before:
-            return False
+            return _Verdict.KNOWN
         assignment.store(connection, accepted)
         self._announce(connection, accepted)
-        return True
+        return _Verdict.ACCEPTED
 
     def _announce(self, connection: sqlite3.Connection, accepted: Accepted) -> None:
         releases = [

@@ -15,6 +15,7 @@ import msgspec
 
 from edge_agent import store
 from edge_agent.control import assignment, facts
+from edge_agent.control.assignment import NO_MARK, Mark
 from edge_agent.control.database import Database
 from edge_agent.control.journal import Journal
 from edge_agent.store import StoreError
@@ -24,6 +25,7 @@ from fleet_protocol.names import Family
 logger = logging.getLogger(__name__)
 
 _LOWEST_VERSION = "lowest_assignment_version"
+_LOWEST_ROOT = "lowest_assignment_root"
 _MAX_BYTES = 1024 * 1024
 
 
@@ -33,16 +35,25 @@ class HighWater(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         floors: lowest security counter by family.
         assignment_version: the highest that was accepted, 0 before the first.
+        director_root_version: under which it was accepted; versions of assignments begin anew
+            with a root that replaces the assignment keys.
     """
 
     schema: Literal[1] = 1
     floors: dict[Family, Floor] = {}
     assignment_version: Annotated[int, msgspec.Meta(ge=0)] = 0
+    director_root_version: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+    @property
+    def mark(self) -> Mark:
+        """How far assignments had come."""
+        return Mark(self.director_root_version, self.assignment_version)
 
 
-def lowest_assignment_version(connection: sqlite3.Connection) -> int:
-    """Return the lowest version that an assignment may have where none is stored."""
-    return int(facts.get(connection, _LOWEST_VERSION) or 0)
+def lowest_mark(connection: sqlite3.Connection) -> Mark:
+    """Return how far assignments had come before this database began."""
+    root_version = int(facts.get(connection, _LOWEST_ROOT) or 1)
+    return Mark(root_version, int(facts.get(connection, _LOWEST_VERSION) or 0))
 
 
 class HighWaterFile:
@@ -66,8 +77,10 @@ class HighWaterFile:
     def restore(self, connection: sqlite3.Connection, known: HighWater) -> None:
         """Raise the database to what the file knew (in the caller's transaction)."""
         self._journal.raise_floors(connection, known.floors)
-        if known.assignment_version > lowest_assignment_version(connection):
+        accepted = assignment.load(connection)
+        if known.mark > max(lowest_mark(connection), accepted.mark if accepted else NO_MARK):
             facts.put(connection, _LOWEST_VERSION, str(known.assignment_version))
+            facts.put(connection, _LOWEST_ROOT, str(known.director_root_version))
 
     async def keep(self, database: Database) -> None:
         """Write what the database knows; a disk that refuses is logged, the next write makes up.
@@ -83,10 +96,11 @@ class HighWaterFile:
 
     def _of(self, connection: sqlite3.Connection) -> HighWater:
         accepted = assignment.load(connection)
-        version = 0 if accepted is None else accepted.assignment.version
+        mark = max(lowest_mark(connection), accepted.mark if accepted else NO_MARK)
         return HighWater(
             floors=self._journal.floors(connection),
-            assignment_version=max(version, lowest_assignment_version(connection)),
+            assignment_version=mark.version,
+            director_root_version=mark.root_version,
         )
 
     def _write(self, now: HighWater) -> None:

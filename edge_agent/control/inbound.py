@@ -1,6 +1,10 @@
 """Takes what arrived over the link to those whom it concerns, one message at a time."""
 
+import asyncio
+import contextlib
+
 from edge_agent.control.assignment_desk import AssignmentDesk
+from edge_agent.control.backoff import Backoff
 from edge_agent.control.link import Link
 from edge_agent.control.sender import Sender
 
@@ -8,10 +12,13 @@ from edge_agent.control.sender import Sender
 class Inbound:
     """Empties the link's mailbox."""
 
-    def __init__(self, *, link: Link, desk: AssignmentDesk, sender: Sender) -> None:
+    def __init__(
+        self, *, link: Link, desk: AssignmentDesk, sender: Sender, backoff: Backoff
+    ) -> None:
         self._link = link
         self._desk = desk
         self._sender = sender
+        self._backoff = backoff
         self._undelivered: bytes | None = None
 
     async def run(self) -> None:
@@ -19,10 +26,13 @@ class Inbound:
         while True:
             seen = self._link.received.count
             await self.deliver()
-            await self._link.received.changed(seen)
+            again_s = None if self._undelivered is None else self._backoff.next_s()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(again_s):
+                    await self._link.received.changed(seen)
 
     async def deliver(self) -> None:
-        """Deliver all that has arrived.
+        """Deliver all that has arrived; an assignment that could not be judged yet is kept.
 
         Raises:
             StoreError: the database refused. The assignment is kept for the next call; an
@@ -33,6 +43,6 @@ class Inbound:
         newest = self._link.take_assignment()
         if newest is not None:
             self._undelivered = newest
-        if self._undelivered is not None:
-            await self._desk.receive(self._undelivered)
+        if self._undelivered is not None and await self._desk.receive(self._undelivered):
             self._undelivered = None
+            self._backoff.reset()

@@ -15,7 +15,7 @@ from functools import partial
 from edge_agent import hardware
 from edge_agent.control import facts, telemetry
 from edge_agent.control.active_set import ActiveSetFile
-from edge_agent.control.assignment_desk import AssignmentDesk, director_chain
+from edge_agent.control.assignment_desk import AssignmentDesk
 from edge_agent.control.backoff import Backoff
 from edge_agent.control.blob_audit import BlobAudit
 from edge_agent.control.choosing import Choosing
@@ -23,6 +23,7 @@ from edge_agent.control.clock import Clock, TrustedClock
 from edge_agent.control.contest import Contest
 from edge_agent.control.counter_files import CounterFiles, Reading
 from edge_agent.control.database import Database
+from edge_agent.control.director_roots import DirectorRoots
 from edge_agent.control.download import BlobStore
 from edge_agent.control.fetch_step import FetchStep
 from edge_agent.control.freshness import Freshness
@@ -105,8 +106,11 @@ class Parts:
         )
         self.desk = AssignmentDesk(
             device_id=outside.claim.device_id,
-            pinned_root=outside.claim.director_root.encode(),
-            chain=partial(director_chain, state.trust / "director"),
+            roots=DirectorRoots(
+                pinned=outside.claim.director_root.encode(),
+                folder=state.trust / "director",
+                server=outside.server,
+            ),
             database=database,
             high_water=self._high_water,
             outbox=self.outbox,
@@ -116,7 +120,16 @@ class Parts:
         self.sender = Sender(
             database=database, outbox=self.outbox, link=outside.link, clock=outside.clock
         )
-        self.inbound = Inbound(link=outside.link, desk=self.desk, sender=self.sender)
+        self.inbound = Inbound(
+            link=outside.link,
+            desk=self.desk,
+            sender=self.sender,
+            backoff=Backoff(
+                initial_s=settings.retry_initial_s,
+                max_s=settings.retry_max_s,
+                randomness=outside.randomness,
+            ),
+        )
         self.telemetry = Telemetry(
             database=database,
             outbox=self.outbox,

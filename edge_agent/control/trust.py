@@ -14,7 +14,10 @@ names as its ``targets`` role. `verify_assignment` takes these steps, each again
    releases out, emptying the list).
 6. Its version is higher than the accepted one and within the bounds of the signer; an equal version
    must be the same bytes (replay of an older list of this device, two different lists of one
-   version, a number that no database holds).
+   version, a number that no database holds). Versions begin anew when a root has replaced all
+   assignment keys that any earlier root of the chain named: no older document verifies any more,
+   and a thief who had pushed the version to its end is undone. A chain that ends before a root that
+   this device has acted on is refused (hiding that root).
 7. Every target is the manifest of a release, at most one for each family, with a bounded length and
    a SHA-256, and nothing is delegated (smuggling a key or a file in through a signed list).
 8. The terms of delivery are well-formed and for listed families only; malformed ones refuse the
@@ -23,6 +26,7 @@ names as its ``targets`` role. `verify_assignment` takes these steps, each again
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -30,7 +34,14 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 from tuf.api.serialization import DeserializationError
 
-from edge_agent.control.assignment import Accepted, AssignedRelease, Assignment, ManifestRef
+from edge_agent.control.assignment import (
+    NO_MARK,
+    Accepted,
+    AssignedRelease,
+    Assignment,
+    ManifestRef,
+    Mark,
+)
 from edge_agent.errors import AgentError
 from fleet_protocol import delivery
 from fleet_protocol.assignments import MAX_ASSIGNMENT_BYTES, binding_of
@@ -47,7 +58,35 @@ class TrustError(AgentError):
     """A signed document was refused; the message says which rule it breaks."""
 
 
-def director_root(pinned: bytes, chain: Sequence[bytes]) -> Root:
+@dataclass(frozen=True, slots=True)
+class Director:
+    """The director's newest root, and how its chain came there.
+
+    Attributes:
+        first: version of the pinned root.
+        epoch: version of the root that brought the present assignment keys, none of which any
+            earlier root of the chain named; ``first`` if there was no such change.
+    """
+
+    root: Root
+    first: int
+    epoch: int
+
+    def begins_anew(self, mark: Mark) -> bool:
+        """Say whether versions of assignments count from the beginning after a mark.
+
+        Raises:
+            TrustError: the mark was made under a newer root than this chain leads to.
+        """
+        if self.root.version < mark.root_version:
+            raise TrustError(
+                f"this device has followed director root {mark.root_version} and is shown "
+                f"{self.root.version} as the newest"
+            )
+        return self.first <= mark.root_version < self.epoch
+
+
+def director(pinned: bytes, chain: Sequence[bytes]) -> Director:
     """Return the newest root of the director that the pinned one leads to.
 
     Args:
@@ -61,6 +100,8 @@ def director_root(pinned: bytes, chain: Sequence[bytes]) -> Root:
         metadata = _root(pinned)
         root: Root = metadata.signed
         root.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+        first = epoch = root.version
+        named = set(root.roles[Targets.type].keyids)
         for link in chain:
             following = _root(link)
             for trusted in (root, following.signed):  # (3)
@@ -70,9 +111,13 @@ def director_root(pinned: bytes, chain: Sequence[bytes]) -> Root:
                     f"director root {following.signed.version} does not follow {root.version}"
                 )
             root = following.signed
+            keys = set(root.roles[Targets.type].keyids)
+            if not keys & named:  # (6)
+                epoch = root.version
+            named |= keys
     except (RepositoryError, DeserializationError, ValueError, KeyError) as error:
         raise TrustError(f"the director's root is not valid: {error}") from error
-    return root
+    return Director(root, first, epoch)
 
 
 def _root(payload: bytes) -> Metadata[Root]:
@@ -85,21 +130,21 @@ def _root(payload: bytes) -> Metadata[Root]:
 def verify_assignment(  # noqa: PLR0913 (what is known, by keyword)
     payload: bytes,
     *,
-    root: Root,
+    director: Director,
     device_id: str,
     now: datetime,
     accepted: Accepted | None,
-    lowest_version: int = 0,
+    lowest: Mark = NO_MARK,
 ) -> Accepted:
     """Return the assignment in a document, or the accepted one if it is that again.
 
     Args:
         payload: the document as received.
-        root: the director's newest root.
+        director: its newest root.
         device_id: whom the document must be for.
         now: the trusted time.
         accepted: the newest assignment accepted so far.
-        lowest_version: the version of the newest one that is no longer known itself.
+        lowest: how far assignments had come by one that is no longer known itself.
 
     Raises:
         TrustError: the document is refused.
@@ -111,19 +156,20 @@ def verify_assignment(  # noqa: PLR0913 (what is known, by keyword)
     document_sha256 = hashlib.sha256(payload).hexdigest()
     if accepted is not None and document_sha256 == accepted.document_sha256:  # (6)
         return accepted
-    targets = _verified_targets(payload, root, now)
+    targets = _verified_targets(payload, director.root, now)
     try:
         binding = binding_of(targets.unrecognized_fields, target_count=len(targets.targets))
     except ProtocolError as error:
         raise TrustError(str(error)) from error
     if binding.device_id != device_id:  # (5)
         raise TrustError(f"the assignment is for {binding.device_id}, this device is {device_id}")
-    _check_version(targets.version, accepted, lowest_version)  # (6)
+    _check_version(targets.version, director, accepted, lowest)  # (6)
     assignment = Assignment(
         device_id=device_id,
         version=targets.version,
         expires_ms=int(targets.expires.timestamp() * 1000),
         releases=_with_terms(_releases(targets), targets),
+        root_version=director.root.version,
     )
     return Accepted(assignment=assignment, document_sha256=document_sha256)
 
@@ -143,21 +189,20 @@ def _verified_targets(payload: bytes, root: Root, now: datetime) -> Targets:
     return metadata.signed
 
 
-def _check_version(version: int, accepted: Accepted | None, lowest: int) -> None:
+def _check_version(
+    version: int, director: Director, accepted: Accepted | None, lowest: Mark
+) -> None:
     if version > _MAX_VERSION:
         raise TrustError(f"the assignment has version {version}, at most {_MAX_VERSION} is taken")
-    if version < lowest:
-        raise TrustError(
-            f"the assignment has version {version}, this device accepted {lowest} already"
-        )
-    if accepted is None or version > accepted.assignment.version:
+    mark = max(lowest, accepted.mark) if accepted is not None else lowest
+    if director.begins_anew(mark):
         return
-    if version == accepted.assignment.version:
+    if accepted is not None and version == accepted.assignment.version:
         raise TrustError(f"two different assignments have version {version}")
-    raise TrustError(
-        f"the assignment has version {version}, this device accepted "
-        f"{accepted.assignment.version} already"
-    )
+    if version < mark.version:
+        raise TrustError(
+            f"the assignment has version {version}, this device accepted {mark.version} already"
+        )
 
 
 def _releases(targets: Targets) -> dict[str, AssignedRelease]:

@@ -26,6 +26,7 @@ from tuf.api.metadata import (
 )
 
 from edge_agent.control.server_client import (
+    DIRECTOR_ROUTE,
     METADATA_ROUTE,
     TARGETS_ROUTE,
     ServerRefusedError,
@@ -82,7 +83,7 @@ class SimulatedRepository:
     """A TUF repository with one family, consistent snapshots, everything in memory.
 
     Attributes:
-        requests: path and Range of each request, in order.
+        requests: path and Range of each request for metadata or a target, in order.
         slow_requests: how many of them asked for a body that is read with pauses.
     """
 
@@ -99,7 +100,7 @@ class SimulatedRepository:
         self._files: dict[str, bytes] = {}
         self._targets: dict[str, TargetFile] = {}
         self._version = 0
-        self.root = self._make_root()
+        self.root = self._make_root(1)
         self._files[f"{METADATA_ROUTE}1.root.json"] = self.root
         self._files[f"{METADATA_ROUTE}1.targets.json"] = self._make_targets()
         self._publish()
@@ -118,6 +119,10 @@ class SimulatedRepository:
         digest = hashlib.sha256(content).hexdigest()
         self._files[f"{TARGETS_ROUTE}{folder}/{digest}.{name}"] = content
 
+    def put_director_root(self, version: int, content: bytes) -> None:
+        """Hand out a root of the director."""
+        self._files[f"{DIRECTOR_ROUTE}{version}.root.json"] = content
+
     def publish(self, *, timestamp_expires: datetime | None = None) -> None:
         """Sign everything anew."""
         self._publish(timestamp_expires)
@@ -129,7 +134,8 @@ class SimulatedRepository:
         """Answer a request."""
         path = unquote(path)
         wanted = headers.get("Range")
-        self.requests.append((path, wanted))
+        if not path.startswith(DIRECTOR_ROUTE):
+            self.requests.append((path, wanted))
         self.slow_requests += slowly
         if self.faults.unreachable:
             raise ServerUnreachableError("the simulated server is away")
@@ -149,8 +155,23 @@ class SimulatedRepository:
                 raise ServerRefusedError(f"{path}: 416", status=416)
         yield _Answer(206 if start else 200, content[start:], self.faults)
 
-    def _make_root(self) -> bytes:
-        root = Root(expires=self._now + FAR_AWAY, consistent_snapshot=True)
+    def metadata(self, name: str) -> bytes:
+        """Return a metadata file as it is handed out now."""
+        return self._files[METADATA_ROUTE + name]
+
+    def push_to_the_end(self) -> None:
+        """Do what a thief of the snapshot and timestamp keys can: use up their versions."""
+        self._publish_online(2**31 - 1)
+
+    def rotate_online_keys(self, version: int) -> None:
+        """Replace snapshot and timestamp key by a root of this version and publish anew."""
+        for role in ("snapshot", "timestamp"):
+            self._keys[role] = CryptoSigner.generate_ed25519()
+        self._files[f"{METADATA_ROUTE}{version}.root.json"] = self._make_root(version)
+        self._publish()
+
+    def _make_root(self, version: int) -> bytes:
+        root = Root(version=version, expires=self._now + FAR_AWAY, consistent_snapshot=True)
         for role in ("root", "targets", "snapshot", "timestamp"):
             root.add_key(self._keys[role].public_key, role)
         return signed(root, self._keys["root"])
@@ -172,12 +193,18 @@ class SimulatedRepository:
         self._version += 1
         version = self._version
         role = Targets(version=version, expires=self._now + FAR_AWAY, targets=dict(self._targets))
+        self._files[f"{METADATA_ROUTE}{version}.{self._family}.json"] = signed(
+            role, self._keys["publisher"]
+        )
+        self._publish_online(version, timestamp_expires)
+
+    def _publish_online(self, version: int, timestamp_expires: datetime | None = None) -> None:
         snapshot = Snapshot(
             version=version,
             expires=self._now + FAR_AWAY,
             meta={
                 "targets.json": MetaFile(1),
-                f"{self._family}.json": MetaFile(version),
+                f"{self._family}.json": MetaFile(self._version),
             },
         )
         timestamp = Timestamp(
@@ -186,7 +213,6 @@ class SimulatedRepository:
             snapshot_meta=MetaFile(version),
         )
         self._files |= {
-            f"{METADATA_ROUTE}{version}.{self._family}.json": signed(role, self._keys["publisher"]),
             f"{METADATA_ROUTE}{version}.snapshot.json": signed(snapshot, self._keys["snapshot"]),
             f"{METADATA_ROUTE}timestamp.json": signed(timestamp, self._keys["timestamp"]),
         }
@@ -226,6 +252,11 @@ class Director:
         self.root_key = CryptoSigner.generate_ed25519()
         self.key = CryptoSigner.generate_ed25519()
         self.root = self.make_root(1, self.root_key, self.root_key)
+
+    def rotate(self, version: int) -> bytes:
+        """Replace the assignment key; return the root that says so."""
+        self.key = CryptoSigner.generate_ed25519()
+        return self.make_root(version, self.root_key, self.root_key)
 
     def make_root(self, version: int, key: CryptoSigner, *signers: CryptoSigner) -> bytes:
         """Return a root with a root key, signed by some."""

@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 
-from edge_agent.control.assignment_desk import director_chain
 from fleet_protocol.messages import EventKind
 from tests.simulators.control_device import DEVICE, ControlDevice
 from tests.simulators.device_releases import release
@@ -84,13 +83,3 @@ async def test_an_assignment_that_lives_for_weeks_does_not_set_the_clock(
     soon = START + timedelta(days=7)
     await device.receive(device.director.assign(DEVICE, 2, [], expires=soon))
     assert len(device.events(EventKind.ASSIGNMENT_ACCEPTED)) == 2
-
-
-async def test_a_rotated_director_root_is_found_in_the_state_directory(
-    device: ControlDevice,
-) -> None:
-    folder = device.state.trust / "director"
-    folder.mkdir()
-    (folder / "2.root.json").write_bytes(b"two")
-    (folder / "4.root.json").write_bytes(b"four")
-    assert director_chain(folder) == [b"two"]
