@@ -102,7 +102,6 @@ def targets(base: bytes | None, changes: Changes, *, delegator: bytes, expires: 
 
 
 def _delegations(before: Delegations | None, changes: Changes) -> Delegations:
-    keys = dict(before.keys) if before else {}
     roles = dict((before.roles if before else None) or {})
     for family in (*changes.remove, *changes.drop):
         if family not in roles:
@@ -111,14 +110,7 @@ def _delegations(before: Delegations | None, changes: Changes) -> Delegations:
         del roles[family]
     for family in changes.add:
         roles.setdefault(checked_family(family), delegation(family))
-    for family, beginnings in changes.remove.items():
-        for beginning in beginnings:
-            roles[family].keyids.remove(_known(beginning, roles[family].keyids, family))
-    for family, added in changes.add.items():
-        for key in added:
-            _check_new(key, roles[family].keyids, family)
-            roles[family].keyids.append(key.keyid)
-            keys[key.keyid] = key
+    added = _changed_keys(roles, changes)
     for family, threshold in changes.thresholds.items():
         if family not in roles:
             raise ProvisioningError(f"nobody publishes {family!r}: add a key of its publisher")
@@ -126,7 +118,21 @@ def _delegations(before: Delegations | None, changes: Changes) -> Delegations:
     for family, role in roles.items():
         check_reachable(f"the publisher of {family}", role.threshold, len(role.keyids))
     used = {keyid for role in roles.values() for keyid in role.keyids}
+    keys = {**(before.keys if before else {}), **added}
     return Delegations({keyid: key for keyid, key in keys.items() if keyid in used}, roles)
+
+
+def _changed_keys(roles: Mapping[str, DelegatedRole], changes: Changes) -> dict[str, Key]:
+    for family, beginnings in changes.remove.items():
+        for beginning in beginnings:
+            roles[family].keyids.remove(_known(beginning, roles[family].keyids, family))
+    added = {}
+    for family, keys in changes.add.items():
+        for key in keys:
+            _check_new(key, roles[family].keyids, family)
+            roles[family].keyids.append(key.keyid)
+            added[key.keyid] = key
+    return added
 
 
 def family_list(family: str, base: bytes | None, *, delegator: bytes, expires: datetime) -> Draft:

@@ -5,10 +5,10 @@ from datetime import datetime
 from pathlib import Path
 
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, Root, Signed, Targets
+from tuf.api.metadata import Metadata, Root, Targets
 from tuf.api.serialization import DeserializationError
 
-from provisioning import durable_files
+from provisioning import drafts, durable_files
 from provisioning.errors import ProvisioningError
 from provisioning.layout import Authority
 
@@ -37,7 +37,7 @@ def record(authority: Authority, documents: Sequence[bytes], *, now: datetime) -
         if isinstance(signed, Root):
             path = authority.release_root if _is_release(signed) else authority.director_root
             _check_root(content, newest(path), path)
-        elif isinstance(signed, Targets) and signed.delegations is not None:
+        elif signed.delegations is not None:
             path = authority.published_targets
             _check_targets(content, newest(path) if path.is_file() else None, path)
             _verify(_parsed(newest(authority.release_root)).signed, content)
@@ -72,14 +72,14 @@ def _check_targets(content: bytes, before: bytes | None, path: Path) -> None:
         _check_version(_parsed(before).signed, _parsed(content).signed, path)
 
 
-def _check_version(old: Signed, new: Signed, path: Path) -> None:
+def _check_version(old: Root | Targets, new: Root | Targets, path: Path) -> None:
     if new.version != old.version + 1:
         raise ProvisioningError(
             f"version {new.version} does not follow version {old.version} in {path}"
         )
 
 
-def _verify(delegator: Signed, content: bytes) -> None:
+def _verify(delegator: Root | Targets, content: bytes) -> None:
     metadata = _parsed(content)
     try:
         if not isinstance(delegator, Root):
@@ -89,11 +89,14 @@ def _verify(delegator: Signed, content: bytes) -> None:
         raise ProvisioningError(f"not signed by enough keys of {error}") from error
 
 
-def _parsed(content: bytes) -> Metadata[Signed]:
+def _parsed(content: bytes) -> Metadata[Root] | Metadata[Targets]:
     try:
-        return Metadata[Signed].from_bytes(content)
+        metadata = Metadata[Root].from_bytes(content)
     except (DeserializationError, RepositoryError, ValueError, KeyError) as error:
         raise ProvisioningError(f"not update metadata: {error}") from error
+    if metadata.signed.type == Root.type:
+        return metadata
+    return drafts.parse(content, Targets)
 
 
 def _read(path: Path) -> bytes:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from provisioning import key_files
 from provisioning.encrypted_pem import encrypted_pem
+from signing_keys.key_file import is_encrypted
 from provisioning.key_files import PrivateKey
 
 KEYS = [key_files.new_ed25519(), key_files.new_p256()]
@@ -21,7 +22,7 @@ def test_any_passphrase_opens_what_it_closed(key: PrivateKey, passphrase: bytes)
     pem = encrypted_pem(key, passphrase)
     opened = load_pem_private_key(pem, passphrase)
     assert opened.public_key() == key.public_key()
-    assert key_files.is_encrypted(pem)
+    assert is_encrypted(pem)
 
 
 @pytest.mark.parametrize("key", KEYS)
