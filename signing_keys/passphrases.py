@@ -61,14 +61,12 @@ def chosen(file: Path | None, prompt: str = "Passphrase for the new offline keys
     Raises:
         SigningKeyError: it is too short, the file is not usable, or there is nobody to ask.
     """
-    typed = from_file(file) if file else _asked(prompt)
+    typed = from_file(file) if file else _asked_twice(prompt)
     if len(typed) < MIN_LENGTH:
         raise SigningKeyError(
             f"the passphrase has {len(typed)} characters, it needs at least {MIN_LENGTH}: it is "
             "all that protects the offline keys of a stolen disk; several random words are good"
         )
-    if file is None and _asked("The same again") != typed:
-        raise SigningKeyError("the two passphrases differ; nothing was made")
     return typed.encode()
 
 
@@ -98,6 +96,14 @@ def from_file(path: Path) -> str:
             f"the passphrase file {path} must hold one line of 1 to {MAX_LENGTH} characters"
         )
     return line
+
+
+def _asked_twice(prompt: str) -> str:
+    while True:
+        typed = _asked(prompt)
+        if _asked("Repeat for confirmation") == typed:
+            return typed
+        sys.stderr.write("The two differ; once more.\n")
 
 
 def _asked(prompt: str, option: str = f"--passphrase-file or in {FILE_VARIABLE}") -> str:

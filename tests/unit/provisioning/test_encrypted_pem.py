@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from provisioning import key_files
 from provisioning.encrypted_pem import encrypted_pem
-from signing_keys.key_file import is_encrypted
 from provisioning.key_files import PrivateKey
+from signing_keys.key_file import is_encrypted
 
 KEYS = [key_files.new_ed25519(), key_files.new_p256()]
 DER_OF_600_000 = bytes.fromhex("02030927c0")
