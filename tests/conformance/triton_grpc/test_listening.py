@@ -4,6 +4,7 @@ import queue
 import signal
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -181,11 +182,11 @@ def test_calls_beyond_the_limit_are_refused(state: StateDir) -> None:
     with running(state.root, **settings) as runtime:
         listening(runtime, 1)
         with grpc.insecure_channel(f"unix:{state.grpc_socket}") as channel:
-            waiting: queue.Queue[object] = queue.Queue()
+            waiting: queue.Queue[bytes | None] = queue.Queue()
             silent: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(
                 "/inference.GRPCInferenceService/ModelInfer"
             )
-            streams = [silent.future(iter(waiting.get, None)) for _ in range(2)]
+            streams = [silent.future(iter(partial(waiting.get), None)) for _ in range(2)]
             client = triton.InferenceServerClient(f"unix:{state.grpc_socket}")
 
             def refused() -> bool:

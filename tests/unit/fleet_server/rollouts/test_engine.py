@@ -1,6 +1,7 @@
 """The engine as tables: a view goes in, a decision with its reason comes out."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import pytest
 
@@ -210,10 +211,10 @@ def test_a_gate_without_traffic_has_patience(policy: Inconclusive, kind: Kind) -
 
 def test_rolling_back_recalls_at_once_and_returns_within_the_budget() -> None:
     counts = {S.ACTIVATING: 2, S.HEALTHY: 6, S.FAILED: 2}
-    going = {"status": Status.ROLLING_BACK, "to_return": tuple("abcdefgh")}
-    recalled = decision(view(counts, to_recall=("x", "y"), **going))
+    going = partial(view, counts, status=Status.ROLLING_BACK, to_return=tuple("abcdefgh"))
+    recalled = decision(going(to_recall=("x", "y")))
     assert (recalled.devices, recalled.become) == (("x", "y"), S.RECALLED)
-    returned = decision(view(counts, **going))
+    returned = decision(going())
     assert returned.devices == ("a", "b", "c", "d")  # two of them in flight already, room for two
     assert "2 devices have not said" in reason_of_waiting(
         view({S.RETURNING: 2}, status=Status.ROLLING_BACK)
