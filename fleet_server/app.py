@@ -13,6 +13,7 @@ from fleet_server.releases import routes as releases
 from fleet_server.request_log import RequestLog
 from fleet_server.services import Services
 from fleet_server.telemetry import routes as telemetry
+from fleet_server.tenancy import ClosedAtFirst
 
 _BODY_LIMITS = {
     "/device/v1/enroll": devices.MAX_ENROLL_BYTES,
@@ -44,5 +45,6 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(router)
     http_errors.install(app)
     app.add_middleware(BodyLimit, limits=_BODY_LIMITS)
+    app.add_middleware(ClosedAtFirst)
     app.add_middleware(RequestLog)
     return app

@@ -46,7 +46,7 @@ def run(data: Data) -> None:
 
 
 @app.command()
-def token(
+def token(  # noqa: PLR0913 (each is an option that a person gives)
     *,
     name: Annotated[str, typer.Option(help="Whose token it is, for logs and messages.")],
     role: Annotated[
@@ -57,6 +57,7 @@ def token(
         ),
     ],
     data: Data,
+    tenant: Annotated[str, typer.Option(help="Whose devices it reaches.")] = "default",
     expires: Annotated[str, typer.Option(help="Lifetime such as 12h or 30d.")] = "30d",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -68,7 +69,7 @@ def token(
 
     checked = _checked_name(name)
     text, expiry = asyncio.run(
-        issue(data.absolute(), name=checked, role=role, lifetime=_duration(expires))
+        issue(data.absolute(), name=checked, role=role, lifetime=_duration(expires), tenant=tenant)
     )
     if as_json:
         record = {"token": text, "name": checked, "role": role.value, "expires": expiry.isoformat()}
@@ -79,6 +80,30 @@ def token(
         f"The token of {checked} ({role.value}) is valid until {expiry:%Y-%m-%d %H:%M} UTC. "
         "It is not shown again.\n"
     )
+
+
+@app.command()
+def tenant(
+    *,
+    name: Annotated[str, typer.Argument(help="1 to 63 of a-z, 0-9 and hyphens.")],
+    data: Data,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help="A model family that belongs to the tenant from now on. Repeatable."),
+    ] = None,
+) -> None:
+    """Make a tenant, or give one a model family; tenants never see each other.
+
+    What belongs to nobody else belongs to the tenant `default`. Devices come into a tenant with
+    claims of `skerry provision claim --tenant NAME`, people with `skerry server token --tenant
+    NAME`.
+
+    Example: `skerry server tenant acme --family keyword_spotting --data DIR`
+    """
+    from fleet_server.tenants import make  # noqa: PLC0415
+
+    families = asyncio.run(make(data.absolute(), name=name, families=family or []))
+    sys.stdout.write(f"The tenant {name} has the families: {', '.join(families) or 'none yet'}.\n")
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """What works in this process now, for the health routes."""
 
-from sqlalchemy import text
+from sqlalchemy import select
 
 from fleet_server.assignments.signer_client import SignerClient
 from fleet_server.broker.embedded import EmbeddedBroker
@@ -24,7 +24,7 @@ class ProcessComponents:
         """Say of each component whether it works now."""
         try:
             async with self._database.reading() as session:
-                await session.execute(text("SELECT 1"))
+                await session.execute(select(1))
             database = True
         except FleetError:
             database = False

@@ -16,20 +16,16 @@ from sqlalchemy import BigInteger, Integer, bindparam, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase
 
 from fleet_server.database_engine import make_engine, sqlite_url
 from fleet_server.errors import UnavailableError
 from fleet_server.logs import request_id
+from fleet_server.tenancy import Base, ScopedSession
 
 __all__ = ["Base", "Database", "RowId", "sqlite_url"]
 
 RowId = BigInteger().with_variant(Integer(), "sqlite")
 """A generated key: SQLite generates only for INTEGER."""
-
-
-class Base(DeclarativeBase):
-    """Base of the tables of all features."""
 
 
 class Database:
@@ -38,9 +34,13 @@ class Database:
     def __init__(self, url: str) -> None:
         self._engine = make_engine(url)
         self._names_requests = self._engine.dialect.name == "postgresql"
-        self._readers = async_sessionmaker(self._engine, expire_on_commit=False)
+        self._readers = async_sessionmaker(
+            self._engine, sync_session_class=ScopedSession, expire_on_commit=False
+        )
         self._writers = async_sessionmaker(
-            self._engine.execution_options(skerry_writes=True), expire_on_commit=False
+            self._engine.execution_options(skerry_writes=True),
+            sync_session_class=ScopedSession,
+            expire_on_commit=False,
         )
 
     @asynccontextmanager

@@ -1,18 +1,18 @@
 """Makes an API token directly in the database, whether the server runs or not."""
 
-import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from fleet_server import migrate, settings
 from fleet_server.accounts.roles import Role
 from fleet_server.accounts.service import Accounts
 from fleet_server.clock import utc_now
-from fleet_server.data_dir import DataDir
-from fleet_server.database import Database
+from fleet_server.local_database import opened
+from fleet_server.tenancy import DEFAULT
 
 
-async def issue(root: Path, *, name: str, role: Role, lifetime: timedelta) -> tuple[str, datetime]:
+async def issue(
+    root: Path, *, name: str, role: Role, lifetime: timedelta, tenant: str = DEFAULT
+) -> tuple[str, datetime]:
     """Make a token in the database of a data directory.
 
     Returns:
@@ -23,13 +23,6 @@ async def issue(root: Path, *, name: str, role: Role, lifetime: timedelta) -> tu
         RefusedError: the lifetime is not accepted.
         UnavailableError: the database failed.
     """
-    data = DataDir(root)
-    data.check()
-    url = settings.database_url(settings.load(data.settings_file, os.environ), data)
-    await migrate.prepare(url)
-    database = Database(url)
-    try:
+    async with opened(root) as database:
         accounts = Accounts(database=database, clock=utc_now)
-        return await accounts.create(name=name, role=role, lifetime=lifetime)
-    finally:
-        await database.close()
+        return await accounts.create(name=name, role=role, lifetime=lifetime, tenant=tenant)

@@ -47,8 +47,16 @@ class ClaimIssuer:
         now: datetime,
         lifetime: timedelta = DEFAULT_LIFETIME,
         floors: Mapping[str, int] | None = None,
+        tenant: str | None = None,
     ) -> bytes:
         """Return the content of one device's claim file.
+
+        Args:
+            device_id: the name that the device will have.
+            now: the present.
+            lifetime: how long it may be used.
+            floors: lowest security counters by family.
+            tenant: to whom the device will belong; without it to the server's default tenant.
 
         Raises:
             ProvisioningError: the lifetime is not between a second and `MAX_LIFETIME`.
@@ -68,6 +76,7 @@ class ClaimIssuer:
                 "jti": self._token_id(),
                 "iat": issued_at,
                 "exp": expires_at,
+                **({"tenant": tenant} if tenant else {}),
             },
             self._key,
         )

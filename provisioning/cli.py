@@ -89,6 +89,9 @@ def claim(  # noqa: PLR0913 (each is an option that a person gives)
             help="Lowest security counter of a family that the device may install.",
         ),
     ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="The tenant of a shared server to whom the device belongs.")
+    ] = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make the claims with which new devices introduce themselves, one file for each.
@@ -105,7 +108,7 @@ def claim(  # noqa: PLR0913 (each is an option that a person gives)
     issuer = ClaimIssuer(Authority(authority), passphrase=passphrases.known(passphrase_file))
     now = datetime.now(UTC)
     claims = {
-        path: issuer.issue(name, now=now, lifetime=lifetime, floors=floors)
+        path: issuer.issue(name, now=now, lifetime=lifetime, floors=floors, tenant=tenant)
         for name, path in files.items()
     }
     _write_claims(claims)

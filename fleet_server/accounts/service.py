@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
+from fleet_server import tenancy
 from fleet_server.accounts.roles import PERMISSIONS, Permission, Role, holders
 from fleet_server.accounts.tables import ApiToken
 from fleet_server.clock import Clock, unix_ms
@@ -37,6 +38,7 @@ class Account:
 
     name: str
     role: Role
+    tenant: str
 
 
 class Accounts:
@@ -46,14 +48,17 @@ class Accounts:
         self._database = database
         self._clock = clock
 
-    async def create(self, *, name: str, role: Role, lifetime: timedelta) -> tuple[str, datetime]:
+    async def create(
+        self, *, name: str, role: Role, lifetime: timedelta, tenant: str = tenancy.DEFAULT
+    ) -> tuple[str, datetime]:
         """Make a token.
 
         Returns:
             The token, which is stored nowhere, and when it expires.
 
         Raises:
-            RefusedError: the lifetime is not positive or longer than `MAX_LIFETIME`.
+            RefusedError: the lifetime is not positive or longer than `MAX_LIFETIME`, or there is no
+                such tenant.
             UnavailableError: the database failed.
         """
         if not timedelta(0) < lifetime <= MAX_LIFETIME:
@@ -64,19 +69,21 @@ class Accounts:
         row = ApiToken(
             sha256=_sha256(token),
             name=name,
+            tenant=tenant,
             role=role.value,
             created_ms=unix_ms(now),
             expires_ms=unix_ms(expires),
         )
         try:
             async with self._database.writing() as session:
+                await tenancy.check_known(session, tenant)
                 session.add(row)
         except IntegrityError as error:
             raise ConflictError("the random token exists already; try again") from error
         return token, expires
 
     async def authorize(self, token: str | None, permission: Permission) -> Account:
-        """Return whose token it is, if it may do what is asked.
+        """Return whose token it is, if it may do what is asked, and enter its tenant.
 
         Raises:
             NotAuthenticatedError: no token, an unknown or an expired one.
@@ -96,20 +103,22 @@ class Accounts:
                 timespec="minutes"
             )
             raise NotAuthenticatedError(f"the token {row.name!r} expired at {expired}")
-        account = Account(row.name, Role(row.role))
+        account = Account(row.name, Role(row.role), row.tenant)
         if permission not in PERMISSIONS[account.role]:
             raise NotPermittedError(
                 f"the token {account.name!r} has the role {account.role}; this needs the role "
                 f"{holders(permission)}"
             )
+        tenancy.enter(account.tenant)
         return account
 
     async def _find(self, token: str) -> ApiToken | None:
         if len(token) > _MAX_TOKEN_LENGTH:
             return None
         digest = _sha256(token)
-        async with self._database.reading() as session:
-            row = await session.scalar(select(ApiToken).where(ApiToken.sha256 == digest))
+        with tenancy.everything():
+            async with self._database.reading() as session:
+                row = await session.scalar(select(ApiToken).where(ApiToken.sha256 == digest))
         return row if row is not None and hmac.compare_digest(row.sha256, digest) else None
 
 

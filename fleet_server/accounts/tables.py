@@ -4,9 +4,10 @@ from sqlalchemy import BigInteger, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.database import Base
+from fleet_server.tenancy import TenantOwned
 
 
-class ApiToken(Base):
+class ApiToken(TenantOwned, Base):
     """A token by its hash; the token itself is shown once, when it is made."""
 
     __tablename__ = "api_tokens"

@@ -4,9 +4,10 @@ from sqlalchemy import BigInteger, ForeignKey, LargeBinary, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.database import Base
+from fleet_server.tenancy import DeviceOwned
 
 
-class Assignment(Base):
+class Assignment(DeviceOwned, Base):
     """What a device shall run, and the signed document that tells it so."""
 
     __tablename__ = "assignments"

@@ -15,6 +15,7 @@ import logging
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from fleet_server import tenancy
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database, take_turn
 from fleet_server.devices import attributes
@@ -43,13 +44,17 @@ class Enrollment:
         Raises:
             NotAuthenticatedError: the token is expired, foreign or malformed.
             MalformedError: the certificate request cannot be read.
-            RefusedError: the request's signature or key is wrong.
+            RefusedError: the request's signature or key is wrong, or the tenant is not known.
             ConflictError: the token was used with another key, or the device id is taken.
             NotPermittedError: the device was decommissioned.
             UnavailableError: the database failed.
         """
         claim = self._verifier.verify(token, now=self._clock())  # (1)
         key = read_request(csr_pem)  # (2)
+        with tenancy.everything():
+            return await self._enroll(claim, key)
+
+    async def _enroll(self, claim: Claim, key: RequestedKey) -> Device:
         async with self._database.writing() as session:  # (3)
             await take_turn(session, f"enrolment of {claim.device_id}")
             burnt = await session.get(BurntClaim, claim.jti)
@@ -60,6 +65,7 @@ class Enrollment:
                     f"the device {claim.device_id} is enrolled already, with another claim; "
                     "give the new device a claim with a name of its own"
                 )
+            await tenancy.check_known(session, claim.tenant)
             device = self._issue(claim, key)
             session.add(device)
             await session.flush()
@@ -96,6 +102,7 @@ class Enrollment:
         certificate = self._ca.issue(device_id=claim.device_id, key=key, now=now)
         return Device(
             id=claim.device_id,
+            tenant=claim.tenant,
             public_key_pem=key.pem,
             public_key_sha256=key.sha256,
             certificate_pem=certificate.pem,

@@ -6,6 +6,7 @@ from sqlalchemy import delete, select
 
 from fleet_protocol import names
 from fleet_protocol.errors import ProtocolError
+from fleet_server import tenancy
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
 from fleet_server.devices import selector
@@ -43,7 +44,7 @@ class Groups:
             UnavailableError: the database failed.
         """
         async with self._database.reading() as session:
-            group = await session.get(DeviceGroup, name)
+            group = await session.get(DeviceGroup, (tenancy.current(), name))
         if group is None:
             raise _no_group(name)
         return group
@@ -63,6 +64,7 @@ class Groups:
                 f"{name[:80]!r} cannot name a group: use 1 to 64 of a-z, 0-9, hyphens, underscores"
             ) from error
         group = DeviceGroup(
+            tenant=tenancy.current(),
             name=name,
             selector=str(selector.parse(selector_text)),
             description=description,
@@ -81,7 +83,9 @@ class Groups:
         """
         async with self._database.writing() as session:
             gone = await session.execute(
-                delete(DeviceGroup).where(DeviceGroup.name == name).returning(DeviceGroup.name)
+                delete(DeviceGroup)
+                .where(DeviceGroup.tenant == tenancy.current(), DeviceGroup.name == name)
+                .returning(DeviceGroup.name)
             )
             if gone.first() is None:
                 raise _no_group(name)

@@ -8,6 +8,7 @@ from typing import Protocol
 from sqlalchemy import ColumnElement, and_, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from fleet_server import tenancy
 from fleet_server.assignments.tables import Assignment
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
@@ -125,7 +126,7 @@ class Devices:
             return self._record(device, await session.get(Assignment, device_id))
 
     async def authenticate(self, token: str | None) -> str:
-        """Return which device signed a token for an HTTPS request.
+        """Return which device signed a token for an HTTPS request, and enter its tenant.
 
         Raises:
             NotAuthenticatedError: no valid token of an enrolled device.
@@ -137,13 +138,15 @@ class Devices:
                 "signed with the device's key"
             )
         device_id = unverified_device_id(token)
-        async with self._database.reading() as session:
-            device = await session.get(Device, device_id)
+        with tenancy.everything():
+            async with self._database.reading() as session:
+                device = await session.get(Device, device_id)
         if device is None:
             raise NotAuthenticatedError(f"the device {device_id} is not enrolled here")
         if device.decommissioned_ms is not None:
             raise NotAuthenticatedError(f"the device {device_id} was decommissioned")
         verify_device_token(token, public_key_pem=device.public_key_pem, now=self._clock())
+        tenancy.enter(device.tenant)
         return device_id
 
     async def decommission(self, device_id: str) -> DeviceRecord:
@@ -173,7 +176,7 @@ class Devices:
     ) -> ColumnElement[bool]:
         conditions = [selection.selected(each, after=after) for each in filters.selectors]
         if filters.group is not None:
-            row = await session.get(DeviceGroup, filters.group)
+            row = await session.get(DeviceGroup, (tenancy.current(), filters.group))
             if row is None:
                 raise NotFoundError(f"there is no group {filters.group!r}")
             conditions.append(selection.selected(selector.parse(row.selector), after=after))

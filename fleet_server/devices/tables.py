@@ -1,16 +1,29 @@
 """Enrolled devices, the claim tokens that enrolled them, and what selectors are answered from."""
 
-from sqlalchemy import BigInteger, Boolean, Float, ForeignKey, Index, String, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Float,
+    ForeignKey,
+    Index,
+    PrimaryKeyConstraint,
+    String,
+    Text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.database import Base
+from fleet_server.tenancy import DeviceOwned, TenantOwned
 
 
-class Device(Base):
+class Device(TenantOwned, Base):
     """One device: who it is, and the last that was heard of it."""
 
     __tablename__ = "devices"
-    __table_args__ = (Index("ix_device_seen", "last_seen_ms", "id"),)
+    __table_args__ = (
+        Index("ix_device_seen", "last_seen_ms", "id"),
+        Index("ix_device_tenant", "tenant", "id"),
+    )
 
     id: Mapped[str] = mapped_column(String(63), primary_key=True)
     public_key_pem: Mapped[str] = mapped_column(Text)
@@ -52,18 +65,19 @@ class DeviceTerm(Base):
     """The value, if it is a number."""
 
 
-class DeviceGroup(Base):
+class DeviceGroup(TenantOwned, Base):
     """A saved selector; which devices it means is asked each time."""
 
     __tablename__ = "device_groups"
+    __table_args__ = (PrimaryKeyConstraint("tenant", "name"),)
 
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
     selector: Mapped[str] = mapped_column(Text)
     description: Mapped[str] = mapped_column(Text)
     changed_ms: Mapped[int] = mapped_column(BigInteger)
 
 
-class BurntClaim(Base):
+class BurntClaim(DeviceOwned, Base):
     """A claim token that was used: by which key, for which device."""
 
     __tablename__ = "burnt_claims"

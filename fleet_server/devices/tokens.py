@@ -17,6 +17,7 @@ from joserfc.jwk import ECKey
 from fleet_protocol import names
 from fleet_protocol.claims import DEVICE_AUDIENCE, DEVICE_TOKEN_LIFETIME_S, TOKEN_ISSUER
 from fleet_protocol.errors import ProtocolError
+from fleet_server import tenancy
 from fleet_server.errors import NotAuthenticatedError, SetupError
 
 _ALGORITHMS = ("ES256",)
@@ -29,10 +30,11 @@ _JTI = re.compile(r"\A[0-9a-f]{32}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A verified claim token: which device, and the number that makes it usable once."""
+    """A verified claim token: which device of whom, and the number that makes it usable once."""
 
     device_id: str
     jti: str
+    tenant: str
 
 
 class ClaimVerifier:
@@ -85,7 +87,7 @@ class ClaimVerifier:
             raise NotAuthenticatedError(f"the claim token is not one of ours: {error}") from error
         if not _JTI.match(jti):
             raise NotAuthenticatedError("the claim token is not one of ours: its jti is malformed")
-        return Claim(device_id, jti)
+        return Claim(device_id, jti, str(claims.get("tenant", tenancy.DEFAULT)))
 
 
 def unverified_device_id(token: str) -> str:

@@ -43,6 +43,7 @@ async def device_target(path: str, request: Request, services: Wired) -> Respons
     """Hand a target to a device: ``models/<family>/<version>/<sha256>.<file>``; takes ``Range``."""
     await services.devices.authenticate(bearer_token(request))
     target, file = _parse_hashed(path)
+    await services.releases.check_owned(names.parse_target_path(target)[0])
     location = services.releases.repository.target_file(target, file)
     tag = f'"{file.sha256}"'
     headers = {"ETag": tag, "Cache-Control": "private, max-age=31536000, immutable"}
@@ -135,6 +136,9 @@ def _without_golden(manifest: manifests.Manifest) -> dict[str, JsonValue]:
 
 async def _metadata(name: str, request: Request, services: Services) -> Response:
     location = services.releases.repository.metadata_file(checked_metadata_name(name))
+    role = name.removesuffix(".json").rpartition(".")[2]
+    if role in services.releases.repository.published.families:
+        await services.releases.check_owned(role)
     try:
         content = await asyncio.to_thread(location.read_bytes)
     except OSError:

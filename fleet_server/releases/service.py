@@ -12,6 +12,7 @@ from sqlalchemy import delete, select
 from fleet_protocol import manifest as manifests
 from fleet_protocol import names
 from fleet_protocol.errors import ProtocolError
+from fleet_server import tenancy
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
 from fleet_server.errors import MalformedError, NotFoundError, RefusedError
@@ -50,6 +51,7 @@ class Releases:
 
         Raises:
             MalformedError: the form or the metadata cannot be read.
+            NotFoundError: the family belongs to another tenant.
             RefusedError: signature, expiry, paths, lengths, hashes or manifest do not hold.
             ConflictError: another upload of the family came first.
             TooLargeError: the metadata is too large.
@@ -68,6 +70,7 @@ class Releases:
                 current=published.families,
                 now=self._clock(),
             )
+            await self.check_owned(upload.family)
             folder = await asyncio.to_thread(
                 self.repository.staging_folder,
                 f"upload-{secrets.token_hex(8)}",
@@ -102,7 +105,22 @@ class Releases:
         async with self._commit:
             await self._reindex()
 
+    async def check_owned(self, family: str) -> None:
+        """Accept a family if it belongs to the tenant for whom this work is done.
+
+        Raises:
+            NotFoundError: it is another tenant's.
+            UnavailableError: the database failed.
+        """
+        async with self._database.reading() as session:
+            if not await tenancy.owns(session, family):
+                raise NotFoundError(f"there is no family {family[:80]} here")
+
     async def _reindex(self) -> None:
+        with tenancy.everything():
+            await self._reindex_all()
+
+    async def _reindex_all(self) -> None:
         async with self._database.reading() as session:
             known = {
                 (row.family, row.version): row.manifest_sha256

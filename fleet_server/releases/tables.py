@@ -4,9 +4,10 @@ from sqlalchemy import BigInteger, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.database import Base
+from fleet_server.tenancy import FamilyOwned
 
 
-class Release(Base):
+class Release(FamilyOwned, Base):
     """One release, as its signed metadata and manifest describe it."""
 
     __tablename__ = "releases"

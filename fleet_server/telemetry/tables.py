@@ -4,9 +4,10 @@ from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstr
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.database import Base, RowId
+from fleet_server.tenancy import DeviceOwned
 
 
-class Stream(Base):
+class Stream(DeviceOwned, Base):
     """One stream of a device's outbox: what of it was received."""
 
     __tablename__ = "streams"
@@ -21,7 +22,7 @@ class Stream(Base):
     stuck_since_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
-class Window(Base):
+class Window(DeviceOwned, Base):
     """One telemetry window."""
 
     __tablename__ = "telemetry_windows"
@@ -43,7 +44,7 @@ class Window(Base):
     """``SystemWindow`` as JSON."""
 
 
-class ModelCounts(Base):
+class ModelCounts(DeviceOwned, Base):
     """What one release did in one window."""
 
     __tablename__ = "telemetry_models"
@@ -66,7 +67,7 @@ class ModelCounts(Base):
     """``ModelWindow`` as JSON: errors, latency histogram, classes."""
 
 
-class DeviceEvent(Base):
+class DeviceEvent(DeviceOwned, Base):
     """Something that happened on a device, once."""
 
     __tablename__ = "device_events"

@@ -93,13 +93,19 @@ class Fleet:
         return CryptoSigner(load_pem_private_key(pem, PASSPHRASE))
 
     def claim_token(
-        self, device_id: str, *, now: datetime | None = None, lifetime: timedelta | None = None
+        self,
+        device_id: str,
+        *,
+        now: datetime | None = None,
+        lifetime: timedelta | None = None,
+        tenant: str | None = None,
     ) -> str:
         issuer = ClaimIssuer(self.authority, passphrase=PASSPHRASE)
         payload = issuer.issue(
             device_id,
             now=now or datetime.now(UTC),
             lifetime=lifetime or timedelta(hours=1),
+            tenant=tenant,
         )
         return claims.decode(payload).token
 
