@@ -82,6 +82,18 @@ class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
     running_s: float = 0.0
 
 
+class RaceResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``POST /admin/families/<family>/race/<version>,<version>...``.
+
+    The body is an inference request, on which the versions are run in turns.
+
+    Attributes:
+        seconds: the shortest run of each version.
+    """
+
+    seconds: dict[str, float]
+
+
 class LoadedRelease(msgspec.Struct, frozen=True, kw_only=True):
     """A release that the runtime has loaded; at most one of a family is active.
 

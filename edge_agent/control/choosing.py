@@ -23,6 +23,7 @@ from edge_agent.runtime_api import ActiveRelease
 logger = logging.getLogger(__name__)
 
 _REASON_CHARACTERS = 200
+_MILLISECOND = 1e-3
 
 
 class NoneFitsError(GoldenCheckError):
@@ -121,7 +122,7 @@ class Choosing:
         others = ", ".join(
             f"{_label(left[at])} {_ms(took)}" for at, took in seconds.items() if at != best
         )
-        measured = f"{_label(left[best])} {_ms(seconds[best])} a call, {others}: measured here"
+        measured = f"{_label(left[best])} {_ms(seconds[best])} a run, {others}: measured here"
         return _with_choice(left[best], measured, out)
 
     async def _settle(
@@ -171,4 +172,4 @@ def _label(release: ActiveRelease) -> str:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.2f} ms"
+    return f"{seconds * 1000:.2f} ms" if seconds >= _MILLISECOND else f"{seconds * 1e6:.0f} us"

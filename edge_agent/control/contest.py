@@ -6,6 +6,7 @@ and which the reconciler unloads if this process dies meanwhile. Methods block t
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import msgspec
 
@@ -17,8 +18,7 @@ from edge_agent.runtime_api import ActiveRelease
 from fleet_protocol.manifest import Manifest
 
 _HANDLE = "0.0.0-trial."
-_ROUNDS = 15
-_ENOUGH_S = 20.0
+_VECTORS = 4
 _CLEARLY = 0.95
 """A later contender has to need less than this share of the time of the one before it in the
 publisher's order: within that, two measurements say nothing."""
@@ -37,12 +37,10 @@ class Contest:
         runtime: Runtime,
         blob: Callable[[str], Path],
         available_memory: Callable[[], int | None],
-        timer: Callable[[], float],
     ) -> None:
         self._runtime = runtime
         self._blob = blob
         self._available_memory = available_memory
-        self._timer = timer
 
     def epoch(self) -> str:
         """Return the epoch of the runtime.
@@ -92,30 +90,19 @@ class Contest:
     def time(
         self, contenders: Sequence[tuple[int, ActiveRelease]], manifest_sha256: str
     ) -> dict[int, float]:
-        """Return how many seconds a call of each contender takes, by handle.
+        """Return how many seconds a run of each contender takes, by handle.
 
-        They take turns, so a machine that slows down slows all of them down. The fastest call of
-        each golden input counts: control runs at idle priority, and what made a call of its wait
-        says nothing about the model.
+        The runtime times them, in turns; of each golden input the shortest run counts, of these
+        the mean. All contenders are run on the same inputs, those of the first one.
 
         Raises:
-            RuntimeUnavailableError, RuntimeRefusedError: the runtime died, or a call failed.
+            RuntimeUnavailableError, RuntimeRefusedError: the runtime died, or a run failed.
         """
         manifest = read_manifest(self._blob(manifest_sha256))
-        vectors = {at: variant_of(manifest, of).golden.vectors for at, of in contenders}
-        fastest: dict[int, dict[int, float]] = {at: {} for at in vectors}
-        outputs = [spec.name for spec in manifest.outputs]
-        began = self._timer()
-        for turn in range(_ROUNDS):
-            for at, given in vectors.items():
-                which = turn % len(given)
-                before = self._timer()
-                self._runtime.infer(manifest.family, handle(at), given[which].inputs, outputs)
-                seconds = self._timer() - before
-                fastest[at][which] = min(fastest[at].get(which, seconds), seconds)
-            if self._timer() - began > _ENOUGH_S:
-                break
-        return {at: sum(times.values()) / len(times) for at, times in fastest.items()}
+        vectors = variant_of(manifest, contenders[0][1]).golden.vectors[:_VECTORS]
+        versions = [handle(at) for at, _ in contenders]
+        races = [self._runtime.race(manifest.family, versions, one.inputs) for one in vectors]
+        return {at: fmean(seconds[handle(at)] for seconds in races) for at, _ in contenders}
 
 
 def handle(at: int) -> str:

@@ -275,7 +275,6 @@ class Parts:
                     runtime=self._outside.runtime,
                     blob=self._state.blob,
                     available_memory=self._outside.machine.available_memory,
-                    timer=self._outside.clock.monotonic_s,
                 ),
                 ledger=ledger,
             ),

@@ -18,6 +18,7 @@ from edge_agent.errors import AgentError
 from edge_agent.runtime_api import (
     Activation,
     ActiveRelease,
+    RaceResult,
     RuntimeStatus,
     ShadowOrder,
     ShadowReport,
@@ -29,6 +30,7 @@ _MAX_ANSWER_BYTES = 256 * 1024 * 1024
 _STATUS_TIMEOUT_S = 5.0
 _CALL_TIMEOUT_S = 30.0
 _LOAD_TIMEOUT_S = 300.0
+_RACE_TIMEOUT_S = 120.0
 _CLIENT_ERROR = 400
 _NOT_FOUND = 404
 _UNAVAILABLE = 503
@@ -75,6 +77,11 @@ class Runtime(Protocol):
         self, family: str, version: str, inputs: Sequence[GoldenTensor], outputs: Sequence[str]
     ) -> dict[str, Tensor]:
         """Call one loaded release, active or not."""
+
+    def race(
+        self, family: str, versions: Sequence[str], inputs: Sequence[GoldenTensor]
+    ) -> dict[str, float]:
+        """Run loaded releases of a family in turns; return the shortest run of each in seconds."""
 
 
 class AdminSocket:
@@ -141,6 +148,28 @@ class AdminSocket:
             return decode_answer(answer, header_length)
         except ProtocolError as error:
             raise RuntimeRefusedError(str(error), status=200) from error
+
+    def race(
+        self, family: str, versions: Sequence[str], inputs: Sequence[GoldenTensor]
+    ) -> dict[str, float]:
+        """Run loaded releases of a family in turns; return the shortest run of each in seconds.
+
+        Raises:
+            RuntimeUnavailableError: no answer.
+            RuntimeRefusedError: a release failed, or the answer is none.
+        """
+        body, headers = encode_request(inputs, [])
+        path = f"/admin/families/{quote(family)}/race/{quote(','.join(versions))}"
+        answer, _ = self._request("POST", path, body, headers, timeout_s=_RACE_TIMEOUT_S)
+        try:
+            seconds = msgspec.json.decode(answer, type=RaceResult).seconds
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RuntimeRefusedError(f"no result of a race: {error}", status=200) from error
+        if seconds.keys() != set(versions):
+            raise RuntimeRefusedError(
+                f"a race of {sorted(versions)} ended with {sorted(seconds)}", status=200
+            )
+        return seconds
 
     def _delete(self, path: str) -> None:
         try:

@@ -1,7 +1,10 @@
 """The admin socket: what control asks of the runtime, beside the V2 protocol on every version."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from edge_agent.inference import v2_codec
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.http_messages import (
     Answer,
@@ -11,6 +14,7 @@ from edge_agent.inference.http_messages import (
     no_such_path,
     require,
 )
+from edge_agent.inference.race import Races
 from edge_agent.inference.request_bodies import read_body
 from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.v2_routes import V2Routes
@@ -18,6 +22,7 @@ from edge_agent.runtime_api import (
     MAX_ACTIVE_SET_BYTES,
     Activation,
     ActiveRelease,
+    RaceResult,
     ShadowOrder,
 )
 
@@ -42,6 +47,7 @@ class AdminRoutes:
             regions: see there.
         """
         self._plane = plane
+        self._races = Races(clock=time.perf_counter, going=lambda: plane.accepting)
         self._v2 = V2Routes(
             plane, max_request_bytes=max_request_bytes, regions=regions, admin=active_set
         )
@@ -69,6 +75,9 @@ class AdminRoutes:
 
     def _family(self, request: HttpRequest, family: str, what: list[str]) -> Answer:
         match what:
+            case []:
+                require(request, "DELETE")
+                return self._unload_family(family)
             case ["activate"]:
                 require(request, "POST")
                 activation = read_body(request, Activation, max_bytes=MAX_ACTIVE_SET_BYTES)
@@ -80,11 +89,17 @@ class AdminRoutes:
             case ["versions", version]:
                 require(request, "DELETE")
                 return self._unload(family, version)
-            case []:
-                require(request, "DELETE")
-                return self._unload_family(family)
-            case _:
-                raise no_such_path(request)
+            case ["race", versions]:
+                require(request, "POST")
+                return self._race(request, family, versions.split(","))
+        raise no_such_path(request)
+
+    async def _race(
+        self, request: HttpRequest, family: str, versions: Sequence[str]
+    ) -> HttpResponse:
+        entrants = [self._plane.held(family, version) for version in dict.fromkeys(versions)]
+        query = v2_codec.decode_request(request.body, request.header_length, shared_memory=False)
+        return json_response(RaceResult(seconds=await self._races.run(entrants, query)))
 
     async def _status(self) -> HttpResponse:
         return json_response(await self._plane.status())

@@ -189,6 +189,16 @@ class SimulatedRuntime:
         data = array("f", [model(value) for value in values]).tobytes()
         return {outputs[0]: Tensor(outputs[0], Datatype.FP32, inputs[0].shape, data)}
 
+    def race(
+        self, family: str, versions: Sequence[str], inputs: Sequence[GoldenTensor]
+    ) -> dict[str, float]:
+        self._called("race")
+        assert inputs
+        return {
+            version: self.durations_s.get(self._loaded[family, version].variant, 0.0)
+            for version in versions
+        }
+
     def _placements(self) -> list[Placement]:
         return [
             Placement(

@@ -62,6 +62,11 @@ class Answers:
     def shadow(self, family: str, order: ShadowOrder) -> ShadowReport:
         raise NotImplementedError
 
+    def race(
+        self, family: str, versions: Sequence[str], inputs: Sequence[GoldenTensor]
+    ) -> dict[str, float]:
+        raise NotImplementedError
+
 
 def y(values: Sequence[float], shape: Sequence[int] = (1, 3)) -> dict[str, Tensor]:
     return {"y": Tensor("y", Datatype.FP32, list(shape), array("f", values).tobytes())}

@@ -167,6 +167,15 @@ def test_an_answer_to_inference_that_is_not_v2_is_a_refusal(
         runtime.infer("animals", "1.0.0", [], ["y"])
 
 
+@pytest.mark.parametrize("body", [b"[]", b'{"seconds": {"1.0.0": 0.5}}', b'{"seconds": 1}'])
+def test_a_race_without_all_results_is_a_refusal(
+    server: Server, runtime: AdminSocket, body: bytes
+) -> None:
+    server.body = body
+    with pytest.raises(RuntimeRefusedError):
+        runtime.race("animals", ["1.0.0", "1.1.0"], [])
+
+
 def test_no_socket_and_no_listener_are_unavailable(tmp_path: Path, runtime: AdminSocket) -> None:
     with pytest.raises(RuntimeUnavailableError, match="does not answer"):
         runtime.status()

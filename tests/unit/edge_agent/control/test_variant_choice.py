@@ -35,7 +35,7 @@ async def test_the_fastest_variant_wins_and_the_choice_is_told(device: ControlDe
     await install(device, several())
     chosen = active(device)
     assert chosen.variant == "int8"
-    assert chosen.choice.startswith("int8 on cpu 1.00 ms a call, fp32 on cpu 4.00 ms, fp16 on cpu")
+    assert chosen.choice.startswith("int8 on cpu 1.00 ms a run, fp32 on cpu 4.00 ms, fp16 on cpu")
     assert device.runtime.loaded() == {"1.0.0"}
     names = {path.name for path in device.state.blobs.iterdir()}
     assert names == {chosen.sha256, device.record().manifest.sha256}
