@@ -51,6 +51,11 @@ class StateDir:
         return self.root / "active.json"
 
     @property
+    def engines(self) -> Path:
+        """What the runtime has built of models for a GPU: a cache, worth nothing elsewhere."""
+        return self.root / "engines"
+
+    @property
     def run(self) -> Path:
         """Sockets, pid files, counters: of this boot."""
         return self.root / "run"

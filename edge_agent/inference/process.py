@@ -14,6 +14,7 @@ from pathlib import Path
 from edge_agent.errors import AgentError
 from edge_agent.inference.admin_routes import AdminRoutes
 from edge_agent.inference.backends import catalog
+from edge_agent.inference.backends.engine_cache import EngineCache
 from edge_agent.inference.boot import serve_committed
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.execution_policy import policy_from
@@ -75,8 +76,12 @@ class RuntimeProcess:
         clock = time.perf_counter
         workers = max(1, (os.cpu_count() or 1) // settings.threads)
         edge_tpu = Path(settings.edgetpu_library) if settings.edgetpu_library else None
+        self._engines = EngineCache(state.engines, blobs=state.blobs)
         backends = catalog.installed(
-            threads=settings.threads, edgetpu_library=edge_tpu, probes=state.probes
+            threads=settings.threads,
+            edgetpu_library=edge_tpu,
+            probes=state.probes,
+            engines=self._engines,
         )
         self._plane = DataPlane(
             loader=ReleaseLoader(
@@ -151,6 +156,7 @@ class RuntimeProcess:
             return False
         boot.result()
         await self._start_tracing()
+        await asyncio.to_thread(self._engines.collect)
         # What lives now lives long: collections need not look at it again, which shortens pauses.
         gc.freeze()
         self._admin.serve(listen_unix(self._state.admin_socket, _MODE_OWNER))

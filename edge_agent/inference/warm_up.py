@@ -61,6 +61,18 @@ def warm_up(model: Model, release: ActiveRelease, clock: Callable[[], float]) ->
     return WarmUp(fastest, int(feed_bytes * INLINE_S / max(fastest, 1e-6)))
 
 
+def run_once(model: Model, release: ActiveRelease) -> None:
+    """Run a model on zeros.
+
+    Raises:
+        LoadError: it fails.
+    """
+    try:
+        model.run([_zeros(spec) for spec in release.inputs])
+    except BackendError as error:
+        raise LoadError(f"it fails on its first call: {error}") from error
+
+
 def _zeros(spec: TensorSpec) -> Tensor:
     shape = [max(size, 1) for size in spec.shape]
     return Tensor(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge_agent.inference.backends.base import CPU, Backend
 from edge_agent.inference.backends.edge_tpu import EdgeTpu
+from edge_agent.inference.backends.engine_cache import EngineCache
 from edge_agent.inference.backends.installed_library import files_of
 from edge_agent.inference.backends.litert_backend import LitertBackend
 from edge_agent.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
@@ -79,7 +80,11 @@ class Catalog:
 
 
 def installed(
-    *, threads: int, edgetpu_library: Path | None = None, probes: Path | None = None
+    *,
+    threads: int,
+    edgetpu_library: Path | None = None,
+    probes: Path | None = None,
+    engines: EngineCache | None = None,
 ) -> Catalog:
     """Return every backend that is known, usable here or not.
 
@@ -87,10 +92,11 @@ def installed(
         threads: threads of one call inside a backend.
         edgetpu_library: the Edge TPU's delegate; None looks for it.
         probes: file that remembers what has been tried; None forgets.
+        engines: keeps TensorRT's engines; None does not.
     """
     return Catalog(
         [
-            OnnxRuntimeBackend(threads=threads),
+            OnnxRuntimeBackend(threads=threads, engines=engines),
             LitertBackend(
                 threads=threads,
                 edge_tpu=EdgeTpu(

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_agent.hardware import DeviceKind, Hardware
 from edge_agent.inference.backends.base import CPU
+from edge_agent.inference.backends.engine_cache import EngineCache
 from edge_agent.inference.backends.installed_library import files_of, imported
 from edge_agent.inference.errors import BackendError, LoadError
 from edge_agent.inference.tensors import Tensor, described
+from edge_agent.inference.warm_up import run_once
 from edge_agent.runtime_api import ActiveRelease
 from fleet_protocol.manifest import Datatype, Format, TensorSpec
 
@@ -40,11 +42,14 @@ _TYPES: dict[str, Datatype] = {
 _LOG_ERRORS_ONLY = 3
 _LOG_NOTHING = 4
 
+_TENSORRT = "tensorrt"
+_TENSORRT_PROVIDER = "TensorrtExecutionProvider"
+
 _PROVIDERS: dict[str, tuple[str, ...]] = {
     CPU: ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider",),
     # What TensorRT does not know runs on CUDA.
-    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+    _TENSORRT: (_TENSORRT_PROVIDER, "CUDAExecutionProvider"),
 }
 
 _SMALLEST_MODEL = bytes.fromhex(
@@ -81,13 +86,15 @@ class OnnxRuntimeBackend:
     formats = frozenset({Format.ONNX})
     accelerators = tuple(_PROVIDERS)
 
-    def __init__(self, *, threads: int) -> None:
+    def __init__(self, *, threads: int, engines: EngineCache | None = None) -> None:
         """Keep the settings; the library is imported later.
 
         Args:
             threads: threads of one call.
+            engines: keeps TensorRT's engines; None builds them with every load.
         """
         self._threads = threads
+        self._engines = engines
 
     def files(self) -> list[Path]:
         """Return the library's file if it is installed."""
@@ -127,18 +134,48 @@ class OnnxRuntimeBackend:
                 f"{release.accelerator!r}; ONNX Runtime serves {', '.join(_PROVIDERS)}"
             )
         try:
-            session = self._session(str(path), release.accelerator)
+            return self._model(path, release)
         except LoadError as error:
             raise LoadError(
                 f"ONNX Runtime cannot load {release.family} {release.version} "
                 f"({release.variant}) on {release.accelerator}: {error}"
             ) from error
+
+    def _model(self, path: Path, release: ActiveRelease) -> "OnnxRuntimeModel":
+        if release.accelerator != _TENSORRT or self._engines is None:
+            return self._checked(self._session(str(path), release.accelerator), release)
+        folder = self._engines.folder(release.sha256, str(_library().__version__))
+        kept = folder.exists()
+        try:
+            return self._with_engines(path, release, self._engines, folder)
+        except LoadError:
+            if not kept:
+                raise
+            # It may have been the kept engine's fault, which is gone now.
+            return self._with_engines(path, release, self._engines, folder)
+
+    def _with_engines(
+        self, path: Path, release: ActiveRelease, engines: EngineCache, folder: Path
+    ) -> "OnnxRuntimeModel":
+        with engines.opened(folder) as opened:
+            session = self._session(str(path), release.accelerator, engines=opened)
+            model = self._checked(session, release)
+            # Where sizes are free, the engine is built, or read, by the first run.
+            run_once(model, release)
+            return model
+
+    def _checked(self, session: _Session, release: ActiveRelease) -> "OnnxRuntimeModel":
         _check(session.get_inputs(), release.inputs, "input", complete=True)
         _check(session.get_outputs(), release.outputs, "output", complete=False)
         return OnnxRuntimeModel(session, release.outputs)
 
     def _session(
-        self, model: str | bytes, accelerator: str, *, severity: int = _LOG_ERRORS_ONLY
+        self,
+        model: str | bytes,
+        accelerator: str,
+        *,
+        severity: int = _LOG_ERRORS_ONLY,
+        engines: Path | None = None,
     ) -> _Session:
         library = _library()
         providers = _PROVIDERS[accelerator]
@@ -150,7 +187,9 @@ class OnnxRuntimeBackend:
             )
         try:
             session: _Session = library.InferenceSession(
-                model, self._options(library, accelerator, severity), providers=list(providers)
+                model,
+                self._options(library, accelerator, severity),
+                providers=[(name, _provider_options(name, engines)) for name in providers],
             )
         except Exception as error:  # onnxruntime's exceptions have no base of their own
             raise LoadError(str(error)) from error
@@ -211,6 +250,21 @@ class OnnxRuntimeModel:
     def close(self) -> None:
         """Drop the session, which frees its memory."""
         del self._run
+
+
+def _provider_options(provider: str, engines: Path | None) -> dict[str, str]:
+    """Return the options of a provider.
+
+    Source: https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html
+    """
+    if provider != _TENSORRT_PROVIDER or engines is None:
+        return {}
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(engines),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(engines),
+    }
 
 
 def _library() -> ModuleType:
