@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fleet_server import health, http_errors
 from fleet_server.assignments import routes as assignments
 from fleet_server.body_limit import BodyLimit
+from fleet_server.deltas import routes as deltas
 from fleet_server.devices import group_routes
 from fleet_server.devices import routes as devices
 from fleet_server.releases import routes as releases
@@ -37,6 +38,7 @@ def create_app(services: Services) -> FastAPI:
         devices.operator_router,
         group_routes.router,
         releases.device_router,
+        deltas.device_router,
         releases.publisher_router,
         releases.operator_router,
         assignments.router,

@@ -51,6 +51,11 @@ class DataDir:
         return self.root / "repository"
 
     @property
+    def deltas(self) -> Path:
+        """The cache of deltas between releases; may be removed while the server is down."""
+        return self.root / "deltas"
+
+    @property
     def director(self) -> Path:
         """Root metadata of the director."""
         return self.root / "director"

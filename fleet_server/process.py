@@ -36,6 +36,7 @@ from fleet_server.clock import utc_now
 from fleet_server.components import ProcessComponents
 from fleet_server.data_dir import DataDir
 from fleet_server.database import Database
+from fleet_server.deltas.service import Deltas
 from fleet_server.devices.certificates import DeviceCa
 from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.groups import Groups
@@ -127,6 +128,7 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
         devices=Devices(database=database, connections=broker, clock=utc_now),
         groups=Groups(database=database, clock=utc_now),
         releases=releases,
+        deltas=Deltas(folder=data.deltas, max_bytes=config.delta_cache_bytes),
         assignments=Assignments(
             database=database,
             releases=releases,
@@ -169,6 +171,7 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
     await stack.enter_async_context(
         life.background("maintenance", maintenance.run(services.releases, services.assignments))
     )
+    await stack.enter_async_context(life.background("deltas", services.deltas.run()))
     serving = await stack.enter_async_context(
         life.background("https", parts.https.serve([ports.https]))
     )

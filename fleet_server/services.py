@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from fleet_server.accounts.service import Accounts
 from fleet_server.assignments.service import Assignments
 from fleet_server.database import Database
+from fleet_server.deltas.service import Deltas
 from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.groups import Groups
 from fleet_server.devices.service import Devices
@@ -34,6 +35,7 @@ class Services:
     devices: Devices
     groups: Groups
     releases: Releases
+    deltas: Deltas
     assignments: Assignments
     telemetry: Telemetry
     components: Components

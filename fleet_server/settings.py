@@ -49,6 +49,8 @@ class ServerSettings(BaseSettings):
             it SQLite in the data directory. It holds a password: its place is the environment or a
             ``server.toml`` that only this user may read, never an argument.
         max_connections: how many MQTT connections are served at once; more are closed.
+        delta_cache_bytes: of deltas between releases, which spare devices most of a download; 0
+            makes none.
         log_level: lowest level that is logged.
     """
 
@@ -60,6 +62,7 @@ class ServerSettings(BaseSettings):
     public_host: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     database_url: Annotated[SecretStr, AfterValidator(_postgresql)] | None = None
     max_connections: Annotated[int, Field(ge=2, le=100_000)] = 4096
+    delta_cache_bytes: Annotated[int, Field(ge=0, le=2**50)] = 2 * 1024**3
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod

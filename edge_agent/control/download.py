@@ -3,38 +3,83 @@
 A file arrives as ``<sha256>.part``. What is there of an earlier attempt is hashed again and the
 rest is asked for by ``Range``; only a file of the signed length and SHA-256 is renamed, so a name
 without ``.part`` is a verified file. Nothing is held in memory but one piece.
+
+Where an older file is held and the server has a delta from it, the new one is rebuilt from both
+instead. A delta is not trusted: whatever is wrong with it, the whole file is fetched after all, and
+either way what counts is the signed hash.
 """
 
-import hashlib
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent import store
+from edge_agent.control.delta_reading import rebuilt
 from edge_agent.control.pace import Pace
+from edge_agent.control.partial_file import DownloadError, PartialFile, digest_of
 from edge_agent.control.server_client import (
+    DELTAS_ROUTE,
     TARGETS_ROUTE,
     ReleaseServer,
     ServerRefusedError,
     ServerUnreachableError,
 )
-from edge_agent.errors import AgentError
 from edge_agent.store import DiskFullError
+from fleet_protocol.delta import DeltaError
 
-_HASH_BYTES = 1024 * 1024
+logger = logging.getLogger(__name__)
+
+_LEAST_DELTA_BYTES = 16 * 1024
 _RESERVE_BYTES = 16 * 1024 * 1024
 _PARTIAL_CONTENT = 206
 _RANGE_NOT_SATISFIABLE = 416
 
 
-class DownloadError(AgentError):
-    """What the server sent is not the signed file."""
+def _nobody(_reason: str) -> None:
+    pass
 
 
-class CancelledDownloadError(AgentError):
-    """The caller no longer wants the file; what arrived is kept for later."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How a download shall go; the callables are asked between pieces.
+
+    Attributes:
+        cancelled: whether the file is no longer wanted.
+        limit: how many bytes per second may come, None for any number.
+        base: SHA-256 of a held file that the new one may resemble; empty for none.
+        refused: told what was wrong with a delta.
+    """
+
+    cancelled: Callable[[], bool]
+    limit: Callable[[], int | None] = lambda: None
+    base: str = ""
+    refused: Callable[[str], None] = _nobody
+
+
+@dataclass(frozen=True, slots=True)
+class _Download:
+    target_path: str
+    sha256: str
+    course: Course
+
+    @property
+    def name(self) -> str:
+        """The target's consistent name at the server."""
+        folder, _, file = self.target_path.rpartition("/")
+        return f"{folder}/{self.sha256}.{file}"
+
+    @property
+    def slowly(self) -> bool:
+        """Whether there is a limit now."""
+        return self.course.limit() is not None
+
+    def fields(self, reason: str) -> dict[str, str]:
+        """What a line of the log says of it."""
+        return {"target": self.target_path, "reason": reason}
 
 
 class BlobStore:
@@ -53,23 +98,14 @@ class BlobStore:
         self._pace = pace
         self._free_bytes = free_bytes
 
-    def fetch(
-        self,
-        target_path: str,
-        *,
-        length: int,
-        sha256: str,
-        cancelled: Callable[[], bool],
-        limit: Callable[[], int | None] = lambda: None,
-    ) -> Path:
+    def fetch(self, target_path: str, *, length: int, sha256: str, course: Course) -> Path:
         """Return the verified file, downloaded as far as it is not there yet.
 
         Args:
             target_path: TUF target path; the server keeps it as ``<folder>/<sha256>.<file>``.
             length: signed length in bytes.
             sha256: signed hash.
-            cancelled: asked between pieces.
-            limit: how many bytes per second may come, asked between pieces too.
+            course: how it shall go.
 
         Raises:
             DownloadError: the file is not the signed one.
@@ -79,19 +115,25 @@ class BlobStore:
             StoreError: the disk is too full or refused.
         """
         final = self._folder / sha256
+        download = _Download(target_path, sha256, course)
         try:
-            if _is_whole(final, length, sha256, cancelled):
+            if _is_whole(final, length, sha256, course.cancelled):
                 return final
-            partial = _Partial(final.with_suffix(".part"), length, cancelled)
+            partial = PartialFile(final.with_suffix(".part"), length, course.cancelled)
             self._check_room(length - partial.have)
-            if partial.have < length:
-                self._receive(target_path, partial, sha256, limit)
+            rebuilt = self._rebuild(download, partial)
+            self._complete(download, partial)
+            if rebuilt and partial.hexdigest() != sha256:
+                course.refused(f"the delta for {target_path} does not give the signed file")
+                partial.restart()
+                self._complete(download, partial)
         except OSError as error:
             raise store.refusal(f"cannot store {target_path}", error) from error
         if partial.hexdigest() != sha256:
-            store.remove_file(partial.path)
+            found = partial.hexdigest()
+            partial.restart()
             raise DownloadError(
-                f"{target_path} as the server sent it has SHA-256 {partial.hexdigest()[:12]}..., "
+                f"{target_path} as the server sent it has SHA-256 {found[:12]}..., "
                 f"signed is {sha256[:12]}..."
             )
         store.publish_file(partial.path, final)
@@ -109,13 +151,6 @@ class BlobStore:
                 store.remove_file(path)
                 removed.append(path.name)
         return removed
-
-    def _paced(
-        self, chunks: Iterator[bytes], partial: "_Partial", limit: Callable[[], int | None]
-    ) -> Iterator[bytes]:
-        for chunk in chunks:
-            yield chunk
-            self._pace.spend(len(chunk), limit=limit, cancelled=partial.cancelled)
 
     def make_room(self, lengths: Mapping[str, int], *, keep: frozenset[str]) -> None:
         """Have room for all files of an update before the first byte of them comes.
@@ -151,86 +186,68 @@ class BlobStore:
                 return path.stat().st_size
         return 0
 
-    def _receive(
-        self,
-        target_path: str,
-        partial: "_Partial",
-        sha256: str,
-        limit: Callable[[], int | None],
-    ) -> None:
+    def _complete(self, download: _Download, partial: PartialFile) -> None:
+        """Fetch what is missing of the file itself."""
+        if partial.have == partial.length:
+            return
         headers = {"Range": f"bytes={partial.have}-"} if partial.have else {}
-        folder, _, file = target_path.rpartition("/")
         try:
             with self._server.open(
-                f"{TARGETS_ROUTE}{folder}/{sha256}.{file}", headers, slowly=limit() is not None
+                f"{TARGETS_ROUTE}{download.name}", headers, slowly=download.slowly
             ) as body:
-                chunks = self._paced(body.chunks(), partial, limit)
-                partial.append(chunks, ranged=body.status == _PARTIAL_CONTENT)
+                partial.append(
+                    self._paced(body.chunks(), download), ranged=body.status == _PARTIAL_CONTENT
+                )
         except ServerRefusedError as error:
             if error.status == _RANGE_NOT_SATISFIABLE:
-                store.remove_file(partial.path)
+                partial.restart()
             raise
         if partial.have < partial.length:
             raise ServerUnreachableError(
-                f"{target_path} ended after {partial.have} of its signed {partial.length} bytes"
+                f"{download.target_path} ended after {partial.have} of its signed "
+                f"{partial.length} bytes"
             )
 
+    def _rebuild(self, download: _Download, partial: PartialFile) -> bool:
+        """Make the file of a held one and a delta; return whether anything came of that.
 
-class _Partial:
-    """A file on its way: what is there of it, and the hash of that."""
+        Whatever goes wrong, the rest is fetched as if there were no delta. What broke off is the
+        beginning of the file, and kept; what was wrong is not.
+        """
+        base = self._folder / download.course.base
+        worth_it = partial.length >= _LEAST_DELTA_BYTES and partial.have < partial.length // 2
+        if not download.course.base or not worth_it or not base.is_file():
+            return False
+        before = partial.have
+        try:
+            with self._server.open(
+                f"{DELTAS_ROUTE}{download.course.base}/{download.name}", {}, slowly=download.slowly
+            ) as body:
+                delta = self._paced(body.chunks(), download)
+                partial.append(
+                    rebuilt(delta, base=base, sha256=download.sha256, length=partial.length),
+                    ranged=False,
+                )
+        except (ServerRefusedError, ServerUnreachableError) as error:
+            logger.info("delta_not_used", extra=download.fields(str(error)))
+        except DeltaError as error:
+            logger.warning("delta_refused", extra=download.fields(str(error)))
+            download.course.refused(f"the delta for {download.target_path}: {error}")
+            partial.restart()
+            return False
+        return partial.have > before
 
-    def __init__(self, path: Path, length: int, cancelled: Callable[[], bool]) -> None:
-        """Hash what is there; more than the signed length is thrown away."""
-        self.path = path
-        self.length = length
-        self.cancelled = cancelled
-        self._digest, self.have = _digest_of(path, cancelled)
-        if self.have > length:
-            store.remove_file(path)
-            self._digest, self.have = hashlib.sha256(), 0
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
-
-    def append(self, chunks: Iterator[bytes], *, ranged: bool) -> None:
-        """Add what arrives; if it is the whole file again, pass over what is there."""
-        skip = 0 if ranged else self.have
-        with self.path.open("ab") as file:
-            for chunk in chunks:
-                _check_cancelled(self.cancelled)
-                fresh = chunk[skip:]
-                skip -= len(chunk) - len(fresh)
-                if self.have + len(fresh) > self.length:
-                    break
-                file.write(fresh)
-                self._digest.update(fresh)
-                self.have += len(fresh)
-            else:
-                return
-        store.remove_file(self.path)
-        raise DownloadError(f"{self.path.stem[:12]}... is longer than its signed {self.length}")
-
-
-def _digest_of(path: Path, cancelled: Callable[[], bool]) -> "tuple[hashlib._Hash, int]":
-    digest = hashlib.sha256()
-    have = 0
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        while piece := file.read(_HASH_BYTES):
-            _check_cancelled(cancelled)
-            digest.update(piece)
-            have += len(piece)
-    return digest, have
+    def _paced(self, chunks: Iterator[bytes], download: _Download) -> Iterator[bytes]:
+        course = download.course
+        for chunk in chunks:
+            yield chunk
+            self._pace.spend(len(chunk), limit=course.limit, cancelled=course.cancelled)
 
 
 def _is_whole(path: Path, length: int, sha256: str, cancelled: Callable[[], bool]) -> bool:
     """Say whether a verified file still is what it was; a rotten one is removed."""
-    digest, have = _digest_of(path, cancelled)
+    digest, have = digest_of(path, cancelled)
     if have == length and digest.hexdigest() == sha256:
         return True
     store.remove_file(path)
     return False
-
-
-def _check_cancelled(cancelled: Callable[[], bool]) -> None:
-    if cancelled():
-        raise CancelledDownloadError("the download is no longer wanted")

@@ -16,7 +16,7 @@ from functools import partial
 from edge_agent.control import choices
 from edge_agent.control.clock import TrustedClock
 from edge_agent.control.database import Database
-from edge_agent.control.download import CancelledDownloadError, DownloadError
+from edge_agent.control.download import Course
 from edge_agent.control.install import Installer, Order
 from edge_agent.control.install_rule import DisagreementError, InstallRefusedError
 from edge_agent.control.journal import (
@@ -28,6 +28,7 @@ from edge_agent.control.journal import (
 )
 from edge_agent.control.ledger import Ledger, StaleRecordError
 from edge_agent.control.observation import Observation, placements_seen
+from edge_agent.control.partial_file import CancelledDownloadError, DownloadError
 from edge_agent.control.pauses import Cause, Pauses
 from edge_agent.control.refusals import Refusals
 from edge_agent.control.server_client import (
@@ -92,9 +93,14 @@ class FetchStep:
             waiting = "waiting for the runtime, which knows the backends"
             await self._not_ready(record, waiting, Cause.LOCAL)
             return
+        refused: list[str] = []
         try:
-            order = await self._order(record, placements, cancelled)
-            candidate = await asyncio.to_thread(self._installer.fetch, order)
+            order = await self._order(record, placements, cancelled, refused.append)
+            try:
+                candidate = await asyncio.to_thread(self._installer.fetch, order)
+            finally:
+                for reason in refused:
+                    await self._tell(record, reason)
         except DisagreementError as error:
             await self._spoilt(record, str(error))
         except InstallRefusedError as error:
@@ -118,6 +124,7 @@ class FetchStep:
         record: UpdateRecord,
         placements: tuple[Placement, ...],
         cancelled: threading.Event,
+        refused: Callable[[str], None],
     ) -> Order:
         fingerprint = await asyncio.to_thread(self._fingerprint)
 
@@ -135,8 +142,12 @@ class FetchStep:
                 hardware=fingerprint,
                 remembered=choices.load(connection),
                 now=self._trusted_clock.now(connection),
-                cancelled=cancelled.is_set,
-                limit=partial(self._limit, record.family),
+                course=Course(
+                    cancelled=cancelled.is_set,
+                    limit=partial(self._limit, record.family),
+                    refused=refused,
+                ),
+                base=None if committed is None else committed.release,
                 keep=files_needed(all_committed, self._journal.records(connection)),
             )
 

@@ -4,15 +4,15 @@ Everything here may be repeated: metadata is refreshed, files that are there alr
 their hash.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from edge_agent.control import install_rule, variants
 from edge_agent.control.assignment import ManifestRef
 from edge_agent.control.choices import Choice
-from edge_agent.control.download import BlobStore
+from edge_agent.control.download import BlobStore, Course
 from edge_agent.control.journal import Candidate
 from edge_agent.control.release_repository import Releases, Snapshot
 from edge_agent.control.trust import manifest_ref, sha256_of
@@ -35,8 +35,8 @@ class Order:
         hardware: fingerprint of the device.
         remembered: choices among variants that were made on this device, by key.
         now: the trusted time.
-        cancelled: asked between pieces of a download.
-        limit: bytes per second that a download may take, None for any number; asked between pieces.
+        course: how downloads shall go.
+        base: the committed release, which the new one may resemble.
         keep: hashes of the files that committed releases and other updates need.
     """
 
@@ -49,8 +49,8 @@ class Order:
     hardware: str
     remembered: Mapping[str, Choice]
     now: datetime
-    cancelled: Callable[[], bool]
-    limit: Callable[[], int | None]
+    course: Course
+    base: ActiveRelease | None
     keep: frozenset[str]
 
 
@@ -106,7 +106,7 @@ class Installer:
     def _manifest(self, order: Order) -> Manifest:
         ref = order.manifest
         blob = self._blobs.fetch(
-            ref.path, length=ref.length, sha256=ref.sha256, cancelled=order.cancelled
+            ref.path, length=ref.length, sha256=ref.sha256, course=order.course
         )
         manifest = read_manifest(blob)
         install_rule.check_manifest(
@@ -132,9 +132,15 @@ class Installer:
             path,
             length=variant.length,
             sha256=variant.sha256,
-            cancelled=order.cancelled,
-            limit=order.limit,
+            course=replace(order.course, base=_base(variant, order.base)),
         )
+
+
+def _base(variant: Variant, committed: ActiveRelease | None) -> str:
+    """Return the hash of the held file that a variant may resemble; empty for none."""
+    if committed is None or committed.format != variant.format:
+        return ""
+    return committed.sha256
 
 
 def _entering(found: Fitting, remembered: Choice | None) -> tuple[list[Runnable], str]:

@@ -29,6 +29,7 @@ from fleet_protocol.claims import DEVICE_AUDIENCE, DEVICE_TOKEN_LIFETIME_S
 METADATA_ROUTE = "/device/v1/repository/metadata/"
 TARGETS_ROUTE = "/device/v1/repository/targets/"
 DIRECTOR_ROUTE = "/device/v1/director/"
+DELTAS_ROUTE = "/device/v1/repository/deltas/"
 
 _CHUNK_BYTES = 64 * 1024
 _CONNECT_TIMEOUT_S = 10.0

@@ -42,7 +42,7 @@ async def device_metadata(name: str, request: Request, services: Wired) -> Respo
 async def device_target(path: str, request: Request, services: Wired) -> Response:
     """Hand a target to a device: ``models/<family>/<version>/<sha256>.<file>``; takes ``Range``."""
     await services.devices.authenticate(bearer_token(request))
-    target, file = _parse_hashed(path)
+    target, file = parse_hashed(path)
     await services.releases.check_owned(names.parse_target_path(target)[0])
     location = services.releases.repository.target_file(target, file)
     tag = f'"{file.sha256}"'
@@ -154,7 +154,12 @@ async def _metadata(name: str, request: Request, services: Services) -> Response
     return Response(content, media_type="application/json", headers=headers)
 
 
-def _parse_hashed(path: str) -> tuple[str, StoredFile]:
+def parse_hashed(path: str) -> tuple[str, StoredFile]:
+    """Return target path and hash of a target's consistent name.
+
+    Raises:
+        NotFoundError: it is not such a name.
+    """
     folder, _, hashed = path.rpartition("/")
     digest, _, file = hashed.partition(".")
     try:

@@ -26,6 +26,7 @@ from tuf.api.metadata import (
 )
 
 from edge_agent.control.server_client import (
+    DELTAS_ROUTE,
     DIRECTOR_ROUTE,
     METADATA_ROUTE,
     TARGETS_ROUTE,
@@ -35,6 +36,7 @@ from edge_agent.control.server_client import (
 from fleet_protocol import delivery
 from fleet_protocol.assignments import Binding, extra_fields
 from fleet_protocol.delivery import Terms
+from fleet_server.deltas.encoding import encode
 from tests.simulators.device_clock import START_MS
 from tests.simulators.device_releases import Release
 
@@ -122,6 +124,14 @@ class SimulatedRepository:
     def put_director_root(self, version: int, content: bytes) -> None:
         """Hand out a root of the director."""
         self._files[f"{DIRECTOR_ROUTE}{version}.root.json"] = content
+
+    def put_delta(self, base: bytes, path: str, content: bytes, delta: bytes | None = None) -> str:
+        """Have a delta for a target ready; return the path at which it is asked for."""
+        folder, _, name = path.rpartition("/")
+        base_sha256, sha256 = (hashlib.sha256(one).hexdigest() for one in (base, content))
+        asked = f"{DELTAS_ROUTE}{base_sha256}/{folder}/{sha256}.{name}"
+        self._files[asked] = b"".join(encode(base, content)) if delta is None else delta
+        return asked
 
     def publish(self, *, timestamp_expires: datetime | None = None) -> None:
         """Sign everything anew."""

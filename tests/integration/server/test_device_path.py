@@ -15,7 +15,7 @@ from tuf.ngclient import Updater
 from tuf.ngclient.fetcher import FetcherInterface
 from urllib3.response import BaseHTTPResponse
 
-from fleet_protocol import histogram, messages
+from fleet_protocol import delta, histogram, messages
 from fleet_protocol.assignments import binding_of
 from fleet_protocol.messages import (
     Ack,
@@ -223,6 +223,29 @@ def test_ranges_and_tags(camera: EnrolledDevice, first: ReleaseFiles) -> None:
     assert get(If_None_Match=tag).status == 304
 
 
+def test_a_delta_is_made_while_the_whole_file_is_there(
+    camera: EnrolledDevice, first: ReleaseFiles
+) -> None:
+    digest = stored(first.files["model.onnx"]).sha256
+    name = f"models/{FAMILY}/1.0.0/{digest}.model.onnx"
+
+    def get(base: str) -> BaseHTTPResponse:
+        route = f"/device/v1/repository/deltas/{base}/{name}"
+        return camera.server.request("GET", route, token=camera.key.token())
+
+    assert get("0" * 64).status == 404
+    early = get(digest)
+    assert (early.status, early.json()["code"]) == (202, "not_ready")
+    deadline = time.monotonic() + 30
+    while (answer := get(digest)).status == 202 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert answer.status == 200
+    assert answer.data.startswith(delta.header(digest, digest))
+    assert len(answer.data) < len(first.files["model.onnx"]) / 10
+    stranger = camera.server.request("GET", f"/device/v1/repository/deltas/{digest}/{name}")
+    assert stranger.status == 401
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -232,6 +255,9 @@ def test_ranges_and_tags(camera: EnrolledDevice, first: ReleaseFiles) -> None:
         "targets/..%2f..%2f..%2fonline%2fdevice-ca.pem",
         "targets/models/..%2f..%2f..%2fonline/x/" + "0" * 64 + ".y",
         "targets/%2fetc%2fpasswd",
+        "deltas/" + "0" * 64 + "/models/fashion_mnist/1.0.0/" + "0" * 64 + ".model.onnx",
+        "deltas/..%2f..%2f..%2fonline/models/fashion_mnist/1.0.0/" + "0" * 64 + ".model.onnx",
+        "deltas/models/fashion_mnist",
         "metadata/..%2f..%2fonline%2ftls.pem",
         "metadata/2.root.json",
         "metadata/timestamp.json.tmp",

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.control.download import BlobStore, CancelledDownloadError, DownloadError
+from edge_agent.control.download import BlobStore, Course
 from edge_agent.control.pace import Pace
+from edge_agent.control.partial_file import CancelledDownloadError, DownloadError
 from edge_agent.control.server_client import (
     TARGETS_ROUTE,
     ServerRefusedError,
@@ -40,7 +41,7 @@ def blobs(tmp_path: Path, repository: SimulatedRepository, clock: ManualClock) -
 
 
 def fetch(blobs: BlobStore, *, cancelled: Callable[[], bool] = lambda: False) -> Path:
-    return blobs.fetch(PATH, length=len(CONTENT), sha256=SHA256, cancelled=cancelled)
+    return blobs.fetch(PATH, length=len(CONTENT), sha256=SHA256, course=Course(cancelled=cancelled))
 
 
 def names(tmp_path: Path) -> set[str]:
@@ -192,9 +193,8 @@ def test_it_comes_no_faster_than_allowed(
     blobs: BlobStore, repository: SimulatedRepository, clock: ManualClock
 ) -> None:
     before_s = clock.monotonic_s()
-    blobs.fetch(
-        PATH, length=len(CONTENT), sha256=SHA256, cancelled=lambda: False, limit=lambda: 4096
-    )
+    course = Course(cancelled=lambda: False, limit=lambda: 4096)
+    blobs.fetch(PATH, length=len(CONTENT), sha256=SHA256, course=course)
     took_s = clock.monotonic_s() - before_s
     assert took_s == pytest.approx(len(CONTENT) / 4096, abs=1.5)  # a second's worth comes at once
     assert repository.slow_requests == 1
