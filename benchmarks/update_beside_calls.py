@@ -6,7 +6,9 @@ family, EfficientNet-Lite0, whose files are some megabytes. Quiet and busy round
 """
 
 import base64
+import contextlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,11 +30,12 @@ _ROUNDS = 8
 _ROUND_S = 4.0
 _PAUSE_S = 0.005
 _MAX_RATIO = 1.3
+_LOWEST_NICE = 19
 _COMMIT_WITHIN_S = 60.0
 HOW = (
     f"make bench NAME=update_beside_calls ({_ROUNDS} rounds of {_ROUND_S:g} s quiet and as many "
     "with an update of another family, alternating, calls over the Unix socket with binary "
-    "tensors; server and publisher's work on the same two cores)"
+    "tensors; the server on the same cores at the lowest priority, asked once a second throughout)"
 )
 
 
@@ -57,6 +60,7 @@ def run() -> list[Row]:
 def _prepare(world: World, other: Path) -> None:
     world.provision()
     world.start_server()
+    _give_way(world.server_pid())
     _until(world.api("viewer").ready)
     world.enroll(DEVICES[0])
     world.publish("1.0.0", variant="int8")
@@ -66,6 +70,14 @@ def _prepare(world: World, other: Path) -> None:
     _until(lambda: world.committed(DEVICES[0]) == "1.0.0")
 
 
+def _give_way(pid: int) -> None:
+    """Let the server have what the device leaves: it would be another machine."""
+    os.setpriority(os.PRIO_PROCESS, pid, _LOWEST_NICE)
+    with contextlib.suppress(OSError):
+        # Where the kernel groups sessions (sched(7), autogroup), nice only counts within one.
+        Path(f"/proc/{pid}/autogroup").write_text(str(_LOWEST_NICE))
+
+
 def _rounds(world: World) -> list[Row]:
     others = OtherLoad()
     application = world.application(DEVICES[0])
@@ -73,10 +85,11 @@ def _rounds(world: World) -> list[Row]:
     busy: list[float] = []
     try:
         for number in range(_ROUNDS):
-            quiet += _calls(application, world, lambda: False, at_least_s=_ROUND_S)
             version = f"1.0.{number}"
+            committed = _committed(world, version)
+            quiet += _calls(application, world, committed, at_least_s=_ROUND_S)
             world.assign(version, DEVICES[:1], family=_FAMILY)
-            busy += _calls(application, world, _committed(world, version), at_least_s=_ROUND_S)
+            busy += _calls(application, world, committed, at_least_s=_ROUND_S)
     finally:
         application.close()
     p99_quiet, p99_busy = (float(np.percentile(taken, 99)) * 1000 for taken in (quiet, busy))

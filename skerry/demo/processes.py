@@ -66,6 +66,11 @@ class Keeper:
             kept.wanted = True
         threading.Thread(target=self._keep, args=(name,), daemon=True).start()
 
+    def pid(self, name: str) -> int:
+        """Return the process id of what runs under a name now."""
+        with self._lock:
+            return self._kept[name].process.pid
+
     def check(self) -> None:
         """Make sure that no process dies as soon as it is started, again and again.
 

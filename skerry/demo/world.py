@@ -108,6 +108,10 @@ class World:
             self.directory.logs / "server.log",
         )
 
+    def server_pid(self) -> int:
+        """Return the process id of the fleet server."""
+        return self._keeper.pid("server")
+
     def enroll(self, name: str) -> None:
         """Make a claim for a device, enrol it and start its agent."""
         claim, state = self.directory.claim(name), self.directory.device(name)
