@@ -20,6 +20,7 @@ from edge_agent.control.director_roots import DirectorRoots
 from edge_agent.control.high_water import HighWaterFile, lowest_mark
 from edge_agent.control.outbox import EventDraft, Outbox
 from edge_agent.control.pulse import Pulse
+from edge_agent.control.refusals import EventBudget
 from edge_agent.control.trust import TrustError, verify_assignment
 from fleet_protocol.messages import EventKind
 
@@ -60,6 +61,7 @@ class AssignmentDesk:
         self._outbox = outbox
         self._clock = clock
         self._trusted_clock = trusted_clock
+        self._budget = EventBudget(clock)
 
     async def receive(self, payload: bytes) -> bool:
         """Accept or refuse a document.
@@ -123,7 +125,9 @@ class AssignmentDesk:
             return
         facts.put(connection, _LAST_REFUSED, document)
         logger.warning("assignment_refused", extra={"reason": reason, "sha256": document})
-        self._append(connection, EventKind.ASSIGNMENT_REFUSED, reason)
+        detail = self._budget.spend(reason)
+        if detail is not None:
+            self._append(connection, EventKind.ASSIGNMENT_REFUSED, detail)
 
     def _append(self, connection: sqlite3.Connection, kind: EventKind, detail: str) -> None:
         at_ms = self._clock.now_ms()

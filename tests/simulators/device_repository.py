@@ -31,6 +31,7 @@ from edge_agent.control.server_client import (
     METADATA_ROUTE,
     TARGETS_ROUTE,
     ServerRefusedError,
+    ServerTooSlowError,
     ServerUnreachableError,
 )
 from fleet_protocol import delivery
@@ -71,6 +72,7 @@ class Faults:
         end_after: bytes after which a body ends as if it were complete.
         ignore_range: answer 200 with the whole file, as some proxies do.
         content: served in the place of a file whose path contains the key.
+        too_slow: a file whose path contains it comes so slowly that the client gives up.
     """
 
     unreachable: bool = False
@@ -79,32 +81,50 @@ class Faults:
     end_after: int | None = None
     ignore_range: bool = False
     content: dict[str, bytes] = field(default_factory=dict)
+    too_slow: str = ""
 
 
 class SimulatedRepository:
-    """A TUF repository with one family, consistent snapshots, everything in memory.
+    """A TUF repository with consistent snapshots, everything in memory.
+
+    One family has releases; each other one has a publisher of its own and an empty role.
 
     Attributes:
         requests: path and Range of each request for metadata or a target, in order.
         slow_requests: how many of them asked for a body that is read with pauses.
+        keys: those of all roles, ``publisher:<family>`` for the other families.
+        files: what the server hands out, by path.
+        version: of timestamp, snapshot and family role.
+        offline_version: of root and targets.
     """
 
-    def __init__(self, *, family: str = "animals", now: datetime | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        family: str = "animals",
+        other_families: Iterable[str] = (),
+        now: datetime | None = None,
+    ) -> None:
         self.faults = Faults()
         self.requests: list[tuple[str, str | None]] = []
         self.slow_requests = 0
         self._now = now or START
         self._family = family
-        self._keys = {
+        self._others = tuple(other_families)
+        publishers = ["publisher", *(f"publisher:{other}" for other in self._others)]
+        self.keys = {
             name: CryptoSigner.generate_ed25519()
-            for name in ("root", "targets", "snapshot", "timestamp", "publisher")
+            for name in ("root", "targets", "snapshot", "timestamp", *publishers)
         }
-        self._files: dict[str, bytes] = {}
+        self.files: dict[str, bytes] = {}
         self._targets: dict[str, TargetFile] = {}
-        self._version = 0
-        self.root = self._make_root(1)
-        self._files[f"{METADATA_ROUTE}1.root.json"] = self.root
-        self._files[f"{METADATA_ROUTE}1.targets.json"] = self._make_targets()
+        self.version = 0
+        self.offline_version = 0
+        self.root = self._sign_offline(self.keys["root"])
+        for other in self._others:
+            role = Targets(expires=self._now + FAR_AWAY)
+            signer = self.keys[f"publisher:{other}"]
+            self.files[f"{METADATA_ROUTE}1.{other}.json"] = signed(role, signer)
         self._publish()
 
     def add(self, *releases: Release) -> None:
@@ -119,11 +139,18 @@ class SimulatedRepository:
         self._targets[path] = target_file(path, content)
         folder, _, name = path.rpartition("/")
         digest = hashlib.sha256(content).hexdigest()
-        self._files[f"{TARGETS_ROUTE}{folder}/{digest}.{name}"] = content
+        self.files[f"{TARGETS_ROUTE}{folder}/{digest}.{name}"] = content
+
+    def rotate(self, *names: str) -> None:
+        """Give roles new keys: a new root, signed by the old and the new root key, and the rest."""
+        old_root = self.keys["root"]
+        self.keys |= {name: CryptoSigner.generate_ed25519() for name in names}
+        self._sign_offline(old_root)
+        self._publish()
 
     def put_director_root(self, version: int, content: bytes) -> None:
         """Hand out a root of the director."""
-        self._files[f"{DIRECTOR_ROUTE}{version}.root.json"] = content
+        self.files[f"{DIRECTOR_ROUTE}{version}.root.json"] = content
 
     def put_delta(self, base: bytes, path: str, content: bytes, delta: bytes | None = None) -> str:
         """Have a delta for a target ready; return the path at which it is asked for."""
@@ -152,12 +179,14 @@ class SimulatedRepository:
         for part, status in self.faults.refuse.items():
             if part in path:
                 raise ServerRefusedError(f"{path}: {status}", status=status)
-        content = self._files.get(path)
+        content = self.files.get(path)
         for part, replacement in self.faults.content.items():
             if part in path:
                 content = replacement
         if content is None:
             raise ServerRefusedError(f"{path}: 404", status=404)
+        if self.faults.too_slow and self.faults.too_slow in path:
+            raise ServerTooSlowError("the server sent 1 bytes in 60 s; less than 16384")
         start = 0
         if wanted is not None and not self.faults.ignore_range:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
@@ -167,44 +196,54 @@ class SimulatedRepository:
 
     def metadata(self, name: str) -> bytes:
         """Return a metadata file as it is handed out now."""
-        return self._files[METADATA_ROUTE + name]
+        return self.files[METADATA_ROUTE + name]
 
     def push_to_the_end(self) -> None:
         """Do what a thief of the snapshot and timestamp keys can: use up their versions."""
         self._publish_online(2**31 - 1)
 
-    def rotate_online_keys(self, version: int) -> None:
-        """Replace snapshot and timestamp key by a root of this version and publish anew."""
-        for role in ("snapshot", "timestamp"):
-            self._keys[role] = CryptoSigner.generate_ed25519()
-        self._files[f"{METADATA_ROUTE}{version}.root.json"] = self._make_root(version)
-        self._publish()
+    def _sign_offline(self, *root_keys: CryptoSigner) -> bytes:
+        """Publish the next root and targets, the root signed also by the given keys."""
+        self.offline_version += 1
+        signers = {signer.public_key.keyid: signer for signer in (*root_keys, self.keys["root"])}
+        root = signed(self._make_root(), *signers.values())
+        self.files[f"{METADATA_ROUTE}{self.offline_version}.root.json"] = root
+        self.files[f"{METADATA_ROUTE}{self.offline_version}.targets.json"] = self._make_targets()
+        return root
 
-    def _make_root(self, version: int) -> bytes:
-        root = Root(version=version, expires=self._now + FAR_AWAY, consistent_snapshot=True)
+    def _make_root(self) -> Root:
+        root = Root(
+            version=self.offline_version, expires=self._now + FAR_AWAY, consistent_snapshot=True
+        )
         for role in ("root", "targets", "snapshot", "timestamp"):
-            root.add_key(self._keys[role].public_key, role)
-        return signed(root, self._keys["root"])
+            root.add_key(self.keys[role].public_key, role)
+        return root
 
     def _make_targets(self) -> bytes:
-        key = self._keys["publisher"].public_key
-        role = DelegatedRole(
-            name=self._family,
-            keyids=[key.keyid],
-            threshold=1,
-            terminating=True,
-            paths=[f"models/{self._family}/*/*"],
+        keys, roles = {}, {}
+        publishers = {other: f"publisher:{other}" for other in self._others}
+        for family, name in {self._family: "publisher", **publishers}.items():
+            key = self.keys[name].public_key
+            keys[key.keyid] = key
+            roles[family] = DelegatedRole(
+                name=family,
+                keyids=[key.keyid],
+                threshold=1,
+                terminating=True,
+                paths=[f"models/{family}/*/*"],
+            )
+        delegations = Delegations(keys=keys, roles=roles)
+        targets = Targets(
+            version=self.offline_version, expires=self._now + FAR_AWAY, delegations=delegations
         )
-        delegations = Delegations(keys={key.keyid: key}, roles={self._family: role})
-        targets = Targets(expires=self._now + FAR_AWAY, delegations=delegations)
-        return signed(targets, self._keys["targets"])
+        return signed(targets, self.keys["targets"])
 
     def _publish(self, timestamp_expires: datetime | None = None) -> None:
-        self._version += 1
-        version = self._version
+        self.version += 1
+        version = self.version
         role = Targets(version=version, expires=self._now + FAR_AWAY, targets=dict(self._targets))
-        self._files[f"{METADATA_ROUTE}{version}.{self._family}.json"] = signed(
-            role, self._keys["publisher"]
+        self.files[f"{METADATA_ROUTE}{version}.{self._family}.json"] = signed(
+            role, self.keys["publisher"]
         )
         self._publish_online(version, timestamp_expires)
 
@@ -213,8 +252,9 @@ class SimulatedRepository:
             version=version,
             expires=self._now + FAR_AWAY,
             meta={
-                "targets.json": MetaFile(1),
-                f"{self._family}.json": MetaFile(self._version),
+                "targets.json": MetaFile(self.offline_version),
+                f"{self._family}.json": MetaFile(self.version),
+                **{f"{other}.json": MetaFile(1) for other in self._others},
             },
         )
         timestamp = Timestamp(
@@ -222,9 +262,9 @@ class SimulatedRepository:
             expires=timestamp_expires or self._now + FAR_AWAY,
             snapshot_meta=MetaFile(version),
         )
-        self._files |= {
-            f"{METADATA_ROUTE}{version}.snapshot.json": signed(snapshot, self._keys["snapshot"]),
-            f"{METADATA_ROUTE}timestamp.json": signed(timestamp, self._keys["timestamp"]),
+        self.files |= {
+            f"{METADATA_ROUTE}{version}.snapshot.json": signed(snapshot, self.keys["snapshot"]),
+            f"{METADATA_ROUTE}timestamp.json": signed(timestamp, self.keys["timestamp"]),
         }
 
 

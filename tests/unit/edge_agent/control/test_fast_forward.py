@@ -29,7 +29,7 @@ async def test_rotated_online_keys_undo_pushed_versions(device: ControlDevice) -
     assert "2147483647" in await waits_because(device)
     assert device.active() == {"animals": "1.0.0"}
 
-    device.repository.rotate_online_keys(2)
+    device.repository.rotate("snapshot", "timestamp")
     await device.settle()
     assert device.active() == {"animals": "1.1.0"}
 
@@ -41,7 +41,7 @@ async def test_what_the_stolen_keys_signed_is_refused_after_the_rotation(
     await device.settle()
     device.repository.push_to_the_end()
     stolen = device.repository.metadata("timestamp.json")
-    device.repository.rotate_online_keys(2)
+    device.repository.rotate("snapshot", "timestamp")
     await order(device, "1.1.0", 2)
     await device.settle()
     device.repository.faults.content["timestamp.json"] = stolen

@@ -81,10 +81,10 @@ def test_the_pinned_root_counts_and_not_the_cached_one(
 def test_going_back_to_older_metadata_is_refused(
     tmp_path: Path, repository: SimulatedRepository
 ) -> None:
-    old = dict(repository._files)
+    old = dict(repository.files)
     repository.publish()
     client(tmp_path, repository).refresh(START)
-    repository._files = old
+    repository.files = old
     with pytest.raises(TrustError):
         client(tmp_path, repository).refresh(START)
 
