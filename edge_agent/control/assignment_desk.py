@@ -20,7 +20,7 @@ from edge_agent.control.director_roots import DirectorRoots
 from edge_agent.control.high_water import HighWaterFile, lowest_mark
 from edge_agent.control.outbox import EventDraft, Outbox
 from edge_agent.control.pulse import Pulse
-from edge_agent.control.refusals import EventBudget
+from edge_agent.control.refusals import EventBudget, Refusals
 from edge_agent.control.trust import TrustError, verify_assignment
 from fleet_protocol.messages import EventKind
 
@@ -50,6 +50,7 @@ class AssignmentDesk:
         database: Database,
         high_water: HighWaterFile,
         outbox: Outbox,
+        refusals: Refusals,
         clock: Clock,
         trusted_clock: TrustedClock,
     ) -> None:
@@ -61,6 +62,7 @@ class AssignmentDesk:
         self._outbox = outbox
         self._clock = clock
         self._trusted_clock = trusted_clock
+        self._refusals = refusals
         self._budget = EventBudget(clock)
 
     async def receive(self, payload: bytes) -> bool:
@@ -78,6 +80,8 @@ class AssignmentDesk:
         if accepted is not None and accepted.document_sha256 == document:
             return True
         asked = await asyncio.to_thread(self._roots.refresh)
+        if self._roots.refusal:
+            await self._refusals.tell(self._roots.refusal)
         verdict = await self._database.transact(partial(self._decide, payload=payload))
         if verdict is _Verdict.ACCEPTED:
             self.accepted.bump()

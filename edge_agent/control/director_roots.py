@@ -14,6 +14,7 @@ from edge_agent.control.server_client import (
     DIRECTOR_ROUTE,
     ReleaseServer,
     ServerRefusedError,
+    ServerTooSlowError,
     ServerUnreachableError,
 )
 from edge_agent.control.trust import Director, TrustError, director
@@ -27,12 +28,17 @@ _NOT_FOUND = 404
 
 
 class DirectorRoots:
-    """Keeps the chain below ``trust/director/``; its methods block their thread."""
+    """Keeps the chain below ``trust/director/``; its methods block their thread.
+
+    Attributes:
+        refusal: why the last `refresh` left what the server handed out; empty if it did not.
+    """
 
     def __init__(self, *, pinned: bytes, folder: Path, server: ReleaseServer) -> None:
         self._pinned = pinned
         self._folder = folder
         self._server = server
+        self.refusal = ""
 
     def trusted(self) -> Director:
         """Return the newest root that the pinned one leads to on this disk.
@@ -47,13 +53,17 @@ class DirectorRoots:
 
         A root that does not hold is left alone: the device goes on with those that do.
         """
+        self.refusal = ""
         try:
             self._follow()
+        except ServerTooSlowError as error:
+            self.refusal = f"cannot fetch the director's next root: {error}"
+            return False
         except (ServerUnreachableError, ServerRefusedError, StoreError) as error:
             logger.info("director_roots_not_asked_for", extra={"reason": str(error)})
             return False
         except TrustError as error:
-            logger.warning("director_root_refused", extra={"reason": str(error)})
+            self.refusal = f"the director's next root was refused: {error}"
         return True
 
     def _follow(self) -> None:

@@ -104,6 +104,7 @@ class Parts:
             max_s=settings.retry_max_s,
             randomness=outside.randomness,
         )
+        self._refusals = Refusals(database=database, outbox=self.outbox, clock=outside.clock)
         self.desk = AssignmentDesk(
             device_id=outside.claim.device_id,
             roots=DirectorRoots(
@@ -114,6 +115,7 @@ class Parts:
             database=database,
             high_water=self._high_water,
             outbox=self.outbox,
+            refusals=self._refusals,
             clock=outside.clock,
             trusted_clock=self._trusted_clock,
         )
@@ -145,7 +147,6 @@ class Parts:
             clock=outside.clock,
             interval_s=settings.report_interval_s,
         )
-        self._refusals = Refusals(database=database, outbox=self.outbox, clock=outside.clock)
         self._releases = ReleaseRepository(
             pinned_root=outside.claim.release_root.encode(),
             cache=state.trust / "release",

@@ -71,7 +71,7 @@ async def deeply_nested(attacker: Attacker) -> None:
 
 async def emptied_by_the_key(attacker: Attacker) -> None:
     """Whoever signs may order a stop, but an empty list alone is not one."""
-    binding = {"x-skerry-assignment": {"device_id": DEVICE, "complete": True}}
+    binding: dict[str, object] = {"x-skerry-assignment": {"device_id": DEVICE, "complete": True}}
     document = attacker.world.director.assign_targets(
         DEVICE, 99, {}, fields=binding, signer=attacker.key("assignment")
     )

@@ -268,7 +268,7 @@ async def test_a_new_root_that_the_old_one_did_not_sign_is_refused(world: World)
             CryptoSigner.generate_ed25519(),
         )
         attacker.world.repository.offline_version = 1
-        attacker.world.repository._sign_offline()
+        attacker.world.repository.sign_offline()
         attacker.world.repository.offline_version = 1
         attacker.world.repository.keys["root"] = real
 

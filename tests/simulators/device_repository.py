@@ -120,7 +120,7 @@ class SimulatedRepository:
         self._targets: dict[str, TargetFile] = {}
         self.version = 0
         self.offline_version = 0
-        self.root = self._sign_offline(self.keys["root"])
+        self.root = self.sign_offline(self.keys["root"])
         for other in self._others:
             role = Targets(expires=self._now + FAR_AWAY)
             signer = self.keys[f"publisher:{other}"]
@@ -145,7 +145,7 @@ class SimulatedRepository:
         """Give roles new keys: a new root, signed by the old and the new root key, and the rest."""
         old_root = self.keys["root"]
         self.keys |= {name: CryptoSigner.generate_ed25519() for name in names}
-        self._sign_offline(old_root)
+        self.sign_offline(old_root)
         self._publish()
 
     def put_director_root(self, version: int, content: bytes) -> None:
@@ -174,25 +174,28 @@ class SimulatedRepository:
         if not path.startswith(DIRECTOR_ROUTE):
             self.requests.append((path, wanted))
         self.slow_requests += slowly
-        if self.faults.unreachable:
-            raise ServerUnreachableError("the simulated server is away")
-        for part, status in self.faults.refuse.items():
-            if part in path:
-                raise ServerRefusedError(f"{path}: {status}", status=status)
+        self._fail(path)
         content = self.files.get(path)
         for part, replacement in self.faults.content.items():
             if part in path:
                 content = replacement
         if content is None:
             raise ServerRefusedError(f"{path}: 404", status=404)
-        if self.faults.too_slow and self.faults.too_slow in path:
-            raise ServerTooSlowError("the server sent 1 bytes in 60 s; less than 16384")
         start = 0
         if wanted is not None and not self.faults.ignore_range:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             if start >= len(content):
                 raise ServerRefusedError(f"{path}: 416", status=416)
         yield _Answer(206 if start else 200, content[start:], self.faults)
+
+    def _fail(self, path: str) -> None:
+        if self.faults.unreachable:
+            raise ServerUnreachableError("the simulated server is away")
+        if self.faults.too_slow and self.faults.too_slow in path:
+            raise ServerTooSlowError("the server sent 1 bytes in 60 s; less than 16384")
+        for part, status in self.faults.refuse.items():
+            if part in path:
+                raise ServerRefusedError(f"{path}: {status}", status=status)
 
     def metadata(self, name: str) -> bytes:
         """Return a metadata file as it is handed out now."""
@@ -202,7 +205,7 @@ class SimulatedRepository:
         """Do what a thief of the snapshot and timestamp keys can: use up their versions."""
         self._publish_online(2**31 - 1)
 
-    def _sign_offline(self, *root_keys: CryptoSigner) -> bytes:
+    def sign_offline(self, *root_keys: CryptoSigner) -> bytes:
         """Publish the next root and targets, the root signed also by the given keys."""
         self.offline_version += 1
         signers = {signer.public_key.keyid: signer for signer in (*root_keys, self.keys["root"])}
