@@ -16,6 +16,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
+    Key,
     Metadata,
     MetaFile,
     Root,
@@ -223,7 +224,8 @@ class SimulatedRepository:
         return root
 
     def _make_targets(self) -> bytes:
-        keys, roles = {}, {}
+        keys: dict[str, Key] = {}
+        roles: dict[str, DelegatedRole] = {}
         publishers = {other: f"publisher:{other}" for other in self._others}
         for family, name in {self._family: "publisher", **publishers}.items():
             key = self.keys[name].public_key
