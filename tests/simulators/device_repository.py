@@ -158,7 +158,7 @@ class SimulatedRepository:
         folder, _, name = path.rpartition("/")
         base_sha256, sha256 = (hashlib.sha256(one).hexdigest() for one in (base, content))
         asked = f"{DELTAS_ROUTE}{base_sha256}/{folder}/{sha256}.{name}"
-        self._files[asked] = b"".join(encode(base, content)) if delta is None else delta
+        self.files[asked] = b"".join(encode(base, content)) if delta is None else delta
         return asked
 
     def publish(self, *, timestamp_expires: datetime | None = None) -> None:
