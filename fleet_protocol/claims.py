@@ -13,7 +13,11 @@ from fleet_protocol.errors import ProtocolError
 from fleet_protocol.names import DeviceId, Family
 
 TOKEN_ISSUER = "skerry-provisioning"  # noqa: S105 (a name, not a secret)
-"""``iss`` of a claim token; ``sub`` is the device id, ``jti`` makes it usable once."""
+"""``iss`` of a claim token; ``sub`` is the device id, ``jti`` makes it usable once.
+
+Optional: ``labels``, which the device gets at the server, and ``replaces``: the claim may give a
+device that is enrolled already a new key and certificate.
+"""
 
 DEVICE_AUDIENCE = "skerry-fleet-server"
 """``aud`` of the short-lived JWT (``sub``: device id) that a device signs for HTTPS requests."""

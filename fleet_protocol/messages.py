@@ -216,6 +216,30 @@ class EnrollResponse(msgspec.Struct, frozen=True, kw_only=True):
     mqtt_port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
+class RenewRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of ``POST /device/v1/certificate``; the request is signed with the present key."""
+
+    csr_pem: Annotated[str, msgspec.Meta(max_length=16384)]
+    """For the present key, or for a new one."""
+
+
+class RenewResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """The new certificate; the old one stays valid until the new one is confirmed."""
+
+    certificate_pem: Annotated[str, msgspec.Meta(max_length=65536)]
+
+
+class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of ``POST /device/v1/certificate/confirm``; signed with the new certificate's key.
+
+    It says that the device has stored key and certificate durably; an older key is refused from
+    then on.
+    """
+
+    serial: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{1,40}\Z")]
+    """Serial number of the new certificate, in lower-case hexadecimal digits."""
+
+
 Message = TypeVar("Message", bound=msgspec.Struct)
 
 

@@ -18,6 +18,8 @@ from fleet_server.tenancy import ClosedAtFirst
 
 _BODY_LIMITS = {
     "/device/v1/enroll": devices.MAX_ENROLL_BYTES,
+    "/device/v1/certificate": devices.MAX_ENROLL_BYTES,
+    "/device/v1/certificate/confirm": devices.MAX_ENROLL_BYTES,
     "/api/v1/releases": None,  # each part of an upload is bounded by what is signed
 }
 

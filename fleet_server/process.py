@@ -30,6 +30,7 @@ from fleet_server.app import create_app
 from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signer_child import SignerChild
 from fleet_server.assignments.signer_client import SignerClient
+from fleet_server.broker import revocation
 from fleet_server.broker import tls as broker_tls
 from fleet_server.broker.embedded import EmbeddedBroker
 from fleet_server.clock import utc_now
@@ -41,6 +42,7 @@ from fleet_server.devices.certificates import DeviceCa
 from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.groups import Groups
 from fleet_server.devices.registry import EnrolledDevices
+from fleet_server.devices.renewal import Renewal
 from fleet_server.devices.service import Devices
 from fleet_server.devices.tokens import ClaimVerifier
 from fleet_server.errors import SetupError
@@ -75,6 +77,7 @@ class _Parts:
     database: Database
     store: TelemetryStore
     child: SignerChild
+    registry: EnrolledDevices
     broker: EmbeddedBroker
     ingest: Ingest
     link: MqttLink
@@ -116,15 +119,25 @@ async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
 async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: Database) -> _Parts:
     releases = await _releases(data, database)
     store = TelemetryStore(database=database, clock=utc_now)
-    broker = _broker(data, config, ports, database)
+    registry = EnrolledDevices(database, clock=utc_now)
+    broker = _broker(data, config, ports, registry)
     ingest = Ingest(store, monotonic=time.monotonic)
     link = _link(data, config, ingest)
     signer = SignerClient(data.signer_socket)
+    ca = DeviceCa.load(
+        key_file=data.online / "device-ca.pem", certificate_file=data.online / "device-ca.crt"
+    )
     services = Services(
         settings=config,
         database=database,
         accounts=Accounts(database=database, clock=utc_now),
-        enrollment=_enrollment(data, database),
+        enrollment=Enrollment(
+            database=database,
+            verifier=ClaimVerifier.load(data.online / "claim.pub.pem"),
+            ca=ca,
+            clock=utc_now,
+        ),
+        renewal=Renewal(database=database, ca=ca, clock=utc_now),
         devices=Devices(database=database, connections=broker, clock=utc_now),
         groups=Groups(database=database, clock=utc_now),
         releases=releases,
@@ -144,6 +157,7 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
         database=database,
         store=store,
         child=SignerChild(data=data, log_level=config.log_level),
+        registry=registry,
         broker=broker,
         ingest=ingest,
         link=link,
@@ -163,6 +177,9 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
     async def publish_all() -> None:
         await parts.link.publish_assignments(services.assignments.documents())
 
+    await stack.enter_async_context(
+        life.background("revocation", revocation.run(parts.broker, parts.registry))
+    )
     await stack.enter_async_context(life.background("link", parts.link.run(publish_all)))
     storing = await stack.enter_async_context(
         life.background("ingest", parts.ingest.run(parts.link))
@@ -188,7 +205,7 @@ async def _releases(data: DataDir, database: Database) -> Releases:
 
 
 def _broker(
-    data: DataDir, config: ServerSettings, ports: Ports, database: Database
+    data: DataDir, config: ServerSettings, ports: Ports, registry: EnrolledDevices
 ) -> EmbeddedBroker:
     return EmbeddedBroker(
         listener=ports.mqtt,
@@ -197,20 +214,8 @@ def _broker(
             key=data.online / "tls.pem",
             client_ca=data.online / "device-ca.crt",
         ),
-        registry=EnrolledDevices(database),
+        registry=registry,
         max_connections=config.max_connections,
-    )
-
-
-def _enrollment(data: DataDir, database: Database) -> Enrollment:
-    return Enrollment(
-        database=database,
-        verifier=ClaimVerifier.load(data.online / "claim.pub.pem"),
-        ca=DeviceCa.load(
-            key_file=data.online / "device-ca.pem",
-            certificate_file=data.online / "device-ca.crt",
-        ),
-        clock=utc_now,
     )
 
 

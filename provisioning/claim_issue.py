@@ -40,7 +40,7 @@ class ClaimIssuer:
         self._key = ECKey.import_key(key_files.load_p256(authority.claim_key, passphrase))
         self._token_id = token_id
 
-    def issue(
+    def issue(  # noqa: PLR0913 (what a claim may say, by keyword)
         self,
         device_id: str,
         *,
@@ -48,15 +48,19 @@ class ClaimIssuer:
         lifetime: timedelta = DEFAULT_LIFETIME,
         floors: Mapping[str, int] | None = None,
         tenant: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        replaces: bool = False,
     ) -> bytes:
         """Return the content of one device's claim file.
 
         Args:
-            device_id: the name that the device will have.
+            device_id: the name that the device will have, or has.
             now: the present.
-            lifetime: how long it may be used.
-            floors: lowest security counters by family.
+            lifetime: how long the claim may be used.
+            floors: lowest security counter by family.
             tenant: to whom the device will belong; without it to the server's default tenant.
+            labels: what the server labels the device with.
+            replaces: whether it may give an enrolled device a new key.
 
         Raises:
             ProvisioningError: the lifetime is not between a second and `MAX_LIFETIME`.
@@ -77,6 +81,7 @@ class ClaimIssuer:
                 "iat": issued_at,
                 "exp": expires_at,
                 **({"tenant": tenant} if tenant else {}),
+                **_extras(labels or {}, replaces=replaces),
             },
             self._key,
         )
@@ -93,6 +98,14 @@ class ClaimIssuer:
         )
         claims.decode(payload)
         return payload
+
+
+def _extras(labels: Mapping[str, str], *, replaces: bool) -> dict[str, object]:
+    checked = {names.label_name(name): names.label_value(value) for name, value in labels.items()}
+    if len(checked) > names.MAX_LABELS:
+        raise ProvisioningError(f"a device may have {names.MAX_LABELS} labels")
+    extras: dict[str, object] = {"labels": checked} if checked else {}
+    return extras | ({"replaces": True} if replaces else {})
 
 
 def _text(path: Path) -> str:

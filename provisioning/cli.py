@@ -92,23 +92,44 @@ def claim(  # noqa: PLR0913 (each is an option that a person gives)
     tenant: Annotated[
         str | None, typer.Option(help="The tenant of a shared server to whom the device belongs.")
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Label that the device gets. Repeat for more."),
+    ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="For devices that are enrolled already: they get a new key and certificate.",
+        ),
+    ] = False,
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make the claims with which new devices introduce themselves, one file for each.
 
     A claim is a secret that works once: carry it to its device, then
-    `skerry agent enroll --claim FILE` there.
+    `skerry agent enroll --claim FILE` there. A device whose certificate expired or whose key was
+    revoked comes back the same way, with a claim made with `--replace`; what it runs stays.
 
     Examples: `skerry provision claim --authority authority --device cam-01 --out cam-01.json`, or
     `... --device cam-01 --device cam-02 --out claims/` for claims/cam-01.json and so on.
     """
     lifetime = _duration(expires)
     floors = _floors(floor or [])
+    labels = _labels(label or [])
     files = _claim_files(device, out)
     issuer = ClaimIssuer(Authority(authority), passphrase=passphrases.known(passphrase_file))
     now = datetime.now(UTC)
     claims = {
-        path: issuer.issue(name, now=now, lifetime=lifetime, floors=floors, tenant=tenant)
+        path: issuer.issue(
+            name,
+            now=now,
+            lifetime=lifetime,
+            floors=floors,
+            tenant=tenant,
+            labels=labels,
+            replaces=replace,
+        )
         for name, path in files.items()
     }
     _write_claims(claims)
@@ -155,6 +176,18 @@ def _floors(texts: Sequence[str]) -> dict[str, int]:
             )
         floors[family] = int(number)
     return floors
+
+
+def _labels(texts: Sequence[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or name in labels:
+            raise ProvisioningError(
+                f"--label {text[:80]!r}: use NAME=VALUE, once for each name, such as site=oslo"
+            )
+        labels[name] = value
+    return labels
 
 
 def _claim_files(devices: Sequence[str], out: Path) -> dict[str, Path]:

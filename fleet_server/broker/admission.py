@@ -14,6 +14,7 @@ The steps, each with the attack that it stops:
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +37,9 @@ class Registry(Protocol):
     async def refusal(self, device_id: str, public_key_sha256: str) -> str | None:
         """Say why a device with this key may not connect; None if it may."""
 
+    async def refusals(self, keys: Mapping[str, str]) -> dict[str, str]:
+        """Say which of these devices, with these keys, may not connect, and why."""
+
 
 class AdmissionRefusedError(FleetError):
     """A connection is not let in.
@@ -56,10 +60,12 @@ class Admitted:
     """A connection that may go on to the broker.
 
     Attributes:
+        public_key_sha256: fingerprint of the certificate's key.
         packet: its CONNECT, changed by `packets.without_session`.
     """
 
     identity: Identity
+    public_key_sha256: str
     connect: Connect
     packet: Packet
 
@@ -95,7 +101,9 @@ async def admit(reader: StreamReader, writer: StreamWriter, registry: Registry) 
         refusal = await registry.refusal(peer.device_id, peer.public_key_sha256)
         if refusal is not None:
             raise AdmissionRefusedError(refusal, code=NOT_AUTHORIZED, claimed=identity)
-    return Admitted(identity, connect, (first, packets.without_session(body)))
+    return Admitted(
+        identity, peer.public_key_sha256, connect, (first, packets.without_session(body))
+    )
 
 
 def _certificate(writer: StreamWriter) -> bytes | None:

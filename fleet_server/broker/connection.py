@@ -33,6 +33,7 @@ class Connection:
         wait_for_room: Callable[[str], Awaitable[None]],
     ) -> None:
         self.identity = admitted.identity
+        self.public_key_sha256 = admitted.public_key_sha256
         self.client_id = admitted.connect.client_id
         self.reader = GatedReader(first=admitted.packet, next_packet=self._next_packet)
         self.writer = TimedWriter(writer)

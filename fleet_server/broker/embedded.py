@@ -78,6 +78,14 @@ class EmbeddedBroker(Broker):
         if connection is not None:
             connection.abort()
 
+    def connected_keys(self) -> dict[str, str]:
+        """Return the key's fingerprint that each connected device presented."""
+        return {
+            connection.identity.device_id: connection.public_key_sha256
+            for connection in self._connections.values()
+            if connection.identity.device_id is not None
+        }
+
     async def shutdown(self) -> None:
         """Accept nothing more, end all connections, stop."""
         for server in self._servers.values():

@@ -8,19 +8,23 @@ The steps, each with the attack that it stops:
    requests race with one token).
 4. The same token with the same key gets the stored certificate again (an answer was lost); with
    another key it is refused (a claim was copied from the device's disk).
-5. A device id that is enrolled is refused to every other claim (an old device is taken over).
+5. A device id that is enrolled is refused to every other claim (an old device is taken over),
+   unless the holder of the claim key signed that the claim replaces what was before: so a device
+   comes back whose certificate expired, whose key was revoked, or whose disk was lost.
 """
 
 import logging
 
+from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server import tenancy
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database, take_turn
-from fleet_server.devices import attributes
+from fleet_server.devices import attributes, changes, terms
 from fleet_server.devices.certificates import DeviceCa, RequestedKey, read_request
-from fleet_server.devices.tables import BurntClaim, Device
+from fleet_server.devices.renewal import issued_row
+from fleet_server.devices.tables import BurntClaim, Device, PendingCertificate
 from fleet_server.devices.tokens import Claim, ClaimVerifier
 from fleet_server.errors import ConflictError, NotPermittedError
 
@@ -60,23 +64,23 @@ class Enrollment:
             burnt = await session.get(BurntClaim, claim.jti)
             if burnt is not None:
                 return await self._again(session, burnt, claim, key)  # (4)
-            if await session.get(Device, claim.device_id) is not None:  # (5)
-                raise ConflictError(
-                    f"the device {claim.device_id} is enrolled already, with another claim; "
-                    "give the new device a claim with a name of its own"
-                )
+            present = await session.get(Device, claim.device_id, with_for_update=True)
+            if present is not None:
+                _check_replaces(present, claim)  # (5)
             await tenancy.check_known(session, claim.tenant)
-            device = self._issue(claim, key)
-            session.add(device)
-            await session.flush()
+            device = present or Device(id=claim.device_id, tenant=claim.tenant)
+            self._issue(device, key)
+            await self._store(session, device, claim)
             session.add(
                 BurntClaim(
                     jti=claim.jti,
                     device_id=claim.device_id,
                     public_key_sha256=key.sha256,
-                    burnt_ms=device.enrolled_ms,
+                    burnt_ms=unix_ms(self._clock()),
                 )
             )
+            await session.flush()
+            await changes.record(session, [device.id])
         logger.info("device_enrolled", extra={"device": device.id, "key": key.sha256[:16]})
         return device
 
@@ -84,35 +88,59 @@ class Enrollment:
         self, session: AsyncSession, burnt: BurntClaim, claim: Claim, key: RequestedKey
     ) -> Device:
         device = await session.get(Device, burnt.device_id)
-        if device is None or (burnt.device_id, burnt.public_key_sha256) != (
-            claim.device_id,
-            key.sha256,
-        ):
+        known = (burnt.device_id, burnt.public_key_sha256)
+        if device is None or known != (claim.device_id, key.sha256):
             logger.warning("claim_reused", extra={"device": claim.device_id})
             raise ConflictError(
                 f"the claim of {claim.device_id} was used already, with another key; "
                 "make a new claim with `skerry provision claim`"
             )
-        if device.decommissioned_ms is not None:
-            raise NotPermittedError(f"the device {device.id} was decommissioned")
+        _check_in_service(device)
+        if device.public_key_sha256 != key.sha256 or device.revoked_ms is not None:
+            raise ConflictError(
+                f"the device {device.id} has another key since; make a new claim with "
+                "`skerry provision claim --replace`"
+            )
         return device
 
-    def _issue(self, claim: Claim, key: RequestedKey) -> Device:
+    def _issue(self, device: Device, key: RequestedKey) -> None:
         now = self._clock()
-        certificate = self._ca.issue(device_id=claim.device_id, key=key, now=now)
-        return Device(
-            id=claim.device_id,
-            tenant=claim.tenant,
-            public_key_pem=key.pem,
-            public_key_sha256=key.sha256,
-            certificate_pem=certificate.pem,
-            certificate_serial=certificate.serial,
-            certificate_expires_ms=unix_ms(certificate.expires),
-            enrolled_ms=unix_ms(now),
-            decommissioned_ms=None,
-            online=False,
-            last_seen_ms=None,
-            reported=None,
-            labels=attributes.encode({}),
-            facts=attributes.encode({}),
+        certificate = self._ca.issue(device_id=device.id, key=key, now=now)
+        device.public_key_pem = key.pem
+        device.public_key_sha256 = key.sha256
+        device.certificate_pem = certificate.pem
+        device.certificate_serial = certificate.serial
+        device.certificate_expires_ms = unix_ms(certificate.expires)
+        device.enrolled_ms = unix_ms(now)
+        device.revoked_ms = None
+        device.online = False
+
+    async def _store(self, session: AsyncSession, device: Device, claim: Claim) -> None:
+        """Store a device that was made or replaced, with the labels of its claim."""
+        device.labels = device.labels or attributes.encode({})
+        device.facts = device.facts or attributes.encode({})
+        session.add(device)
+        await session.flush()
+        labels = attributes.changed_labels(attributes.decode_labels(device.labels), claim.labels)
+        await terms.set_labels(session, device, labels)
+        await session.execute(
+            delete(PendingCertificate).where(PendingCertificate.device_id == device.id)
         )
+        session.add(issued_row(device.id, device.public_key_sha256, device))
+
+
+def _check_replaces(device: Device, claim: Claim) -> None:
+    _check_in_service(device)
+    if not claim.replaces:
+        raise ConflictError(
+            f"the device {device.id} is enrolled already, with another claim; give a new device "
+            "a claim with a name of its own, or make a claim with `skerry provision claim "
+            "--replace` if this is the same one"
+        )
+    if device.tenant != claim.tenant:
+        raise ConflictError(f"the device {device.id} belongs to another tenant than the claim")
+
+
+def _check_in_service(device: Device) -> None:
+    if device.decommissioned_ms is not None:
+        raise NotPermittedError(f"the device {device.id} was decommissioned")

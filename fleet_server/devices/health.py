@@ -19,6 +19,8 @@ class Health(StrEnum):
     """One word for a device."""
 
     DECOMMISSIONED = "decommissioned"
+    REVOKED = "revoked"
+    """Its key is refused: it needs a new claim."""
     EXPIRED = "expired"
     """Its certificate is no longer valid: it needs a new claim."""
     NEW = "new"
@@ -34,6 +36,7 @@ class Signs:
     """What health is derived from; the columns of `Device` of the same names."""
 
     decommissioned_ms: int | None
+    revoked_ms: int | None
     certificate_expires_ms: int
     last_seen_ms: int | None
     runtime_up: bool | None
@@ -43,6 +46,8 @@ def of(signs: Signs, *, now_ms: int) -> Health:
     """Derive the health of a device."""
     if signs.decommissioned_ms is not None:
         return Health.DECOMMISSIONED
+    if signs.revoked_ms is not None:
+        return Health.REVOKED
     if signs.certificate_expires_ms <= now_ms:
         return Health.EXPIRED
     if signs.last_seen_ms is None:
@@ -56,6 +61,7 @@ def of_device(device: Device, *, now_ms: int) -> Health:
     """Derive the health of a stored device."""
     signs = Signs(
         decommissioned_ms=device.decommissioned_ms,
+        revoked_ms=device.revoked_ms,
         certificate_expires_ms=device.certificate_expires_ms,
         last_seen_ms=device.last_seen_ms,
         runtime_up=device.runtime_up,
@@ -65,20 +71,18 @@ def of_device(device: Device, *, now_ms: int) -> Health:
 
 def condition(health: Health, *, now_ms: int) -> ColumnElement[bool]:
     """Return the condition on `Device` for a word; `of` in SQL."""
-    if health is Health.DECOMMISSIONED:
-        return Device.decommissioned_ms.is_not(None)
-    in_service = Device.decommissioned_ms.is_(None)
-    if health is Health.EXPIRED:
-        return and_(in_service, Device.certificate_expires_ms <= now_ms)
+    enrolled = Device.decommissioned_ms.is_(None)
+    in_service = and_(enrolled, Device.revoked_ms.is_(None))
     valid = and_(in_service, Device.certificate_expires_ms > now_ms)
     heard_since = now_ms - SILENT_AFTER_MS
-    match health:
-        case Health.NEW:
-            return and_(valid, Device.last_seen_ms.is_(None))
-        case Health.OFFLINE:
-            return and_(valid, Device.last_seen_ms < heard_since)
-        case Health.DEGRADED:
-            return and_(valid, Device.last_seen_ms >= heard_since, Device.runtime_up.is_(False))
-        case Health.HEALTHY:
-            runs = or_(Device.runtime_up.is_(None), Device.runtime_up.is_(True))
-            return and_(valid, Device.last_seen_ms >= heard_since, runs)
+    heard = and_(valid, Device.last_seen_ms >= heard_since)
+    conditions = {
+        Health.DECOMMISSIONED: Device.decommissioned_ms.is_not(None),
+        Health.REVOKED: and_(enrolled, Device.revoked_ms.is_not(None)),
+        Health.EXPIRED: and_(in_service, Device.certificate_expires_ms <= now_ms),
+        Health.NEW: and_(valid, Device.last_seen_ms.is_(None)),
+        Health.OFFLINE: and_(valid, Device.last_seen_ms < heard_since),
+        Health.DEGRADED: and_(heard, Device.runtime_up.is_(False)),
+        Health.HEALTHY: and_(heard, or_(Device.runtime_up.is_(None), Device.runtime_up.is_(True))),
+    }
+    return conditions[health]

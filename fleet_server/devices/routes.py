@@ -7,7 +7,12 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from fleet_protocol import messages
 from fleet_protocol.errors import ProtocolError
-from fleet_server.accounts.authorization import Decommissioner, Operator, Reader
+from fleet_server.accounts.authorization import (
+    Decommissioner,
+    Operator,
+    Reader,
+    bearer_token,
+)
 from fleet_server.assignments import entries
 from fleet_server.assignments.entries import Entry
 from fleet_server.assignments.tables import Assignment
@@ -49,6 +54,30 @@ async def enroll(request: Request, services: Wired) -> Response:
         mqtt_port=services.settings.mqtt_port,
     )
     return Response(messages.encode(response), media_type="application/json")
+
+
+@device_router.post("/certificate")
+async def renew_certificate(request: Request, services: Wired) -> Response:
+    """Renew a device's certificate; the old one serves until the new one is confirmed.
+
+    Body and answer are `fleet_protocol.messages.RenewRequest` and ``RenewResponse``.
+    """
+    device_id = await services.devices.authenticate(bearer_token(request))
+    wanted = messages.decode(await request.body(), messages.RenewRequest)
+    pem = await services.renewal.request(device_id, csr_pem=wanted.csr_pem)
+    response = messages.RenewResponse(certificate_pem=pem)
+    return Response(messages.encode(response), media_type="application/json")
+
+
+@device_router.post("/certificate/confirm", status_code=204)
+async def confirm_certificate(request: Request, services: Wired) -> Response:
+    """Let the old key go: the device holds its new key and certificate.
+
+    The body is a `fleet_protocol.messages.ConfirmRequest`, the token signed with the new key.
+    """
+    told = messages.decode(await request.body(), messages.ConfirmRequest)
+    await services.renewal.confirm(bearer_token(request), serial=told.serial)
+    return Response(status_code=204)
 
 
 def _filters(
@@ -102,6 +131,12 @@ async def label_device(
 ) -> DeviceView:
     """Set labels of a device; null removes one, those not named stay."""
     return _view(await services.devices.label(device_id, changes.labels))
+
+
+@operator_router.post("/devices/{device_id}/revoke")
+async def revoke_device(device_id: str, services: Wired, _account: Decommissioner) -> DeviceView:
+    """Refuse the device's key from now on; a claim made with `--replace` brings it back."""
+    return _view(await services.devices.revoke(device_id))
 
 
 @operator_router.post("/devices/{device_id}/decommission")

@@ -7,13 +7,15 @@ from typing import Protocol
 
 from sqlalchemy import ColumnElement, and_, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from fleet_server import tenancy
 from fleet_server.assignments.tables import Assignment
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
-from fleet_server.devices import attributes, health, selection, selector, terms
+from fleet_server.devices import attributes, changes, health, selection, selector, terms
 from fleet_server.devices.health import Health
+from fleet_server.devices.registry import refusal
 from fleet_server.devices.selector import Selector
 from fleet_server.devices.tables import Device, DeviceGroup
 from fleet_server.devices.tokens import unverified_device_id, verify_device_token
@@ -95,7 +97,7 @@ class Devices:
             some = select(Device.id).where(condition).limit(MAX_COUNTED).subquery()
             return await session.scalar(select(func.count()).select_from(some)) or 0
 
-    async def label(self, device_id: str, changes: Mapping[str, str | None]) -> DeviceRecord:
+    async def label(self, device_id: str, wanted: Mapping[str, str | None]) -> DeviceRecord:
         """Set labels of a device, and remove those whose value is None.
 
         Raises:
@@ -107,9 +109,9 @@ class Devices:
             device = await session.get(Device, device_id, with_for_update=True)
             if device is None:
                 raise _no_device(device_id)
-            labels = attributes.changed_labels(attributes.decode_labels(device.labels), changes)
+            labels = attributes.changed_labels(attributes.decode_labels(device.labels), wanted)
             await terms.set_labels(session, device, labels)
-        logger.info("device_labelled", extra={"device": device_id, "labels": sorted(changes)})
+        logger.info("device_labelled", extra={"device": device_id, "labels": sorted(wanted)})
         return await self.get(device_id)
 
     async def get(self, device_id: str) -> DeviceRecord:
@@ -143,8 +145,9 @@ class Devices:
                 device = await session.get(Device, device_id)
         if device is None:
             raise NotAuthenticatedError(f"the device {device_id} is not enrolled here")
-        if device.decommissioned_ms is not None:
-            raise NotAuthenticatedError(f"the device {device_id} was decommissioned")
+        reason = refusal(device, now_ms=unix_ms(self._clock()))
+        if reason is not None:
+            raise NotAuthenticatedError(f"the device {device_id} is shut out: {reason}")
         verify_device_token(token, public_key_pem=device.public_key_pem, now=self._clock())
         tenancy.enter(device.tenant)
         return device_id
@@ -156,15 +159,33 @@ class Devices:
             NotFoundError: there is none with that id.
             UnavailableError: the database failed.
         """
+        record = await self._shut_out(device_id, Device.decommissioned_ms)
+        logger.info("device_decommissioned", extra={"device": device_id})
+        return record
+
+    async def revoke(self, device_id: str) -> DeviceRecord:
+        """Refuse a device's present key; a claim that replaces it brings the device back.
+
+        Raises:
+            NotFoundError: there is none with that id.
+            UnavailableError: the database failed.
+        """
+        record = await self._shut_out(device_id, Device.revoked_ms)
+        logger.info("device_revoked", extra={"device": device_id})
+        return record
+
+    async def _shut_out(
+        self, device_id: str, since: InstrumentedAttribute[int | None]
+    ) -> DeviceRecord:
         async with self._database.writing() as session:
             await session.execute(
                 update(Device)
-                .where(Device.id == device_id, Device.decommissioned_ms.is_(None))
-                .values(decommissioned_ms=unix_ms(self._clock()), online=False)
+                .where(Device.id == device_id, since.is_(None))
+                .values({since.key: unix_ms(self._clock()), Device.online.key: False})
             )
+            await changes.record(session, [device_id])
         record = await self.get(device_id)
         await self._connections.disconnect(device_id)
-        logger.info("device_decommissioned", extra={"device": device_id})
         return record
 
     def _record(self, device: Device, assignment: Assignment | None) -> DeviceRecord:

@@ -12,7 +12,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from fleet_server.database import Base
+from fleet_server.database import Base, RowId
 from fleet_server.tenancy import DeviceOwned, TenantOwned
 
 
@@ -33,6 +33,8 @@ class Device(TenantOwned, Base):
     certificate_expires_ms: Mapped[int] = mapped_column(BigInteger)
     enrolled_ms: Mapped[int] = mapped_column(BigInteger)
     decommissioned_ms: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_ms: Mapped[int | None] = mapped_column(BigInteger)
+    """Its key is refused since then, until a claim that replaces it brings a new one."""
     online: Mapped[bool] = mapped_column(Boolean)
     last_seen_ms: Mapped[int | None] = mapped_column(BigInteger)
     reported: Mapped[str | None] = mapped_column(Text)
@@ -75,6 +77,50 @@ class DeviceGroup(TenantOwned, Base):
     selector: Mapped[str] = mapped_column(Text)
     description: Mapped[str] = mapped_column(Text)
     changed_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class IssuedCertificate(DeviceOwned, Base):
+    """Every certificate that was issued, until it expires."""
+
+    __tablename__ = "issued_certificates"
+    __table_args__ = (Index("ix_certificate_expires", "expires_ms"),)
+
+    serial: Mapped[str] = mapped_column(String(40), primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), index=True)
+    public_key_sha256: Mapped[str] = mapped_column(String(64))
+    expires_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class PendingCertificate(DeviceOwned, Base):
+    """The renewed certificate of a device that has not yet said that it holds it."""
+
+    __tablename__ = "pending_certificates"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    public_key_pem: Mapped[str] = mapped_column(Text)
+    public_key_sha256: Mapped[str] = mapped_column(String(64))
+    certificate_pem: Mapped[str] = mapped_column(Text)
+    certificate_serial: Mapped[str] = mapped_column(String(40))
+    certificate_expires_ms: Mapped[int] = mapped_column(BigInteger)
+    issued_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class ChangeCounter(Base):
+    """One row: the number of the last transaction that changed what devices are answered."""
+
+    __tablename__ = "device_change_counter"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeviceChange(Base):
+    """Which devices such a transaction was about."""
+
+    __tablename__ = "device_changes"
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    device_id: Mapped[str] = mapped_column(String(63), primary_key=True)
 
 
 class BurntClaim(DeviceOwned, Base):

@@ -5,7 +5,7 @@ Both are JWTs (RFC 7519) signed with ES256; no other algorithm is ever tried.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -30,11 +30,20 @@ _JTI = re.compile(r"\A[0-9a-f]{32}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A verified claim token: which device of whom, and the number that makes it usable once."""
+    """A verified claim token.
+
+    Attributes:
+        jti: the number that makes it usable once.
+        tenant: whose the device is.
+        replaces: it may give a device that is enrolled a new key.
+        labels: what the device is labelled with.
+    """
 
     device_id: str
     jti: str
-    tenant: str
+    tenant: str = tenancy.DEFAULT
+    replaces: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class ClaimVerifier:
@@ -87,7 +96,11 @@ class ClaimVerifier:
             raise NotAuthenticatedError(f"the claim token is not one of ours: {error}") from error
         if not _JTI.match(jti):
             raise NotAuthenticatedError("the claim token is not one of ours: its jti is malformed")
-        return Claim(device_id, jti, str(claims.get("tenant", tenancy.DEFAULT)))
+        try:
+            rest = msgspec.convert(claims, _Rest)
+        except msgspec.ValidationError as error:
+            raise NotAuthenticatedError(f"the claim token is not one of ours: {error}") from error
+        return Claim(device_id, jti, rest.tenant, rest.replaces, rest.labels)
 
 
 def unverified_device_id(token: str) -> str:
@@ -135,6 +148,12 @@ def verify_device_token(token: str, *, public_key_pem: str, now: datetime) -> No
             f"the device token is valid for {lifetime:.0f} s, at most "
             f"{DEVICE_TOKEN_LIFETIME_S} s are accepted"
         )
+
+
+class _Rest(msgspec.Struct):
+    tenant: str = tenancy.DEFAULT
+    replaces: bool = False
+    labels: dict[names.LabelName, names.LabelValue] = {}
 
 
 class _Subject(msgspec.Struct):

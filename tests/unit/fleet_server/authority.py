@@ -99,6 +99,8 @@ class Fleet:
         now: datetime | None = None,
         lifetime: timedelta | None = None,
         tenant: str | None = None,
+        labels: dict[str, str] | None = None,
+        replaces: bool = False,
     ) -> str:
         issuer = ClaimIssuer(self.authority, passphrase=PASSPHRASE)
         payload = issuer.issue(
@@ -106,6 +108,8 @@ class Fleet:
             now=now or datetime.now(UTC),
             lifetime=lifetime or timedelta(hours=1),
             tenant=tenant,
+            labels=labels,
+            replaces=replaces,
         )
         return claims.decode(payload).token
 

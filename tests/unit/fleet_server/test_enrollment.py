@@ -259,7 +259,7 @@ async def test_a_decommissioned_device_is_shut_out(
 ) -> None:
     connections = NoConnections()
     devices = Devices(database=database, connections=connections, clock=clock)
-    registry = EnrolledDevices(database)
+    registry = EnrolledDevices(database, clock=clock)
     enrolled = (await devices.get("cam-1")).device
     assert await registry.refusal("cam-1", enrolled.public_key_sha256) is None
     assert "another key" in (await registry.refusal("cam-1", "0" * 64) or "")

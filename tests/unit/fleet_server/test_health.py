@@ -24,12 +24,14 @@ MOMENTS = (NOW - SILENT_AFTER_MS - 1, NOW - SILENT_AFTER_MS, NOW - 1, NOW, NOW +
         ({"last_seen_ms": NOW - SILENT_AFTER_MS - 1}, Health.OFFLINE),
         ({"last_seen_ms": None}, Health.NEW),
         ({"certificate_expires_ms": NOW}, Health.EXPIRED),
-        ({"certificate_expires_ms": NOW, "decommissioned_ms": 1}, Health.DECOMMISSIONED),
+        ({"certificate_expires_ms": NOW, "revoked_ms": 1}, Health.REVOKED),
+        ({"revoked_ms": 1, "decommissioned_ms": 1}, Health.DECOMMISSIONED),
     ],
 )
 def test_the_word(changes: dict[str, int | None], word: Health) -> None:
     signs = {
         "decommissioned_ms": None,
+        "revoked_ms": None,
         "certificate_expires_ms": NOW + 1,
         "last_seen_ms": NOW,
         "runtime_up": True,
@@ -44,13 +46,14 @@ def test_sql_says_the_same_of_every_combination() -> None:
         ("public_key_pem", "public_key_sha256", "certificate_pem", "certificate_serial"), ""
     )
     combinations = itertools.product(
-        (None, NOW), MOMENTS, (None, *MOMENTS), (None, True, False), (True, False)
+        (None, NOW), (None, NOW), MOMENTS, (None, *MOMENTS), (None, True, False)
     )
     words: dict[str, Health] = {}
     with engine.connect() as connection:
-        for number, (gone, expires, seen, up, online) in enumerate(combinations):
+        for number, (gone, revoked, expires, seen, up) in enumerate(combinations):
             signs = Signs(
                 decommissioned_ms=gone,
+                revoked_ms=revoked,
                 certificate_expires_ms=expires,
                 last_seen_ms=seen,
                 runtime_up=up,
@@ -60,10 +63,11 @@ def test_sql_says_the_same_of_every_combination() -> None:
                 insert(Device).values(
                     id=str(number),
                     decommissioned_ms=gone,
+                    revoked_ms=revoked,
                     certificate_expires_ms=expires,
                     last_seen_ms=seen,
                     runtime_up=up,
-                    online=online,
+                    online=False,
                     enrolled_ms=0,
                     **blank,
                 )
