@@ -15,7 +15,7 @@ from rich.table import Table
 from edge_agent import enroll as enrolment
 from edge_agent import identity, pid_file, settings, status, stopping
 from edge_agent.errors import AgentError
-from edge_agent.identity import IdentityError
+from edge_agent.identity_files import IdentityError
 from edge_agent.pid_file import PidFileError
 from edge_agent.state_dir import StateDir
 

@@ -3,6 +3,10 @@
 The key is durable before the request leaves, and the server answers the same token with the same
 key the same way, so an enrolment that was cut short anywhere is finished by running it again.
 ``enrollment.json`` is written last: without it the device is not enrolled.
+
+A device that is enrolled already takes another claim for the same name and server (its certificate
+expired, its key was revoked): it gets a new key pair beside the old one, which holds until the new
+one is complete. Everything else in the state directory stays.
 """
 
 import re
@@ -17,7 +21,8 @@ import urllib3
 
 from edge_agent import identity, store
 from edge_agent.errors import AgentError
-from edge_agent.identity import Enrollment, IdentityError, IdentityFiles
+from edge_agent.identity import Enrollment
+from edge_agent.identity_files import IdentityError, IdentityFiles
 from edge_agent.pid_file import PidFile
 from edge_agent.state_dir import StateDir
 from fleet_protocol import claims
@@ -95,8 +100,10 @@ def enroll(*, state: StateDir, server_url: str, claim: ClaimBundle, post: Post) 
     lock = PidFile(state.pid_file("enroll"))
     try:
         files = IdentityFiles(state.identity)
-        done = _finished(files, url, claim)
-        return done if done is not None else _enroll(files, url, claim, post)
+        before = _before(files, url, claim)
+        if before is not None and files.claim.exists() and _holds(files, claim):
+            return before
+        return _enroll(files, url, claim, post, again=before is not None)
     finally:
         lock.release()
 
@@ -158,7 +165,12 @@ def _check_token(claim: ClaimBundle) -> None:
         )
 
 
-def _finished(files: IdentityFiles, url: str, claim: ClaimBundle) -> Enrollment | None:
+def _holds(files: IdentityFiles, claim: ClaimBundle) -> bool:
+    """Say whether the pair that holds came with this claim."""
+    return identity.load_claim(files) == claim
+
+
+def _before(files: IdentityFiles, url: str, claim: ClaimBundle) -> Enrollment | None:
     enrollment = identity.load_enrollment(files)
     if enrollment is None:
         return None
@@ -171,10 +183,13 @@ def _finished(files: IdentityFiles, url: str, claim: ClaimBundle) -> Enrollment 
     )
 
 
-def _enroll(files: IdentityFiles, url: str, claim: ClaimBundle, post: Post) -> Enrollment:
-    key = identity.ensure_key(files.key)
+def _enroll(
+    files: IdentityFiles, url: str, claim: ClaimBundle, post: Post, *, again: bool
+) -> Enrollment:
+    pair = files.next_pair() if again else files.pair(files.generation)
+    key = identity.ensure_key(pair.key)
     csr = identity.certificate_request(key, claim.device_id)
-    store.write_file(files.csr, csr.encode())
+    store.write_file(pair.csr, csr.encode())
     request = encode(EnrollRequest(token=claim.token, csr_pem=csr))
     response = _accepted(post(url + ROUTE, request, claim))
     if response.device_id != claim.device_id:
@@ -192,8 +207,10 @@ def _enroll(files: IdentityFiles, url: str, claim: ClaimBundle, post: Post) -> E
         mqtt_host=response.mqtt_host,
         mqtt_port=response.mqtt_port,
     )
-    store.write_file(files.certificate, response.certificate_pem.encode())
-    store.write_file(files.claim, claims.encode(claim))
+    store.write_file(pair.claim, claims.encode(claim))
+    store.write_file(pair.certificate, response.certificate_pem.encode())
+    if again:
+        files.advance()
     store.write_file(files.enrollment, msgspec.json.format(msgspec.json.encode(enrollment)))
     return enrollment
 

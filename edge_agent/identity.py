@@ -1,14 +1,13 @@
 """Who the device is: its key, its certificate, the claim it came with and where its fleet is.
 
-Read by both enrolment, which writes these files, and control, which lives by them. The key is made
+Read by enrolment and renewal, which write these files, and by all who live by them. The key is made
 on the device (P-256) and leaves it nowhere.
 """
 
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
 from cryptography import x509
@@ -17,21 +16,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from edge_agent import store
-from edge_agent.errors import AgentError
+from edge_agent import identity_files, store
+from edge_agent.identity_files import IdentityError, IdentityFiles, NotEnrolledError
 from edge_agent.state_dir import StateDir
 from fleet_protocol import claims
 from fleet_protocol.claims import ClaimBundle
-from fleet_protocol.errors import ProtocolError
 from fleet_protocol.names import DeviceId
-
-
-class IdentityError(AgentError):
-    """A file of the identity is missing, unreadable or does not fit the others."""
-
-
-class NotEnrolledError(IdentityError):
-    """The state directory holds no finished enrolment."""
 
 
 class Enrollment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,38 +32,6 @@ class Enrollment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     server_url: str
     mqtt_host: str
     mqtt_port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
-
-
-@dataclass(frozen=True, slots=True)
-class IdentityFiles:
-    """The paths below ``identity/``."""
-
-    folder: Path
-
-    @property
-    def key(self) -> Path:
-        """Private key, PEM, mode 0600."""
-        return self.folder / "key.pem"
-
-    @property
-    def csr(self) -> Path:
-        """The certificate request that was sent."""
-        return self.folder / "csr.pem"
-
-    @property
-    def certificate(self) -> Path:
-        """The device's certificate."""
-        return self.folder / "certificate.pem"
-
-    @property
-    def claim(self) -> Path:
-        """The claim bundle, mode 0600: roots of trust and floors."""
-        return self.folder / "claim.json"
-
-    @property
-    def enrollment(self) -> Path:
-        """Server and broker."""
-        return self.folder / "enrollment.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +59,11 @@ class Identity:
         context = pinned_tls_context(self.claim)
         if client_certificate:
             try:
-                context.load_cert_chain(self.files.certificate, self.files.key)
+                pair = self.files.pair(self.files.generation)
+                context.load_cert_chain(pair.certificate, pair.key)
             except (OSError, ssl.SSLError) as error:
                 raise IdentityError(
-                    f"cannot load {self.files.certificate} with {self.files.key}: {error}"
+                    f"cannot load {pair.certificate} with {pair.key}: {error}"
                 ) from error
         return context
 
@@ -131,7 +90,7 @@ def load(state: StateDir) -> Identity:
             f"{state.root} is not enrolled. Enrol it first: "
             f"skerry agent enroll --server https://HOST:PORT --claim FILE --state {state.root}"
         )
-    claim = _read(files.claim, claims.decode)
+    claim = load_claim(files)
     if claim.device_id != enrollment.device_id:
         raise IdentityError(
             f"{files.claim} is for {claim.device_id} and {files.enrollment} for "
@@ -139,7 +98,7 @@ def load(state: StateDir) -> Identity:
         )
     for path in (files.key, files.certificate):
         if not path.is_file():
-            raise IdentityError(f"{path} is gone: enrol the device again with a new claim")
+            raise IdentityError(f"{path} is gone: {identity_files.REPLACE}")
     return Identity(files, enrollment, claim)
 
 
@@ -149,7 +108,16 @@ def load_enrollment(files: IdentityFiles) -> Enrollment | None:
     Raises:
         IdentityError: the file is there and damaged.
     """
-    return _read(files.enrollment, _enrollment) if files.enrollment.exists() else None
+    return identity_files.read(files.enrollment, _enrollment) if files.enrollment.exists() else None
+
+
+def load_claim(files: IdentityFiles) -> ClaimBundle:
+    """Return the claim with which the device was enrolled.
+
+    Raises:
+        IdentityError: it is missing or damaged.
+    """
+    return identity_files.read(files.claim, claims.decode)
 
 
 def ensure_key(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -193,8 +161,10 @@ def certificate_request(key: ec.EllipticCurvePrivateKey, device_id: str) -> str:
     return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def check_certificate(pem: str, key: ec.EllipticCurvePrivateKey, device_id: str) -> None:
-    """Accept a certificate for this key and this device.
+def check_certificate(
+    pem: str, key: ec.EllipticCurvePrivateKey, device_id: str
+) -> x509.Certificate:
+    """Return a certificate that is for this key and this device.
 
     Raises:
         IdentityError: it is not a certificate, or for another key or name.
@@ -211,6 +181,7 @@ def check_certificate(pem: str, key: ec.EllipticCurvePrivateKey, device_id: str)
         )
     if certificate.public_key() != key.public_key():
         raise IdentityError("the server sent a certificate for another key than this device's")
+    return certificate
 
 
 def pinned_tls_context(claim: ClaimBundle) -> ssl.SSLContext:
@@ -230,18 +201,5 @@ def pinned_tls_context(claim: ClaimBundle) -> ssl.SSLContext:
     return context
 
 
-_Decoded = TypeVar("_Decoded")
-
-
 def _enrollment(payload: bytes) -> Enrollment:
     return msgspec.json.decode(payload, type=Enrollment)
-
-
-def _read(path: Path, decode: Callable[[bytes], _Decoded]) -> _Decoded:
-    try:
-        with path.open("rb") as file:
-            return decode(file.read(claims.MAX_CLAIM_BYTES + 1))
-    except OSError as error:
-        raise IdentityError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ProtocolError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise IdentityError(f"{path} is damaged: {error}") from error

@@ -17,7 +17,8 @@ from edge_agent.control.runtime_client import (
     RuntimeRefusedError,
     RuntimeUnavailableError,
 )
-from edge_agent.identity import Enrollment, IdentityFiles
+from edge_agent.identity import Enrollment
+from edge_agent.identity_files import IdentityFiles
 from edge_agent.runtime_api import LoadedRelease, RuntimeStatus
 from edge_agent.state_dir import StateDir
 from fleet_protocol.update_states import UpdateState

@@ -178,7 +178,14 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
         await parts.link.publish_assignments(services.assignments.documents())
 
     await stack.enter_async_context(
-        life.background("revocation", revocation.run(parts.broker, parts.registry))
+        life.background(
+            "revocation",
+            revocation.run(
+                parts.broker,
+                parts.registry,
+                interval_s=services.settings.revocation_check_s,
+            ),
+        )
     )
     await stack.enter_async_context(life.background("link", parts.link.run(publish_all)))
     storing = await stack.enter_async_context(

@@ -51,6 +51,8 @@ class ServerSettings(BaseSettings):
         max_connections: how many MQTT connections are served at once; more are closed.
         delta_cache_bytes: of deltas between releases, which spare devices most of a download; 0
             makes none.
+        revocation_check_s: how often live MQTT connections are compared with who is let in; those
+            whom this process shuts out it cuts off at once.
         log_level: lowest level that is logged.
     """
 
@@ -63,6 +65,7 @@ class ServerSettings(BaseSettings):
     database_url: Annotated[SecretStr, AfterValidator(_postgresql)] | None = None
     max_connections: Annotated[int, Field(ge=2, le=100_000)] = 4096
     delta_cache_bytes: Annotated[int, Field(ge=0, le=2**50)] = 2 * 1024**3
+    revocation_check_s: Annotated[float, Field(ge=0.2, le=60)] = 20.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod

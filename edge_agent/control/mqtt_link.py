@@ -66,6 +66,7 @@ class MqttLink:
         self._backoff = Backoff(initial_s=retry_initial_s, max_s=retry_max_s, randomness=randomness)
         self._client: mqtt.Client | None = None
         self._connection = 0
+        self._renewed = asyncio.Event()
 
     @property
     def connected(self) -> bool:
@@ -107,6 +108,10 @@ class MqttLink:
             raise LinkDownError(f"cannot publish on {topic}: {mqtt.error_string(info.rc)}")
         return info
 
+    def renew(self) -> None:
+        """End the present connection, so that the next one shows the newest certificate."""
+        self._renewed.set()
+
     async def run(self) -> None:
         """Keep a connection until cancelled; then say goodbye."""
         loop = asyncio.get_running_loop()
@@ -129,6 +134,7 @@ class MqttLink:
 
     async def _one_connection(self) -> None:
         client = self._new_client()
+        self._renewed.clear()
         session = _Session(asyncio.get_running_loop(), self._mailbox, self._broker.device_id)
         session.attach(client)
         started = False
@@ -144,14 +150,24 @@ class MqttLink:
             self._connection += 1
             self.state.bump()
             logger.info("broker_connected", extra={"host": self._broker.host})
-            await asyncio.wait({session.lost})  # which leaves the future alone when cancelled
-            logger.info("broker_connection_lost", extra={"reason": session.lost.result()})
+            reason = await self._until_over(session)
+            logger.info("broker_connection_lost", extra={"reason": reason})
         finally:
             was_connected, self._client = self._client is client, None
             if was_connected:
                 self.state.bump()
             if started:
                 await self._leave(client, session, goodbye=was_connected)
+
+    async def _until_over(self, session: "_Session") -> str:
+        renewal = asyncio.create_task(self._renewed.wait())
+        try:
+            # which leaves the session's future alone when cancelled
+            ends: set[asyncio.Future[str] | asyncio.Task[bool]] = {session.lost, renewal}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            renewal.cancel()
+        return session.lost.result() if session.lost.done() else "the certificate was renewed"
 
     async def _accepted(self, session: "_Session") -> None:
         """Wait for the broker's answer.

@@ -17,6 +17,7 @@ from edge_agent.control.lasting_task import lasting
 from edge_agent.control.machine import Machine
 from edge_agent.control.mqtt_link import Broker, MqttLink
 from edge_agent.control.parts import Outside, Parts
+from edge_agent.control.renewal import Renewal
 from edge_agent.control.runtime_client import AdminSocket
 from edge_agent.control.server_client import DeviceTokens, FleetServer
 from edge_agent.identity import Identity
@@ -39,10 +40,11 @@ class ControlProcess:
         self._settings = settings
         self._random = random.SystemRandom()
         clock = SystemClock()
+        tokens = DeviceTokens(device_id=who.device_id, key=who.private_key(), clock=clock)
         self._server = FleetServer(
             url=who.enrollment.server_url,
             tls=who.tls_context(client_certificate=False),
-            tokens=DeviceTokens(device_id=who.device_id, key=who.private_key(), clock=clock),
+            tokens=tokens,
         )
         self._link = MqttLink(
             broker=Broker(
@@ -54,6 +56,15 @@ class ControlProcess:
             retry_initial_s=settings.retry_shared_initial_s,
             retry_max_s=settings.retry_max_s,
             randomness=self._random,
+        )
+        self._renewal = Renewal(
+            files=who.files,
+            lock=state.pid_file("enroll"),
+            device_id=who.device_id,
+            server=self._server,
+            clock=clock,
+            tokens=tokens,
+            renewed=self._link.renew,
         )
         self._database = Database(state.database)
         self._parts = Parts(
@@ -109,7 +120,11 @@ class ControlProcess:
             "telemetry": self._parts.telemetry.run,
             "reporter": self._parts.reporter.run,
             "freshness": self._parts.freshness.run,
+            "renewal": partial(self._renewal.run, backoff=self._renewal_backoff()),
         }
+
+    def _renewal_backoff(self) -> Backoff:
+        return Backoff(initial_s=60.0, max_s=3600.0, randomness=self._random)
 
     def _backoff(self) -> Backoff:
         return Backoff(

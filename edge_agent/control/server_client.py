@@ -25,6 +25,7 @@ from urllib3.connection import HTTPSConnection
 from edge_agent.control.clock import Clock
 from edge_agent.errors import AgentError
 from fleet_protocol.claims import DEVICE_AUDIENCE, DEVICE_TOKEN_LIFETIME_S
+from fleet_protocol.messages import MAX_MESSAGE_BYTES
 
 METADATA_ROUTE = "/device/v1/repository/metadata/"
 TARGETS_ROUTE = "/device/v1/repository/targets/"
@@ -96,11 +97,19 @@ class ReleaseServer(Protocol):
 
 
 class DeviceTokens:
-    """Signs the short-lived tokens with which the device asks over HTTPS."""
+    """Signs the short-lived tokens with which the device asks over HTTPS.
+
+    A token serves for half of its life, so that the server has to verify few of them.
+    """
 
     def __init__(self, *, device_id: str, key: ec.EllipticCurvePrivateKey, clock: Clock) -> None:
         self._device_id = device_id
         self._clock = clock
+        self.use(key)
+
+    def use(self, key: ec.EllipticCurvePrivateKey) -> None:
+        """Sign with this key from now on."""
+        self._newest = ("", 0)
         self._key = ECKey.import_key(
             key.private_bytes(
                 serialization.Encoding.PEM,
@@ -110,8 +119,15 @@ class DeviceTokens:
         )
 
     def token(self) -> str:
-        """Return a token for one request (JWT, ES256)."""
-        issued_s = self._clock.now_ms() // 1000
+        """Return a token (JWT, ES256)."""
+        token, issued_s = self._newest
+        now_s = self._clock.now_ms() // 1000
+        if not 0 <= now_s - issued_s < DEVICE_TOKEN_LIFETIME_S // 2:
+            token = self._signed(now_s)
+            self._newest = (token, now_s)
+        return token
+
+    def _signed(self, issued_s: int) -> str:
         claims = {
             "sub": self._device_id,
             "aud": DEVICE_AUDIENCE,
@@ -180,6 +196,41 @@ class FleetServer:
             with self._lock:
                 self._open.discard(response)
             response.close()
+
+    def post(self, path: str, body: bytes, *, tokens: DeviceTokens | None = None) -> bytes:
+        """Send JSON to a path below the server's address and return the answer's body.
+
+        Args:
+            path: of a route of the device API.
+            body: JSON.
+            tokens: sign with another key than the present one.
+
+        Raises:
+            ServerUnreachableError: no answer.
+            ServerRefusedError: an answer that is neither 200 nor 204.
+        """
+        token = (tokens or self._tokens).token()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        try:
+            response = self._http.request(
+                "POST",
+                self._url + quote(path),
+                body=body,
+                headers=headers,
+                redirect=False,
+                preload_content=False,
+            )
+            with response:
+                answer = response.read(MAX_MESSAGE_BYTES + 1)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ServerUnreachableError(f"cannot reach {self._url}: {error}") from error
+        if response.status not in {200, 204}:
+            detail = answer[:500].decode(errors="replace")
+            raise ServerRefusedError(
+                f"{self._url} answered {path} with status {response.status}: {detail}",
+                status=response.status,
+            )
+        return answer
 
     def abort(self) -> None:
         """Break off every answer that is being read, so that their threads end."""

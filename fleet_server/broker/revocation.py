@@ -13,13 +13,11 @@ from fleet_server.errors import FleetError
 
 logger = logging.getLogger(__name__)
 
-INTERVAL_S = 20.0
 
-
-async def run(broker: EmbeddedBroker, registry: Registry) -> None:
+async def run(broker: EmbeddedBroker, registry: Registry, *, interval_s: float) -> None:
     """Look at all connections again and again, until cancelled."""
     while True:
-        await asyncio.sleep(INTERVAL_S)
+        await asyncio.sleep(interval_s)
         try:
             await once(broker, registry)
         except FleetError as error:

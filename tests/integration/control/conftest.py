@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent import identity
-from edge_agent.identity import Enrollment, Identity, IdentityFiles
+from edge_agent.identity import Enrollment, Identity
+from edge_agent.identity_files import IdentityFiles
 from fleet_protocol.claims import ClaimBundle
 from tests.simulators.fleet_authority import Authority
 

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from edge_agent import identity, pid_file, store
-from edge_agent.identity import Enrollment, IdentityFiles
+from edge_agent.identity import Enrollment
+from edge_agent.identity_files import IdentityFiles
 from edge_agent.state_dir import StateDir
 from fleet_protocol import claims
 from fleet_protocol.claims import ClaimBundle

@@ -165,9 +165,9 @@ class EnrolledDevice:
         return certificate, key
 
 
-def serving(fleet: Fleet) -> Iterator[RunningServer]:
+def serving(fleet: Fleet, environment: dict[str, str] | None = None) -> Iterator[RunningServer]:
     """Run a server for a fixture; what it logged must hold no secret and no traceback."""
-    server = RunningServer(fleet).start()
+    server = RunningServer(fleet, environment=environment or {}).start()
     yield server
     server.stop()
     log = server.log_path.read_text()

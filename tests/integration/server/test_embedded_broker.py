@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +28,9 @@ class Everyone:
 
     async def refusal(self, device_id: str, public_key_sha256: str) -> str | None:  # noqa: ARG002
         return None
+
+    async def refusals(self, keys: Mapping[str, str]) -> dict[str, str]:  # noqa: ARG002
+        return {}
 
 
 class Peer:

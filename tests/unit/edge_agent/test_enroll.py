@@ -14,7 +14,7 @@ import pytest
 from edge_agent import enroll as enrolment
 from edge_agent import identity
 from edge_agent.enroll import Answer, EnrollError, enroll, https_post, read_claim
-from edge_agent.identity import IdentityFiles, NotEnrolledError
+from edge_agent.identity_files import IdentityError, IdentityFiles, NotEnrolledError
 from edge_agent.state_dir import StateDir
 from fleet_protocol import claims
 from fleet_protocol.claims import ClaimBundle
@@ -243,7 +243,7 @@ def test_an_unreachable_server_is_said_to_be(fleet: Fleet, state: StateDir) -> N
 
 def test_a_claim_without_an_authority_is_refused(fleet: Fleet, state: StateDir) -> None:
     claim = msgspec.structs.replace(fleet.claim(), fleet_ca_pem="nothing")
-    with pytest.raises(identity.IdentityError, match="ask for a new claim"):
+    with pytest.raises(IdentityError, match="ask for a new claim"):
         enroll(state=state, server_url="https://localhost:1", claim=claim, post=https_post)
 
 
@@ -251,14 +251,14 @@ def test_a_claim_without_an_authority_is_refused(fleet: Fleet, state: StateDir) 
 def test_a_damaged_identity_is_said_to_be(fleet: Fleet, state: StateDir, name: str) -> None:
     enroll(state=state, server_url=URL, claim=fleet.claim(), post=fleet.post)
     (state.identity / name).write_bytes(b"junk")
-    with pytest.raises(identity.IdentityError, match=name):
+    with pytest.raises(IdentityError, match=name):
         identity.load(state).tls_context(client_certificate=True)
 
 
 def test_files_of_two_enrolments_do_not_mix(fleet: Fleet, state: StateDir) -> None:
     enroll(state=state, server_url=URL, claim=fleet.claim(), post=fleet.post)
     (state.identity / "claim.json").write_bytes(claims.encode(fleet.claim("cam-02")))
-    with pytest.raises(identity.IdentityError, match="cam-02"):
+    with pytest.raises(IdentityError, match="cam-02"):
         identity.load(state)
 
 
