@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import pytest
 from cryptography import x509
-from sqlalchemy import create_engine, insert
 
 import fleet_server.devices.renewal as server_side
 from edge_agent import identity, store
@@ -24,12 +23,12 @@ from edge_agent.control.server_client import (
 from edge_agent.identity_files import IdentityFiles
 from fleet_protocol import messages
 from fleet_protocol.messages import ConfirmRequest, RenewRequest, RenewResponse
-from fleet_server.database import Base, Database, sqlite_url
+from fleet_server import migrate
+from fleet_server.database import Database, sqlite_url
 from fleet_server.devices.certificates import DeviceCa, RequestedKey, key_sha256
 from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.registry import EnrolledDevices
 from fleet_server.devices.service import Devices
-from fleet_server.devices.tables import ChangeCounter
 from fleet_server.devices.tokens import ClaimVerifier
 from fleet_server.errors import ConflictError, FleetError, NotAuthenticatedError
 from tests.simulators.device_clock import ManualClock
@@ -172,12 +171,9 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def server(provisioned: Fleet, tmp_path: Path, clock: ManualClock) -> Iterator[Server]:
-    engine = create_engine(sqlite_url(tmp_path / "fleet.db", driver="pysqlite"))
-    Base.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(insert(ChangeCounter).values(id=1, number=0))
-    engine.dispose()
-    made = Server(provisioned, Database(sqlite_url(tmp_path / "fleet.db")), clock)
+    url = sqlite_url(tmp_path / "fleet.db")
+    asyncio.run(migrate.upgrade(url))
+    made = Server(provisioned, Database(url), clock)
     yield made
     made.close()
 
