@@ -212,7 +212,7 @@ class FleetServer:
         token = (tokens or self._tokens).token()
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         try:
-            response = self._http.request(
+            response = self._fast.request(
                 "POST",
                 self._url + quote(path),
                 body=body,
