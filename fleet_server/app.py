@@ -8,7 +8,7 @@ from fleet_server import health, http_errors
 from fleet_server.assignments import routes as assignments
 from fleet_server.body_limit import BodyLimit
 from fleet_server.deltas import routes as deltas
-from fleet_server.devices import group_routes
+from fleet_server.devices import group_routes, poll_routes
 from fleet_server.devices import routes as devices
 from fleet_server.releases import routes as releases
 from fleet_server.request_log import RequestLog
@@ -37,6 +37,7 @@ def create_app(services: Services) -> FastAPI:
     for router in (
         health.router,
         devices.device_router,
+        poll_routes.router,
         devices.operator_router,
         group_routes.router,
         releases.device_router,

@@ -9,9 +9,10 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
@@ -24,6 +25,8 @@ from fleet_server.complaints import Complaints
 _complaints = Complaints(time.monotonic)
 
 _PIECE_BYTES = 16 * 1024
+_HAS_BODY = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+_NOT_MODIFIED = b"HTTP/1.1 304 Not Modified\r\n%bcache-control: no-cache\r\netag: %b\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +49,26 @@ class Limits:
     requests: int = 500
 
 
+class Shortcut(Protocol):
+    """A route whose usual answer, 304, is known without running the application.
+
+    Attributes:
+        path: of the route; a request with a query or a body goes to the application.
+    """
+
+    @property
+    def path(self) -> bytes:
+        """The route's path."""
+
+    def not_modified(self, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+        """Return the ETag with which 304 is the answer; None if the application has to answer."""
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection of uvicorn within `limits`."""
 
     limits: ClassVar[Limits] = Limits()
+    shortcut: ClassVar[Shortcut | None] = None
 
     def __init__(
         self,
@@ -65,6 +84,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Bytes since the parser last delivered a head, a piece of body or an end."""
         self._body_bytes = 0
         self._heard = 0.0
+        self._is_answered = False
+        """Whether the request that is being read was answered by the shortcut."""
 
     @property
     def idle(self) -> bool:
@@ -113,6 +134,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+        self._is_answered = self._took_shortcut()
+        if self._is_answered:
+            return
         if len(self.tasks) >= self.limits.requests:
             _complaints.log("http_requests_exhausted", limit=self.limits.requests)
             self.app = _busy
@@ -126,17 +150,45 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Hand a piece of the body on."""
         self._undelivered = 0
+        if self._is_answered:
+            return
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End the request's body."""
         self._undelivered = 0
+        if self._is_answered:
+            self._is_answered = False
+            return
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
         self._refuse(400, "malformed", msg)
+
+    def _took_shortcut(self) -> bool:
+        """Answer 304 at once if the shortcut can, which costs a fraction of the application's way.
+
+        Such answers are counted and not logged, and carry no request id.
+        """
+        shortcut = self.shortcut
+        if (
+            shortcut is None
+            or self.url != shortcut.path
+            or not self.idle
+            or self.parser.get_method() != b"GET"
+            or not self.parser.should_keep_alive()
+            or not _HAS_BODY.isdisjoint(name for name, _ in self.headers)
+        ):
+            return False
+        etag = shortcut.not_modified(self.headers)
+        if etag is None:
+            return False
+        shared = b"".join(b"%b: %b\r\n" % each for each in self.server_state.default_headers)
+        self.transport.write(_NOT_MODIFIED % (shared, etag))
+        self.server_state.total_requests += 1
+        return True
 
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.head_s, self._head_overdue)

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from fleet_server.data_dir import DataDir
 from fleet_server.errors import SetupError
-from fleet_server.guarded_http import GuardedProtocol
+from fleet_server.guarded_http import GuardedProtocol, Shortcut
 
 GRACE_S = 10
 """How long requests that have begun may take when the server stops."""
@@ -72,15 +72,20 @@ class HttpServer(uvicorn.Server):
         await asyncio.wait([serving], timeout=GRACE_S)
 
 
-def make_server(data: DataDir, app: FastAPI) -> HttpServer:
+def make_server(data: DataDir, app: FastAPI, *, polls: Shortcut | None = None) -> HttpServer:
     """Prepare a server with the certificate of the data directory.
+
+    Args:
+        data: holds key and certificate.
+        app: answers what the shortcut does not.
+        polls: the shortcut.
 
     Raises:
         SetupError: key or certificate cannot be used.
     """
     config = uvicorn.Config(
         app,
-        http=GuardedProtocol,
+        http=type("Protocol", (GuardedProtocol,), {"shortcut": polls}),
         ws="none",
         lifespan="off",
         log_config=None,

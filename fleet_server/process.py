@@ -41,6 +41,7 @@ from fleet_server.deltas.service import Deltas
 from fleet_server.devices.certificates import DeviceCa
 from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.groups import Groups
+from fleet_server.devices.polls import Polls
 from fleet_server.devices.registry import EnrolledDevices
 from fleet_server.devices.renewal import Renewal
 from fleet_server.devices.service import Devices
@@ -123,6 +124,7 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
     broker = _broker(data, config, ports, registry)
     ingest = Ingest(store, monotonic=time.monotonic)
     link = _link(data, config, ingest)
+    polls = Polls(database=database, clock=utc_now, monotonic=time.monotonic)
     signer = SignerClient(data.signer_socket)
     ca = DeviceCa.load(
         key_file=data.online / "device-ca.pem", certificate_file=data.online / "device-ca.crt"
@@ -138,7 +140,8 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
             clock=utc_now,
         ),
         renewal=Renewal(database=database, ca=ca, clock=utc_now),
-        devices=Devices(database=database, connections=broker, clock=utc_now),
+        devices=Devices(database=database, connections=(polls, broker), clock=utc_now),
+        polls=polls,
         groups=Groups(database=database, clock=utc_now),
         releases=releases,
         deltas=Deltas(folder=data.deltas, max_bytes=config.delta_cache_bytes),
@@ -162,7 +165,7 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
         ingest=ingest,
         link=link,
         services=services,
-        https=https.make_server(data, create_app(services)),
+        https=https.make_server(data, create_app(services), polls=polls),
     )
 
 
@@ -177,6 +180,7 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
     async def publish_all() -> None:
         await parts.link.publish_assignments(services.assignments.documents())
 
+    await stack.enter_async_context(life.background("polls", services.polls.run()))
     await stack.enter_async_context(
         life.background(
             "revocation",

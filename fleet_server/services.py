@@ -11,6 +11,7 @@ from fleet_server.database import Database
 from fleet_server.deltas.service import Deltas
 from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.groups import Groups
+from fleet_server.devices.polls import Polls
 from fleet_server.devices.renewal import Renewal
 from fleet_server.devices.service import Devices
 from fleet_server.releases.service import Releases
@@ -36,6 +37,7 @@ class Services:
     renewal: Renewal
     devices: Devices
     groups: Groups
+    polls: Polls
     releases: Releases
     deltas: Deltas
     assignments: Assignments

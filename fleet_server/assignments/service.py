@@ -22,6 +22,7 @@ from fleet_server.assignments.signing import MAX_BATCH, SignRequest, Target
 from fleet_server.assignments.tables import Assignment
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
+from fleet_server.devices import changes
 from fleet_server.devices.tables import Device
 from fleet_server.errors import NotFoundError, RefusedError, UnavailableError
 from fleet_server.releases.tables import Release
@@ -221,6 +222,7 @@ class Assignments:
                 ids = [row["device_id"] for row in rows]
                 await session.execute(delete(Assignment).where(Assignment.device_id.in_(ids)))
                 await session.execute(insert(Assignment), rows)
+            await changes.record(session, [row.device_id for row in signed])
 
     async def _sign(self, plans: list[Plan]) -> list[Assignment]:
         now = self._clock()

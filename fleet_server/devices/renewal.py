@@ -19,7 +19,7 @@ from fleet_server.devices import changes
 from fleet_server.devices.certificates import DeviceCa, RequestedKey, read_request
 from fleet_server.devices.registry import refusal
 from fleet_server.devices.tables import Device, IssuedCertificate, PendingCertificate
-from fleet_server.devices.tokens import unverified_device_id, verify_device_token
+from fleet_server.devices.tokens import device_key, unverified_device_id, verify_device_token
 from fleet_server.errors import ConflictError, NotAuthenticatedError
 
 logger = logging.getLogger(__name__)
@@ -82,14 +82,14 @@ class Renewal:
             if device is None or device.decommissioned_ms or device.revoked_ms:
                 raise NotAuthenticatedError(f"the device {device_id} is shut out")
             if device.certificate_serial == serial:
-                verify_device_token(token, public_key_pem=device.public_key_pem, now=now)
+                verify_device_token(token, key=device_key(device.public_key_pem), now=now)
                 return
             pending = await session.get(PendingCertificate, device_id)
             if pending is None or pending.certificate_serial != serial:
                 raise ConflictError(
                     f"the certificate {serial} is not the newest of {device_id}: renew again"
                 )
-            verify_device_token(token, public_key_pem=pending.public_key_pem, now=now)
+            verify_device_token(token, key=device_key(pending.public_key_pem), now=now)
             await _promote(session, device, pending)
 
     def _is_repeatable(self, pending: PendingCertificate, key: RequestedKey) -> bool:

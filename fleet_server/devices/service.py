@@ -18,7 +18,7 @@ from fleet_server.devices.health import Health
 from fleet_server.devices.registry import refusal
 from fleet_server.devices.selector import Selector
 from fleet_server.devices.tables import Device, DeviceGroup
-from fleet_server.devices.tokens import unverified_device_id, verify_device_token
+from fleet_server.devices.tokens import device_key, unverified_device_id, verify_device_token
 from fleet_server.errors import NotAuthenticatedError, NotFoundError
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,9 @@ class Filters:
 class Devices:
     """The devices of one database."""
 
-    def __init__(self, *, database: Database, connections: Connections, clock: Clock) -> None:
+    def __init__(
+        self, *, database: Database, connections: Sequence[Connections], clock: Clock
+    ) -> None:
         self._database = database
         self._connections = connections
         self._clock = clock
@@ -148,7 +150,7 @@ class Devices:
         reason = refusal(device, now_ms=unix_ms(self._clock()))
         if reason is not None:
             raise NotAuthenticatedError(f"the device {device_id} is shut out: {reason}")
-        verify_device_token(token, public_key_pem=device.public_key_pem, now=self._clock())
+        verify_device_token(token, key=device_key(device.public_key_pem), now=self._clock())
         tenancy.enter(device.tenant)
         return device_id
 
@@ -185,7 +187,8 @@ class Devices:
             )
             await changes.record(session, [device_id])
         record = await self.get(device_id)
-        await self._connections.disconnect(device_id)
+        for each in self._connections:
+            await each.disconnect(device_id)
         return record
 
     def _record(self, device: Device, assignment: Assignment | None) -> DeviceRecord:

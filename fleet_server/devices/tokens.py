@@ -121,8 +121,17 @@ def unverified_device_id(token: str) -> str:
         ) from error
 
 
-def verify_device_token(token: str, *, public_key_pem: str, now: datetime) -> None:
-    """Accept a device's token.
+def device_key(public_key_pem: str) -> ECKey:
+    """Return a device's stored key, to verify its tokens with.
+
+    Raises:
+        SetupError: what is stored is no key.
+    """
+    return _public_key(public_key_pem.encode(), "the stored device key")
+
+
+def verify_device_token(token: str, *, key: ECKey, now: datetime) -> int:
+    """Accept a device's token; return when it expires, in seconds since 1970.
 
     Raises:
         NotAuthenticatedError: signed by another key, expired, for another audience, or valid for
@@ -130,7 +139,7 @@ def verify_device_token(token: str, *, public_key_pem: str, now: datetime) -> No
     """
     claims = _verified(
         token,
-        _public_key(public_key_pem.encode(), "the stored device key"),
+        key,
         registry=jwt.JWTClaimsRegistry(
             now=int(now.timestamp()),
             leeway=LEEWAY_S,
@@ -148,6 +157,7 @@ def verify_device_token(token: str, *, public_key_pem: str, now: datetime) -> No
             f"the device token is valid for {lifetime:.0f} s, at most "
             f"{DEVICE_TOKEN_LIFETIME_S} s are accepted"
         )
+    return int(float(str(claims["exp"])))
 
 
 class _Rest(msgspec.Struct):

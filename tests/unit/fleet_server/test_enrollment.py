@@ -61,7 +61,7 @@ def enrollment(fleet: Fleet, database: Database, clock: FakeClock) -> Enrollment
 
 @pytest.fixture
 def devices(database: Database, clock: FakeClock) -> Devices:
-    return Devices(database=database, connections=NoConnections(), clock=clock)
+    return Devices(database=database, connections=[NoConnections()], clock=clock)
 
 
 async def count(database: Database) -> int:
@@ -258,7 +258,7 @@ async def test_a_decommissioned_device_is_shut_out(
     cam: DeviceKey, database: Database, clock: FakeClock
 ) -> None:
     connections = NoConnections()
-    devices = Devices(database=database, connections=connections, clock=clock)
+    devices = Devices(database=database, connections=[connections], clock=clock)
     registry = EnrolledDevices(database, clock=clock)
     enrolled = (await devices.get("cam-1")).device
     assert await registry.refusal("cam-1", enrolled.public_key_sha256) is None

@@ -66,7 +66,7 @@ async def devices(fleet: Fleet, database: Database, clock: FakeClock) -> Devices
     )
     for name in ("cam-1", "cam-2", "gate-1"):
         await enrollment.enroll(token=fleet.claim_token(name), csr_pem=DeviceKey.new(name).csr())
-    return Devices(database=database, connections=NoConnections(), clock=clock)
+    return Devices(database=database, connections=[NoConnections()], clock=clock)
 
 
 @pytest.fixture

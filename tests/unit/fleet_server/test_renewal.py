@@ -41,7 +41,7 @@ class World:
         self.fleet, self.database, self.clock = fleet, database, clock
         self.enrollment = Enrollment(database=database, verifier=verifier, ca=ca, clock=clock)
         self.renewal = Renewal(database=database, ca=ca, clock=clock)
-        self.devices = Devices(database=database, connections=NoConnections(), clock=clock)
+        self.devices = Devices(database=database, connections=[NoConnections()], clock=clock)
         self.registry = EnrolledDevices(database, clock=clock)
 
     def token(self, key: DeviceKey) -> str:

@@ -111,7 +111,7 @@ async def test_a_batch_with_everything(
     stored = await store.store([from_device(content) for content in contents])
     assert stored.acks == {("cam-1", STREAM): 2, ("cam-1", "event-0123456789abcdef"): 1}
     assert [row.detail for row in await telemetry.events("cam-1", after=0, limit=9)] == ["ab"]
-    devices = Devices(database=database, connections=NoConnections(), clock=clock)
+    devices = Devices(database=database, connections=[NoConnections()], clock=clock)
     device = (await devices.get("cam-1")).device
     assert (device.online, device.last_seen_ms) == (True, unix_ms(clock()))
     assert messages.decode((device.reported or "").encode(), Reported) == reported
@@ -176,7 +176,7 @@ async def test_retained_messages_do_not_show_life(
     store: TelemetryStore, database: Database, clock: FakeClock
 ) -> None:
     await store.store([from_device(Presence(online=False), retained=True)])
-    devices = Devices(database=database, connections=NoConnections(), clock=clock)
+    devices = Devices(database=database, connections=[NoConnections()], clock=clock)
     assert (await devices.get("cam-1")).device.last_seen_ms is None
 
 
@@ -402,5 +402,5 @@ async def test_the_backlog_is_bounded_in_bytes_and_one_device_leaves_room(
         ingest.finish()
         await running
     assert acks.sent == [("cam-0", STREAM, 1)]
-    devices = Devices(database=database, connections=NoConnections(), clock=clock)
+    devices = Devices(database=database, connections=[NoConnections()], clock=clock)
     assert (await devices.get("cam-1")).device.online

@@ -65,7 +65,7 @@ class Server:
             clock=self._now,
         )
         self._renewal = server_side.Renewal(database=database, ca=ca, clock=self._now)
-        self._devices = Devices(database=database, connections=NoConnections(), clock=self._now)
+        self._devices = Devices(database=database, connections=[NoConnections()], clock=self._now)
         self._registry = EnrolledDevices(database, clock=self._now)
         self._database = database
         self.tokens: DeviceTokens | None = None
