@@ -12,6 +12,8 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from fleet_protocol import messages
+from fleet_protocol.messages import ConfirmRequest
 from fleet_server import tenancy
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
@@ -59,10 +61,15 @@ class Renewal:
         logger.info("certificate_renewed", extra={"device": device_id, "key": key.sha256[:16]})
         return pending.certificate_pem
 
-    async def confirm(self, token: str | None, *, serial: str) -> None:
+    async def confirm(self, token: str | None, *, body: bytes) -> None:
         """Take a device's word, signed with its new key, that it holds its new certificate.
 
+        Args:
+            token: of the request.
+            body: a `ConfirmRequest`.
+
         Raises:
+            ProtocolError: the body is none.
             NotAuthenticatedError: the token is not signed with the key of that certificate, or the
                 device is shut out.
             ConflictError: the certificate is neither pending nor the device's present one.
@@ -71,6 +78,7 @@ class Renewal:
         if not token:
             raise NotAuthenticatedError("send a token that is signed with the new key")
         device_id = unverified_device_id(token)
+        serial = messages.decode(body, ConfirmRequest).serial
         with tenancy.everything():
             await self._confirm(token, device_id, serial)
         logger.info("certificate_confirmed", extra={"device": device_id, "serial": serial})

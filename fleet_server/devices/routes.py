@@ -75,8 +75,7 @@ async def confirm_certificate(request: Request, services: Wired) -> Response:
 
     The body is a `fleet_protocol.messages.ConfirmRequest`, the token signed with the new key.
     """
-    told = messages.decode(await request.body(), messages.ConfirmRequest)
-    await services.renewal.confirm(bearer_token(request), serial=told.serial)
+    await services.renewal.confirm(bearer_token(request), body=await request.body())
     return Response(status_code=204)
 
 

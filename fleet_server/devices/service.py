@@ -180,6 +180,8 @@ class Devices:
         self, device_id: str, since: InstrumentedAttribute[int | None]
     ) -> DeviceRecord:
         async with self._database.writing() as session:
+            if await session.get(Device, device_id) is None:
+                raise _no_device(device_id)
             await session.execute(
                 update(Device)
                 .where(Device.id == device_id, since.is_(None))

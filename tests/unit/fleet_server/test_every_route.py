@@ -32,6 +32,8 @@ OF_DEVICES = "/device/v1/"
 NOT_OWNED = {
     "tenants": "the list of tenants; no route shows it",
     "family_owners": "says who owns a family; no route shows it",
+    "device_change_counter": "numbers changes; no route shows it",
+    "device_changes": "tells processes what to read anew; no route shows it",
     "device_terms": "is only ever joined with devices, which are scoped",
 }
 """Tables without an owner, each for a reason."""

@@ -5,6 +5,8 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 
+from fleet_protocol import messages
+from fleet_protocol.messages import ConfirmRequest
 from fleet_server.database import Database
 from fleet_server.devices import attributes, changes
 from fleet_server.devices.certificates import LIFETIME, DeviceCa, key_sha256
@@ -81,6 +83,10 @@ async def cam(world: World) -> DeviceKey:
     return key
 
 
+def serial_body(serial: str) -> bytes:
+    return messages.encode(ConfirmRequest(serial=serial))
+
+
 def serial_of(pem: str) -> str:
     return f"{x509.load_pem_x509_certificate(pem.encode()).serial_number:x}"
 
@@ -94,11 +100,13 @@ async def test_the_old_key_serves_until_the_new_one_is_confirmed(
     assert await world.lets_in(cam)
     assert not await world.lets_in(new)
     seen = (await world.changed()).number
-    await world.renewal.confirm(world.token(new), serial=serial_of(pem))
+    await world.renewal.confirm(world.token(new), body=serial_body(serial_of(pem)))
     assert await world.lets_in(new)
     assert not await world.lets_in(cam)
     assert await world.changed(seen) == changes.Changes(seen + 1, {"cam-1"})
-    await world.renewal.confirm(world.token(new), serial=serial_of(pem))  # the answer was lost
+    await world.renewal.confirm(
+        world.token(new), body=serial_body(serial_of(pem))
+    )  # the answer was lost
     world.clock.advance(days=89)
     assert await world.lets_in(new)
 
@@ -106,7 +114,7 @@ async def test_the_old_key_serves_until_the_new_one_is_confirmed(
 async def test_the_same_key_may_be_certified_again(world: World, cam: DeviceKey) -> None:
     world.clock.advance(days=60)
     pem = await world.renewal.request("cam-1", csr_pem=cam.csr())
-    await world.renewal.confirm(world.token(cam), serial=serial_of(pem))
+    await world.renewal.confirm(world.token(cam), body=serial_body(serial_of(pem)))
     world.clock.advance(days=60)
     assert await world.lets_in(cam)
 
@@ -123,9 +131,9 @@ async def test_who_may_not_confirm(world: World, cam: DeviceKey) -> None:
     pem = await world.renewal.request("cam-1", csr_pem=new.csr())
     for token in (world.token(cam), world.token(DeviceKey.new("cam-1")), None, "a.b.c"):
         with pytest.raises(NotAuthenticatedError):
-            await world.renewal.confirm(token, serial=serial_of(pem))
+            await world.renewal.confirm(token, body=serial_body(serial_of(pem)))
     with pytest.raises(ConflictError, match="renew again"):
-        await world.renewal.confirm(world.token(new), serial="1")
+        await world.renewal.confirm(world.token(new), body=serial_body("1"))
     assert await world.lets_in(cam)
 
 
@@ -139,7 +147,7 @@ async def test_a_revoked_device_comes_back_with_a_claim_that_replaces(
     with pytest.raises(NotAuthenticatedError):
         await world.renewal.request("cam-1", csr_pem=new.csr())
     with pytest.raises(NotAuthenticatedError):
-        await world.renewal.confirm(world.token(new), serial=serial_of(pem))
+        await world.renewal.confirm(world.token(new), body=serial_body(serial_of(pem)))
     with pytest.raises(ConflictError, match="--replace"):
         await world.enroll(new)
     await world.enroll(new, replaces=True)

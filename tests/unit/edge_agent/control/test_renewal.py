@@ -22,7 +22,7 @@ from edge_agent.control.server_client import (
 )
 from edge_agent.identity_files import IdentityFiles
 from fleet_protocol import messages
-from fleet_protocol.messages import ConfirmRequest, RenewRequest, RenewResponse
+from fleet_protocol.messages import RenewRequest, RenewResponse
 from fleet_server import migrate
 from fleet_server.database import Database, sqlite_url
 from fleet_server.devices.certificates import DeviceCa, RequestedKey, key_sha256
@@ -109,8 +109,7 @@ class Server:
         return messages.encode(RenewResponse(certificate_pem=pem))
 
     def _confirm(self, body: bytes, token: str) -> bytes:
-        serial = messages.decode(body, ConfirmRequest).serial
-        self._run(self._renewal.confirm(token, serial=serial))
+        self._run(self._renewal.confirm(token, body=body))
         return b""
 
     def _now(self) -> datetime:
