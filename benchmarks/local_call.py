@@ -4,8 +4,13 @@ Two questions. How much does the way to the model and back add to a call, with a
 FP32 and a model that computes nothing? And what is left of it with a model that works,
 EfficientNet-Lite0 in INT8? Every server has one worker and gives ONNX Runtime one thread; one
 caller sends one call at a time over a connection that it keeps.
+
+The first question is about the protocol, so caller and servers share one processor: on two, the
+time that a processor of a virtual machine takes to wake up is as long as the protocol's and changes
+from run to run. What Skerry adds then is printed beside it, without a goal.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,18 +57,38 @@ def run() -> list[Row]:
     others = OtherLoad()
     efficientnet = efficientnet_lite0_onnx()
     rows = [
-        *_added_rows(_measure(first_values())),
-        *_share_rows(_measure(efficientnet)),
+        *_on_one_processor(first_values()),
+        *_on_all_processors(first_values()),
+        *_share_rows(_measure(efficientnet, _peers())),
         *_busy_rows(efficientnet),
     ]
     busy = round(others.cores(), 2)
     return [*rows, figure("the machine meanwhile: kept busy by others", busy, "cores", HOW)]
 
 
-def _measure(model: BenchModel) -> dict[str, Spread]:
+def _on_one_processor(model: BenchModel) -> list[Row]:
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(every)})  # and of the servers, which are started below it
+    try:
+        return _added_rows(_measure(model, _peers()))
+    finally:
+        os.sched_setaffinity(0, every)
+
+
+def _on_all_processors(model: BenchModel) -> list[Row]:
+    spreads = _measure(model, [SkerryPeer()])
+    bare = spreads.pop(_BARE).p50
+    label = "602 kB, no work, on several processors"
+    return [
+        figure(f"{label}: {name}: added p50", round(spread.p50 - bare, 1), "us", HOW)
+        for name, spread in spreads.items()
+    ]
+
+
+def _measure(model: BenchModel, peers: Sequence[Peer]) -> dict[str, Spread]:
     with ExitStack() as stack:
         contenders = {_BARE: _bare(model)}
-        for peer in _peers():
+        for peer in peers:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="skerry-")))
             stack.enter_context(peer.start(model, folder))
             for protocol in peer.protocols:

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_UNTIMED_PER_TURN = 2
-"""Calls at the start of a turn, not timed, that bring caches and processor back from the others."""
+_SETTLE_NS = 25_000_000
+"""So long calls at the start of a turn are not timed (two at least): caches, processor and servers
+come back from the others."""
+
+_UNTIMED_CALLS = 2
 
 _MAX_TURN_NS = 60_000_000
 """A slow contender has fewer calls in its turn, at least one."""
@@ -70,7 +73,10 @@ def interleave(
 
 def _turn(call: Callable[[], object], count: int, times: list[int]) -> None:
     clock = time.perf_counter_ns
-    for _ in range(_UNTIMED_PER_TURN):
+    settled = clock() + _SETTLE_NS
+    for _ in range(_UNTIMED_CALLS):
+        call()
+    while clock() < settled:
         call()
     until = clock() + _MAX_TURN_NS
     for _ in range(count):

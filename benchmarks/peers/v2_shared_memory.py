@@ -30,7 +30,7 @@ class V2SharedMemory:
             HttpClientError: the server refused the region.
         """
         size = model.sample.nbytes
-        self._file = _SHARED_MEMORY / f"skerry-benchmark-{os.getpid()}"
+        self._file = _SHARED_MEMORY / f"skerry-benchmark-{os.getpid()}-{id(self)}"
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(descriptor, size)
