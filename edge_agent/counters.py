@@ -132,6 +132,16 @@ class CounterWriter:
         self._map.close()
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a runtime that was killed had only begun to make; only while none lives.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    for path in folder.glob("counters-*.new"):
+        path.unlink(missing_ok=True)
+
+
 def _mapped(path: Path, size: int, header: bytes) -> mmap.mmap:
     # Under another name until it is whole: a reader never meets a file without its label.
     partial = path.with_suffix(".new")

@@ -172,23 +172,25 @@ class AgentSettings(
     control: ControlSettings = ControlSettings()
 
 
-def load(state_root: Path, environment: Mapping[str, str]) -> AgentSettings:
+def load(state_root: Path, environment: Mapping[str, str], file: str = FILE_NAME) -> AgentSettings:
     """Read the settings of a state directory.
 
     Raises:
         SettingsError: the file is not TOML, a key is unknown, or a value is out of range.
     """
-    path = state_root / FILE_NAME
+    path = state_root / file
     return _merged(path, _table(path), environment, prefix=_PREFIX)
 
 
-def load_runtime(state_root: Path, environment: Mapping[str, str]) -> RuntimeSettings:
+def load_runtime(
+    state_root: Path, environment: Mapping[str, str], file: str = FILE_NAME
+) -> RuntimeSettings:
     """Read the runtime's section alone: what is wrong elsewhere does not stop inference.
 
     Raises:
         SettingsError: the file is not TOML, or the section or its environment is wrong.
     """
-    path = state_root / FILE_NAME
+    path = state_root / file
     table = {name: value for name, value in _table(path).items() if name == _RUNTIME}
     return _merged(path, table, environment, prefix=f"{_PREFIX}{_RUNTIME.upper()}__").runtime
 

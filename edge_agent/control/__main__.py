@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from edge_agent import identity, settings
+from edge_agent import identity, lasting_settings, settings
 from edge_agent.control.priority import yield_to_inference
 from edge_agent.control.process import ControlProcess
 from edge_agent.pid_file import PidFile
@@ -26,12 +26,19 @@ def main() -> int:
     state = StateDir(parser.parse_args().state.absolute())
     yield_to_inference()
     try:
-        loaded = settings.load(state.root, os.environ)
-        _log_to_stderr(loaded.control.log_level)
+        found = lasting_settings.read(state.root, os.environ, process="control", load=settings.load)
+        chosen = found.settings.control
+        _log_to_stderr(chosen.log_level)
+        if found.problem:
+            logging.getLogger(__name__).error("settings_not_used", extra={"reason": found.problem})
         who = identity.load(state)
         state.create()
         lock = PidFile(state.pid_file("control"))
-        asyncio.run(ControlProcess(state=state, who=who, settings=loaded.control).run())
+        asyncio.run(
+            ControlProcess(
+                state=state, who=who, settings=chosen, settings_problem=found.problem
+            ).run()
+        )
         lock.release()
     except SkerryError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -17,7 +17,7 @@ from edge_agent.control.assignment import Accepted
 from edge_agent.control.clock import Clock, TrustedClock
 from edge_agent.control.database import Database
 from edge_agent.control.director_roots import DirectorRoots
-from edge_agent.control.high_water import HighWaterFile, lowest_mark
+from edge_agent.control.high_water import HighWaterFile, lowest_document, lowest_mark
 from edge_agent.control.outbox import EventDraft, Outbox
 from edge_agent.control.pulse import Pulse
 from edge_agent.control.refusals import EventBudget, Refusals
@@ -98,6 +98,7 @@ class AssignmentDesk:
                 now=self._trusted_clock.now(connection),
                 accepted=before,
                 lowest=lowest_mark(connection),
+                lowest_document=lowest_document(connection),
             )
         except TrustError as error:
             self._refuse(connection, payload, str(error))

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _LOWEST_VERSION = "lowest_assignment_version"
 _LOWEST_ROOT = "lowest_assignment_root"
+_LOWEST_DOCUMENT = "lowest_assignment_document"
 _MAX_BYTES = 1024 * 1024
 
 
@@ -37,12 +38,14 @@ class HighWater(msgspec.Struct, frozen=True, kw_only=True):
         assignment_version: the highest that was accepted, 0 before the first.
         director_root_version: under which it was accepted; versions of assignments begin anew
             with a root that replaces the assignment keys.
+        assignment_sha256: of that document; empty where an older agent wrote the file.
     """
 
     schema: Literal[1] = 1
     floors: dict[Family, Floor] = {}
     assignment_version: Annotated[int, msgspec.Meta(ge=0)] = 0
     director_root_version: Annotated[int, msgspec.Meta(ge=1)] = 1
+    assignment_sha256: str = ""
 
     @property
     def mark(self) -> Mark:
@@ -54,6 +57,11 @@ def lowest_mark(connection: sqlite3.Connection) -> Mark:
     """Return how far assignments had come before this database began."""
     root_version = int(facts.get(connection, _LOWEST_ROOT) or 1)
     return Mark(root_version, int(facts.get(connection, _LOWEST_VERSION) or 0))
+
+
+def lowest_document(connection: sqlite3.Connection) -> str:
+    """Return the hash of the one document that may have the version of that mark; empty for any."""
+    return facts.get(connection, _LOWEST_DOCUMENT) or ""
 
 
 class HighWaterFile:
@@ -81,6 +89,7 @@ class HighWaterFile:
         if known.mark > max(lowest_mark(connection), accepted.mark if accepted else NO_MARK):
             facts.put(connection, _LOWEST_VERSION, str(known.assignment_version))
             facts.put(connection, _LOWEST_ROOT, str(known.director_root_version))
+            facts.put(connection, _LOWEST_DOCUMENT, known.assignment_sha256)
 
     async def keep(self, database: Database) -> None:
         """Write what the database knows; a disk that refuses is logged, the next write makes up.
@@ -96,11 +105,14 @@ class HighWaterFile:
 
     def _of(self, connection: sqlite3.Connection) -> HighWater:
         accepted = assignment.load(connection)
-        mark = max(lowest_mark(connection), accepted.mark if accepted else NO_MARK)
+        mark, document = lowest_mark(connection), lowest_document(connection)
+        if accepted is not None and accepted.mark >= mark:
+            mark, document = accepted.mark, accepted.document_sha256
         return HighWater(
             floors=self._journal.floors(connection),
             assignment_version=mark.version,
             director_root_version=mark.root_version,
+            assignment_sha256=document,
         )
 
     def _write(self, now: HighWater) -> None:

@@ -7,7 +7,7 @@ candidate, which only its end can cure: the supervisor then starts it with the c
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from datetime import datetime
 
 import msgspec
@@ -62,6 +62,7 @@ class Lookout:
         end_runtime: Callable[[], None],
         alarms: Callable[[sqlite3.Connection], tuple[str, ...]],
         hang_s: float,
+        settings_problem: str,
     ) -> None:
         """Take the sources, and what kills the runtime process if there is one."""
         self._database = database
@@ -75,6 +76,7 @@ class Lookout:
         self._end_runtime = end_runtime
         self._alarms = alarms
         self._hang_s = hang_s
+        self._settings_problem = settings_problem
         self._silent_since_s: float | None = None
 
     async def look(self) -> Situation:
@@ -102,12 +104,21 @@ class Lookout:
                 runtime=status,
                 damaged=damaged,
                 waiting=_waiting(wanted, now),
-                alarms=self._alarms(connection),
+                alarms=(*self._alarms(connection), *self._settings_alarms(status)),
             )
 
         situation = await self._database.transact(read)
         await self._end_hanging(situation)
         return situation
+
+    def _settings_alarms(self, runtime: RuntimeStatus | None) -> Iterator[str]:
+        problems = (
+            ("control process", self._settings_problem),
+            ("runtime", "" if runtime is None else runtime.settings_problem),
+        )
+        for process, problem in problems:
+            if problem:
+                yield f"the {process} does not run with the settings that were written: {problem}"
 
     async def _active(self) -> dict[str, ActiveRelease]:
         """Return ``active.json``; one that is damaged or gone is written anew from the journal."""

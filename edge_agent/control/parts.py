@@ -66,6 +66,7 @@ class Outside:
     Attributes:
         runtime_pid: pid of the runtime process, None while none lives.
         end_runtime: kills the runtime process if there is one.
+        settings_problem: why the settings are not those of ``agent.toml``.
     """
 
     claim: ClaimBundle
@@ -77,6 +78,7 @@ class Outside:
     server: ReleaseServer
     link: Link
     machine: Machine
+    settings_problem: str = ""
 
 
 class Parts:
@@ -249,6 +251,7 @@ class Parts:
             end_runtime=self._outside.end_runtime,
             alarms=self.freshness.look,
             hang_s=self._settings.hang_s,
+            settings_problem=self._outside.settings_problem,
         )
 
     def _fetch_step(self, blobs: BlobStore, ledger: Ledger, pauses: Pauses) -> FetchStep:

@@ -30,8 +30,15 @@ logger = logging.getLogger(__name__)
 class ControlProcess:
     """One life of the control process."""
 
-    def __init__(self, *, state: StateDir, who: Identity, settings: ControlSettings) -> None:
-        """Make the parts and open ``state.db``.
+    def __init__(
+        self,
+        *,
+        state: StateDir,
+        who: Identity,
+        settings: ControlSettings,
+        settings_problem: str = "",
+    ) -> None:
+        """Make the parts and open ``state.db``; the fleet is told of a problem with the settings.
 
         Raises:
             AgentError: identity or database cannot be used.
@@ -81,6 +88,7 @@ class ControlProcess:
                 server=self._server,
                 link=self._link,
                 machine=Machine(),
+                settings_problem=settings_problem,
             ),
         )
 

@@ -4,7 +4,8 @@ Every step may be repeated after a crash: loading and activating are idempotent 
 Methods block their thread.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from edge_agent.control import golden
@@ -48,28 +49,29 @@ class Trial:
         manifest = read_manifest(self._blob(candidate.manifest_sha256))
         variant = variant_of(manifest, release)
         before = self._runtime.status()
-        if (release.family, release.version) not in {
-            (loaded.family, loaded.version) for loaded in before.releases
-        }:
-            self._admit(candidate)
-        self._runtime.load(release)
-        golden.check(self._runtime, manifest, variant)
-        self._check_epoch(before.epoch)
+        with self._in_one_life(before.epoch):
+            if (release.family, release.version) not in {
+                (loaded.family, loaded.version) for loaded in before.releases
+            }:
+                self._admit(candidate)
+            self._runtime.load(release)
+            golden.check(self._runtime, manifest, variant)
         return before.epoch
 
-    def shadow(self, release: ActiveRelease, shadowing: Shadowing) -> ShadowReport:
-        """Let a loaded candidate answer live requests unseen; return how far that is.
+    def shadow(self, release: ActiveRelease, epoch: str, shadowing: Shadowing) -> ShadowReport:
+        """Let a checked candidate answer live requests unseen; return how far that is.
 
         Raises:
             RuntimeRefusedError: nothing serves, or what serves has other inputs or outputs.
-            RuntimeUnavailableError: the runtime does not answer.
+            RuntimeUnavailableError: the runtime died or restarted since it was checked.
         """
         order = ShadowOrder(
             version=release.version,
             requests=shadowing.requests,
             max_abs_error=shadowing.max_abs_error,
         )
-        return self._runtime.shadow(release.family, order)
+        with self._in_one_life(epoch):
+            return self._runtime.shadow(release.family, order)
 
     def switch_to(self, release: ActiveRelease, epoch: str) -> None:
         """Let a checked candidate serve.
@@ -78,12 +80,21 @@ class Trial:
             RuntimeRefusedError: it is not loaded.
             RuntimeUnavailableError: the runtime died or restarted since it was checked.
         """
-        self._runtime.activate(release.family, release.version)
-        self._check_epoch(epoch)
+        with self._in_one_life(epoch):
+            self._runtime.activate(release.family, release.version)
 
-    def _check_epoch(self, epoch: str) -> None:
-        if self._runtime.status().epoch != epoch:
-            raise RuntimeUnavailableError("the runtime restarted during the trial")
+    @contextmanager
+    def _in_one_life(self, epoch: str) -> Iterator[None]:
+        """Make sure that the runtime did not restart meanwhile; what it refused then is no verdict.
+
+        Raises:
+            RuntimeUnavailableError: it did, or does not answer.
+        """
+        try:
+            yield
+        finally:
+            if self._runtime.status().epoch != epoch:
+                raise RuntimeUnavailableError("the runtime restarted during the trial")
 
     def withdraw(self, candidate: ActiveRelease, committed: ActiveRelease | None) -> None:
         """Let the committed release serve again, or nothing if there is none; drop the candidate.

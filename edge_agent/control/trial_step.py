@@ -69,7 +69,7 @@ class TrialStep:
             if shadowing is None or committed is None or committed.version == record.version:
                 await self._switch(record, epoch, detail="")
                 return
-            await asyncio.to_thread(self._trial.shadow, candidate.release, shadowing)
+            await asyncio.to_thread(self._trial.shadow, candidate.release, epoch, shadowing)
             await self._ledger.amend(
                 record, shadow_epoch=epoch, shadow_since_s=self._clock.monotonic_s()
             )
@@ -82,7 +82,9 @@ class TrialStep:
         if shadowing is None:
             raise AssertionError(f"{record.family} {record.version} shadows without being asked to")
         async with self._interruptible(record, committed):
-            report = await asyncio.to_thread(self._trial.shadow, candidate.release, shadowing)
+            report = await asyncio.to_thread(
+                self._trial.shadow, candidate.release, record.shadow_epoch, shadowing
+            )
             elapsed_s = self._clock.monotonic_s() - record.shadow_since_s
             found = conclude(report, shadowing, elapsed_s=elapsed_s, hang_s=self._hang_s)
             if found.passed is None:

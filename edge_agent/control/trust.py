@@ -135,6 +135,7 @@ def verify_assignment(  # noqa: PLR0913 (what is known, by keyword)
     now: datetime,
     accepted: Accepted | None,
     lowest: Mark = NO_MARK,
+    lowest_document: str = "",
 ) -> Accepted:
     """Return the assignment in a document, or the accepted one if it is that again.
 
@@ -145,6 +146,7 @@ def verify_assignment(  # noqa: PLR0913 (what is known, by keyword)
         now: the trusted time.
         accepted: the newest assignment accepted so far.
         lowest: how far assignments had come by one that is no longer known itself.
+        lowest_document: its hash, the only one of its version that is taken; empty for any.
 
     Raises:
         TrustError: the document is refused.
@@ -164,6 +166,9 @@ def verify_assignment(  # noqa: PLR0913 (what is known, by keyword)
     if binding.device_id != device_id:  # (5)
         raise TrustError(f"the assignment is for {binding.device_id}, this device is {device_id}")
     _check_version(targets.version, director, accepted, lowest)  # (6)
+    again = accepted is None and (director.root.version, targets.version) == lowest
+    if again and lowest_document not in {"", document_sha256}:  # (6)
+        raise TrustError(f"two different assignments have version {targets.version}")
     assignment = Assignment(
         device_id=device_id,
         version=targets.version,

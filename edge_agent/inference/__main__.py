@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from edge_agent import settings
+from edge_agent import lasting_settings, settings
 from edge_agent.errors import AgentError
 from edge_agent.inference.lean_memory import limit_arenas, reuse_freed_heap
+from edge_agent.lasting_settings import Lasting
 from edge_agent.pid_file import PidFile
 from edge_agent.settings import RuntimeSettings
 from edge_agent.state_dir import StateDir
@@ -36,13 +37,17 @@ def main() -> int:
     reuse_freed_heap()
     try:
         process, uvloop = _libraries()
-        chosen = settings.load_runtime(state.root, os.environ)
-        logging.getLogger().setLevel(chosen.log_level.upper())
+        found = lasting_settings.read(
+            state.root, os.environ, process="runtime", load=settings.load_runtime
+        )
+        logging.getLogger().setLevel(found.settings.log_level.upper())
+        if found.problem:
+            logger.error("settings_not_used", extra={"reason": found.problem})
         state.create()
         pid_file = PidFile(state.pid_file("runtime"))
-        process.remove_stale_sockets(state)
+        process.remove_leftovers(state)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            complete = runner.run(_run(process, state, chosen))
+            complete = runner.run(_run(process, state, found))
             if not complete:
                 # A thread is still inside a model and Python would wait for it without bound.
                 logging.shutdown()
@@ -71,9 +76,12 @@ def _libraries() -> tuple[ModuleType, ModuleType]:
     return process, uvloop
 
 
-async def _run(process: ModuleType, state: StateDir, chosen: RuntimeSettings) -> bool:
+async def _run(process: ModuleType, state: StateDir, found: Lasting[RuntimeSettings]) -> bool:
     complete: bool = await process.RuntimeProcess(
-        state=state, settings=chosen, times=process.Times()
+        state=state,
+        settings=found.settings,
+        times=process.Times(),
+        settings_problem=found.problem,
     ).run()
     return complete
 

@@ -92,6 +92,7 @@ class DataPlane:
         self.traces: Traces | None = None
         """Take a record of each call; None where nobody asked for them."""
         self.accepting = True
+        self.settings_problem = ""
 
     def begin(
         self,
@@ -230,6 +231,7 @@ class DataPlane:
                 served.name: lasts_s for served in self.resident if (lasts_s := served.running_s)
             },
             loading_s=self._clock() - self._load_began if self._load_began else 0.0,
+            settings_problem=self.settings_problem,
         )
 
     async def load(self, release: ActiveRelease) -> LoadedRelease:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from edge_agent import counters
 from edge_agent.errors import AgentError
 from edge_agent.inference.admin_routes import AdminRoutes
 from edge_agent.inference.backends import catalog
@@ -61,13 +62,21 @@ class Times:
 class RuntimeProcess:
     """One life of the runtime, after its pid file is locked."""
 
-    def __init__(self, *, state: StateDir, settings: RuntimeSettings, times: Times) -> None:
+    def __init__(
+        self,
+        *,
+        state: StateDir,
+        settings: RuntimeSettings,
+        times: Times,
+        settings_problem: str = "",
+    ) -> None:
         """Prepare; needs a running event loop.
 
         Args:
             state: the state directory.
             settings: the runtime's section.
             times: see there.
+            settings_problem: told with the status; see `RuntimeStatus`.
         """
         self._state = state
         self._settings = settings
@@ -99,6 +108,7 @@ class RuntimeProcess:
             workers=workers,
             policy=policy_from(settings, workers=workers),
         )
+        self._plane.settings_problem = settings_problem
         self._regions = _regions(settings)
         self._over_tcp = self._application_routes(
             # Shared memory means the memory of this machine: callers elsewhere have none of it.
@@ -227,14 +237,15 @@ def _regions(settings: RuntimeSettings) -> Regions | None:
     )
 
 
-def remove_stale_sockets(state: StateDir) -> None:
-    """Remove the sockets that a killed runtime left; only the holder of the pid file may.
+def remove_leftovers(state: StateDir) -> None:
+    """Remove what a killed runtime left in the way; only the holder of the pid file may.
 
     Raises:
-        AgentError: they cannot be removed.
+        AgentError: it cannot be removed.
     """
-    for path in (state.runtime_socket, state.admin_socket, state.grpc_socket):
-        try:
+    try:
+        for path in (state.runtime_socket, state.admin_socket, state.grpc_socket):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise AgentError(f"cannot remove the stale socket {path}: {error}") from error
+        counters.remove_unfinished(state.run)
+    except OSError as error:
+        raise AgentError(f"cannot remove what an earlier runtime left: {error}") from error

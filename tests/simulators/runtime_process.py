@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edge_agent import counters
 from edge_agent.control.runtime_client import RuntimeRefusedError, RuntimeUnavailableError
 from edge_agent.control.v2_binary import Tensor
 from edge_agent.counters import CounterLabel, CounterWriter
@@ -37,6 +38,7 @@ class SimulatedRuntime:
     Attributes:
         models: what a version or variant computes; one that is not named doubles its input.
         unloadable: versions and variants that the runtime refuses to load.
+        failing: versions whose calls fail, for tests that make calls.
         deadly: versions and variants whose load kills the runtime.
         durations_s: how long a call of a variant takes, on ``clock``.
         clock: advanced by calls.
@@ -51,6 +53,7 @@ class SimulatedRuntime:
     def __init__(self, state: StateDir) -> None:
         self.models: dict[str, Callable[[float], float]] = {}
         self.unloadable: set[str] = set()
+        self.failing: set[str] = set()
         self.deadly: set[str] = set()
         self.durations_s: dict[str, float] = {}
         self.clock: ManualClock | None = None
@@ -77,6 +80,7 @@ class SimulatedRuntime:
         self.running_s, self.loading_s = {}, 0.0
         self._epoch = secrets.token_hex(8)
         self._loaded, self._active, self._failed, self._counters = {}, {}, {}, {}
+        counters.remove_unfinished(self._state.run)
         path = self._state.active_set
         releases = (
             msgspec.json.decode(path.read_bytes(), type=ActiveSet).releases if path.exists() else []

@@ -1,5 +1,6 @@
 """The life of the process: what it boots from, how it ends, what it survives."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -152,14 +153,20 @@ def test_a_port_in_use_is_named_and_taken_when_it_is_free(state: StateDir) -> No
         ("[runtime\n", "cannot read the settings"),
     ],
 )
-def test_wrong_settings_are_one_clear_line(state: StateDir, settings: str, complaint: str) -> None:
+def test_wrong_settings_are_one_clear_line_and_stop_nothing(
+    state: StateDir, settings: str, complaint: str
+) -> None:
+    commit(state, reference_release(state))
     (state.root / "agent.toml").write_text(settings)
-    with running(state.root) as runtime:
-        assert runtime.process.wait(20) == 1
-        (event,) = runtime.events("runtime_cannot_run")
+    with running(state.root) as runtime, runtime.ready().public() as client:
+        infer(client, golden("fp32")[0][0])
+        (event,) = runtime.events("settings_not_used")
         assert complaint in event["reason"]
         assert "agent.toml" in event["reason"]
         assert "traceback" not in runtime.log_text()
+        with runtime.admin() as admin:
+            status = json.loads(admin.call("GET", "/admin/status").body)
+        assert status["settings_problem"] == event["reason"]
 
 
 def test_a_path_too_long_for_a_socket_is_explained(state: StateDir) -> None:
