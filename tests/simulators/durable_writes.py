@@ -7,7 +7,7 @@ of SQLite. So nobody keeps a list of the places that write; one that is added is
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -52,10 +52,10 @@ def watched(*, before: Before, after: After) -> Iterator[None]:
         if wrote:
             after(number)
 
-    with (
-        mock.patch.multiple(os, **{name: around(name) for name in _CALLS}),
-        mock.patch.object(store, "transaction", transaction),
-    ):
+    with ExitStack() as patches:
+        for name in _CALLS:
+            patches.enter_context(mock.patch.object(os, name, around(name)))
+        patches.enter_context(mock.patch.object(store, "transaction", transaction))
         yield
 
 
