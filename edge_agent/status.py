@@ -10,16 +10,19 @@ from cryptography import x509
 from edge_agent import identity, pid_file, store
 from edge_agent.control import assignment, freshness
 from edge_agent.control.active_set import ActiveSetFile
-from edge_agent.control.journal import Journal
+from edge_agent.control.assignment import AssignedRelease
+from edge_agent.control.clock import SystemClock, TrustedClock
+from edge_agent.control.journal import Journal, UpdateRecord
 from edge_agent.control.outbox import Outbox
 from edge_agent.control.runtime_client import (
     AdminSocket,
     RuntimeRefusedError,
     RuntimeUnavailableError,
 )
+from edge_agent.control.waiting import held_back, waiting
 from edge_agent.identity import Enrollment
 from edge_agent.identity_files import IdentityFiles
-from edge_agent.runtime_api import LoadedRelease, RuntimeStatus
+from edge_agent.runtime_api import ActiveRelease, LoadedRelease, RuntimeStatus
 from edge_agent.state_dir import StateDir
 from fleet_protocol.update_states import UpdateState
 
@@ -138,6 +141,7 @@ def _from_database(
     accepted = assignment.load(connection)
     assigned = accepted.assignment.releases if accepted is not None else {}
     active = ActiveSetFile(state.active_set).read()
+    now = TrustedClock(clock=SystemClock()).now(connection)
     records = journal.records(connection)
     serving = _serving(runtime)
     families = []
@@ -155,12 +159,28 @@ def _from_database(
                 choice="" if placed is None else placed.choice,
                 update=None if record is None else record.state,
                 update_version=None if record is None else record.version,
-                detail="" if record is None else record.detail,
+                detail=_detail(record, assigned.get(family), active.get(family), now),
                 floor=journal.floor(connection, family),
             )
         )
     depth = {str(kind): count for kind, count in outbox.depth(connection).items()}
     return (accepted.assignment.version if accepted is not None else 0), families, depth
+
+
+def _detail(
+    record: UpdateRecord | None,
+    wanted: AssignedRelease | None,
+    active: ActiveRelease | None,
+    now: datetime,
+) -> str:
+    """Return what an update waits for by its terms of delivery, or what its journal says."""
+    said = "" if record is None else record.detail
+    if wanted is None or (active is not None and active.version == wanted.version):
+        return said
+    waits = waiting(wanted.terms, now)
+    if record is None or record.manifest != wanted.manifest:
+        return waits.download or said
+    return held_back(record.state, waits) or said
 
 
 def _certificate_expires(files: IdentityFiles) -> str | None:

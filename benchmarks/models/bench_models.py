@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,10 +90,26 @@ def agreement() -> dict[str, dict[str, float]]:
     return measured
 
 
-def _built(recipe: str) -> Path:
-    """Return the folder of a recipe's files, which is made if it is not there."""
+def release_pairs() -> Path:
+    """Return a folder for each network, with one for each release: ``2`` and several ``3-*``."""
+    reference = Path(__file__).parents[2] / "models" / "fashion_mnist"
+    used = [_RECIPES / "efficientnet_lite0.py", reference / "network.py"]
+    return _built("release_pairs", more=[*used, reference / "quantization.py"])
+
+
+def _built(recipe: str, *, more: Sequence[Path] = ()) -> Path:
+    """Return the folder of a recipe's files, which is made if it is not there.
+
+    Args:
+        recipe: name of its program.
+        more: files that it uses besides what all do.
+
+    Raises:
+        SystemExit: the recipe failed.
+    """
     program = _RECIPES / f"{recipe}.py"
-    inputs = [program, _RECIPES / "photographs.py", REQUIREMENTS / "model_recipes.txt"]
+    common = [_RECIPES / "photographs.py", REQUIREMENTS / "model_recipes.txt"]
+    inputs = [program, *common, *more]
     key = digest(_TORCH.encode(), *(path.read_bytes() for path in inputs))
     folder = cache_folder() / "models" / f"{recipe}-{key}"
     if not folder.exists():

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 
 from edge_agent.control.assignment import AssignedRelease, Assignment
 from edge_agent.control.journal import MAX_ATTEMPTS, Committed, UpdateRecord
-from edge_agent.control.waiting import AT_ONCE, Waiting
+from edge_agent.control.waiting import AT_ONCE, Waiting, held_back
 from edge_agent.runtime_api import ActiveRelease, LoadedRelease, RuntimeStatus
 from fleet_protocol.update_states import UpdateState
-
-_BEFORE_THE_SWITCH = frozenset({UpdateState.VERIFIED, UpdateState.TRIAL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +50,7 @@ class Situation:
 
     def held_back(self, record: UpdateRecord) -> str:
         """Return what the terms keep an update from that is under way; empty for nothing."""
-        waits = self.waits(record.family)
-        if record.state is UpdateState.DOWNLOADING:
-            return waits.download
-        return waits.activation if record.state in _BEFORE_THE_SWITCH else ""
+        return held_back(record.state, self.waits(record.family))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fleet_protocol.delivery import Terms
+from fleet_protocol.update_states import UpdateState
+
+_BEFORE_THE_SWITCH = frozenset({UpdateState.VERIFIED, UpdateState.TRIAL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,13 @@ class Waiting:
 
 
 AT_ONCE = Waiting()
+
+
+def held_back(state: UpdateState, waits: Waiting) -> str:
+    """Return what keeps an update in a state from going on; empty for nothing."""
+    if state is UpdateState.DOWNLOADING:
+        return waits.download
+    return waits.activation if state in _BEFORE_THE_SWITCH else ""
 
 
 def waiting(terms: Terms, now: datetime) -> Waiting:

@@ -22,15 +22,14 @@ _CPU_S = 1800
 _NICE = 19
 
 
-def write(base: Path, new: Path, out: Path) -> None:
-    """Write the delta, or nothing where it does not pay.
+def write(base: Path, new: Path, out: Path, *, most: int) -> None:
+    """Write the delta, or nothing where it has more than so many bytes.
 
     Raises:
         OSError: a file cannot be read or written.
     """
     parent = os.getppid()
     partial = out.with_suffix(".part")
-    most = int(new.stat().st_size * MAX_FRACTION)
     with ExitStack() as stack:
         mapped = [_mapped(path, stack) for path in (base, new)]
         file = stack.enter_context(partial.open("wb"))
@@ -66,7 +65,8 @@ def main() -> int:
     paths = parser.parse_args()
     _be_modest()
     try:
-        write(paths.base, paths.new, paths.out)
+        most = int(paths.new.stat().st_size * MAX_FRACTION)
+        write(paths.base, paths.new, paths.out, most=most)
     except (OSError, ValueError) as error:  # mmap says of an empty file that its value is wrong
         print(f"no delta: {error}", file=sys.stderr)  # noqa: T201 (the server reads it)
         return 1

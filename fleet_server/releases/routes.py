@@ -15,6 +15,7 @@ from fleet_protocol import manifest as manifests
 from fleet_protocol import names
 from fleet_protocol.errors import ProtocolError
 from fleet_server.accounts.authorization import Publisher, Reader, bearer_token
+from fleet_server.deltas import pairs
 from fleet_server.errors import FleetError, NotFoundError
 from fleet_server.paging import AfterName, Limit, cursor
 from fleet_server.releases import multipart
@@ -84,6 +85,9 @@ async def publish(request: Request, services: Wired, _account: Publisher) -> Pub
     except FleetError:
         await _drain(body)
         raise
+    for version in upload.releases:
+        for pair in pairs.likely(services.releases.repository, upload.family, version):
+            services.deltas.prepare(pair)
     return PublishedView(
         family=upload.family, metadata_version=upload.version, releases=upload.releases
     )

