@@ -38,7 +38,8 @@ class ReleaseLoader:
 
         Args:
             state: where blobs are read and counters are written.
-            epoch: unique to this life of the process; part of the counter files' names.
+            epoch: unique to this life of the process; part of the counter files' names. Empty for a
+                process whose calls nobody collects: it writes no such files.
             catalog: the backends.
             clock: times the warm-up, in seconds.
             survey: says what the backends can do here; None asks them in this process.
@@ -135,7 +136,7 @@ class ReleaseLoader:
             classes=classes,
         )
         try:
-            return CounterWriter(path, label)
+            return CounterWriter(path if self.epoch else None, label)
         except CounterFileError as error:
             # Answers without telemetry are worth more than telemetry without answers.
             logger.error(  # noqa: TRY400 (the disk's words say it)

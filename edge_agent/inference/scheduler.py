@@ -28,6 +28,8 @@ from edge_agent.inference.workers import Workers
 
 logger = logging.getLogger(__name__)
 
+_MILLISECOND = 1e-3
+
 Outputs = list[Tensor]
 
 
@@ -322,8 +324,8 @@ class Scheduler:
                 retry_after_s=refusal.needed_s,
             )
         return DeadlineError(
-            f"{self._host.name} would answer in about {refusal.needed_s * 1e3:.1f} ms, the call's "
-            f"timeout leaves {max(0.0, refusal.left_s) * 1e3:.1f} ms; it was not run"
+            f"{self._host.name} would answer in about {_readable(refusal.needed_s)}, the call's "
+            f"timeout leaves {_readable(max(0.0, refusal.left_s))}; it was not run"
         )
 
     def _set_alarm(self, at: float) -> None:
@@ -341,6 +343,10 @@ class Scheduler:
         self._alarm = None
         self._alarm_at = math.inf
         self.advance()
+
+
+def _readable(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms" if seconds >= _MILLISECOND else f"{seconds * 1e6:.0f} us"
 
 
 def _results(

@@ -1,0 +1,274 @@
+"""The runtime inside an application's own process: no socket, the same rules.
+
+For an application that is written in Python and wants neither a second process nor a protocol. It
+serves what the device has committed to, through the same data plane: scheduler, deadlines,
+refusals, memory budget, swaps. What it does not do is count for the fleet's telemetry: the counters
+belong to the runtime process of the device.
+"""
+
+import asyncio
+import math
+import os
+import threading
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent import settings
+from edge_agent.inference.backends import arrays, catalog
+from edge_agent.inference.boot import read_active_set, serve_committed
+from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.errors import AsleepError, RequestError, UnavailableError
+from edge_agent.inference.execution import Execution
+from edge_agent.inference.execution_policy import policy_from
+from edge_agent.inference.inference_request import InferenceRequest, checked_elements
+from edge_agent.inference.metadata import placed_model_metadata
+from edge_agent.inference.release_loader import ReleaseLoader
+from edge_agent.inference.tensors import Tensor
+from edge_agent.inference.v2_messages import PlacedModelMetadata
+from edge_agent.runtime_api import ActiveRelease
+from edge_agent.settings import RuntimeSettings
+from edge_agent.state_dir import StateDir
+from fleet_protocol import bytes_tensor
+from fleet_protocol.manifest import Datatype
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+Array = NDArray[np.generic]
+_Result = TypeVar("_Result")
+
+_DATATYPES = {dtype: datatype for datatype, dtype in arrays.DTYPES.items()}
+_STOP_S = 10.0
+
+
+class InProcessRuntime:
+    """Serves the committed models of a state directory to this process; any thread may call it."""
+
+    def __init__(self, state: Path | str, *, runtime: RuntimeSettings | None = None) -> None:
+        """Load what the device has committed to; what cannot be loaded says so when it is called.
+
+        Args:
+            state: the state directory, of which ``active.json`` and the blobs are read.
+            runtime: settings; None for those of the state directory and the environment.
+
+        Raises:
+            SettingsError: the settings are wrong.
+        """
+        self._state = StateDir(Path(state).absolute())
+        chosen = runtime or settings.load_runtime(self._state.root, os.environ)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="skerry-runtime", daemon=True
+        )
+        self._thread.start()
+        self._plane = self._wait(self._start(chosen))
+        self._execution = Execution(self._plane, regions=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def ready(self) -> bool:
+        """True while everything that the device has committed to is served."""
+        return self._plane.ready
+
+    @property
+    def models(self) -> list[str]:
+        """The families that are served, in order of their names."""
+        return self._plane.families
+
+    def metadata(self, model: str) -> PlacedModelMetadata:
+        """Return what a model takes and gives, and which of its variants runs where and why.
+
+        Raises:
+            InferenceError: it is not served.
+        """
+        return self._wait(self._metadata(model))
+
+    def infer(  # noqa: PLR0913 (what a request may say)
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        timeout_s: float = 0.0,
+        priority: int = 0,
+    ) -> dict[str, Array]:
+        """Return a model's outputs by name; they are read-only.
+
+        Args:
+            model: the family.
+            inputs: arrays of exactly the datatypes that the model takes; strings for BYTES. Nobody
+                may change them before this returns.
+            version: the one that must answer; empty for the active one.
+            outputs: those that are wanted; None for all.
+            timeout_s: a call that cannot be answered within it is refused; 0 for no limit.
+            priority: 1 is first, 100 is usual; 0 for the usual one.
+
+        Raises:
+            RequestError: the inputs are not what the model takes.
+            UnknownModelError: there is no such model or version.
+            RefusedError: it was not run: the queue is full, or `DeadlineError`.
+            UnavailableError: the model is assigned but could not be loaded, or this is closed.
+            BackendError: the library failed.
+        """
+        if not 0 <= timeout_s < math.inf or not 0 <= priority < 1 << 32:
+            raise RequestError(
+                f"timeout_s is {timeout_s} and priority {priority}: a number of seconds from 0, "
+                "and an integer from 0"
+            )
+        started = time.perf_counter()
+        request = InferenceRequest(
+            id="",
+            inputs=[_tensor(name, array) for name, array in inputs.items()],
+            outputs=None if outputs is None else dict.fromkeys(outputs, True),
+            binary_output=True,
+            timeout_us=math.ceil(timeout_s * 1e6),
+            priority=priority,
+        )
+        found = self._wait(self._infer(model, version, request, started))
+        return {tensor.name: _read_only(tensor) for tensor in found}
+
+    def refresh(self) -> None:
+        """Serve what the device has committed to meanwhile; calls under way are not disturbed.
+
+        Raises:
+            InferenceError: a release cannot be loaded; what was served before goes on.
+            AgentError: ``active.json`` cannot be read.
+        """
+        self._wait(self._refresh())
+
+    def close(self) -> None:
+        """Answer what is under way, then let go of all models; a second time does nothing."""
+        if self._loop.is_closed():
+            return
+        self._wait(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _wait(self, work: Coroutine[object, object, _Result]) -> _Result:
+        if self._loop.is_closed():
+            work.close()
+            raise UnavailableError("this runtime has been closed")
+        future: Future[_Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C while waiting: the call leaves the queue as that of any caller that goes.
+            future.cancel()
+            raise
+
+    async def _start(self, chosen: RuntimeSettings) -> DataPlane:
+        workers = max(1, (os.cpu_count() or 1) // chosen.threads)
+        edge_tpu = Path(chosen.edgetpu_library) if chosen.edgetpu_library else None
+        plane = DataPlane(
+            loader=ReleaseLoader(
+                state=self._state,
+                epoch="",
+                catalog=catalog.installed(threads=chosen.threads, edgetpu_library=edge_tpu),
+                clock=time.perf_counter,
+            ),
+            clock=time.perf_counter,
+            workers=workers,
+            policy=policy_from(chosen, workers=workers),
+        )
+        await serve_committed(plane, self._state.active_set)
+        return plane
+
+    async def _end(self) -> None:
+        await self._plane.close(_STOP_S)
+        await self._loop.shutdown_default_executor()
+
+    async def _metadata(self, model: str) -> PlacedModelMetadata:
+        await self._plane.awake(model)
+        return placed_model_metadata(self._plane.active(model))
+
+    async def _infer(
+        self, model: str, version: str, request: InferenceRequest, started: float
+    ) -> list[Tensor]:
+        try:
+            served = self._plane.active(model, version or None)
+        except AsleepError:
+            await self._plane.awake(model)
+            served = self._plane.active(model, version or None)
+        call = self._plane.begin(served, started=started, counted=True)
+        answer = self._execution.answer(call, lambda: request, _wanted)
+        return answer if isinstance(answer, list) else await answer
+
+    async def _refresh(self) -> None:
+        committed = await asyncio.to_thread(read_active_set, self._state.active_set)
+        for release in committed.releases:
+            await self._plane.load(release)
+            self._plane.activate(release.family, release.version)
+            for version in self._plane.held_versions(release.family):
+                if version != release.version:
+                    await self._plane.unload(release.family, version)
+        for family in {*self._plane.families} - {one.family for one in committed.releases}:
+            await self._plane.unload_family(family)
+
+
+def _tensor(name: str, array: Array) -> Tensor:
+    """Return an array as a tensor over the same memory, if it lies there in order.
+
+    Raises:
+        RequestError: its datatype does not travel.
+    """
+    given = np.asarray(array)
+    if given.dtype.kind in "OSU":
+        elements = (_text(name, element) for element in given.ravel().tolist())
+        return checked_elements(
+            Tensor(
+                name=name,
+                datatype=Datatype.BYTES,
+                shape=list(given.shape),
+                data=bytes_tensor.pack(elements),
+            )
+        )
+    datatype = _DATATYPES.get(given.dtype.newbyteorder("<"))
+    if datatype is None:
+        raise RequestError(
+            f"input {name!r} is an array of {given.dtype}; known are "
+            f"{', '.join(str(dtype) for dtype in _DATATYPES)} and strings"
+        )
+    ordered = np.ascontiguousarray(given, arrays.DTYPES[datatype]).reshape(given.shape)
+    return arrays.to_tensor(name, datatype, ordered)
+
+
+def _text(name: str, element: object) -> bytes:
+    if isinstance(element, bytes):
+        return element
+    if isinstance(element, str):
+        return element.encode()
+    raise RequestError(f"input {name!r} holds {type(element).__name__} where strings are wanted")
+
+
+def _wanted(
+    request: InferenceRequest, _release: ActiveRelease, outputs: Sequence[Tensor]
+) -> list[Tensor]:
+    if request.outputs is None:
+        return list(outputs)
+    by_name = {tensor.name: tensor for tensor in outputs}
+    return [by_name[name] for name in request.outputs]
+
+
+def _read_only(tensor: Tensor) -> Array:
+    # A kept answer may be given to somebody else too.
+    array = arrays.to_array(tensor)
+    array.flags.writeable = False
+    return array

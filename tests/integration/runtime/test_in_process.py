@@ -1,0 +1,134 @@
+"""The runtime inside the caller's process: the same answers, refusals and swaps, and no socket."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_agent import InProcessRuntime
+from edge_agent.inference.errors import (
+    DeadlineError,
+    InferenceError,
+    RequestError,
+    UnavailableError,
+    UnknownModelError,
+)
+from edge_agent.settings import RuntimeSettings
+from edge_agent.state_dir import StateDir
+from fleet_protocol.manifest import Datatype
+from tests.integration.runtime.reference_calls import golden
+from tests.simulators.onnx_files import identity_release
+from tests.unit.edge_agent.inference.reference_release import FAMILY, commit, reference_release
+
+ECHOES = {
+    Datatype.FP16: np.array([[1.5, -2.0, 0.0, 65504.0]], np.float16),
+    Datatype.BOOL: np.array([[True, False, False, True]]),
+    Datatype.BYTES: np.array([["a", "", "é", "long text"]], dtype=object),
+    Datatype.INT8: np.array([[-128, 0, 1, 127]], np.int8),
+}
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> StateDir:
+    state = StateDir(tmp_path_factory.mktemp("in_process"))
+    commit(
+        state,
+        reference_release(state),
+        *(identity_release(state, f"echo_{each.lower()}", each, [-1, 4]) for each in ECHOES),
+    )
+    return state
+
+
+@pytest.fixture(scope="module")
+def runtime(device: StateDir) -> Iterator[InProcessRuntime]:
+    with InProcessRuntime(device.root, runtime=RuntimeSettings()) as made:
+        assert made.ready
+        yield made
+
+
+def image() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return np.frombuffer(golden("fp32")[0][0].data, np.float32).reshape(1, 1, 28, 28)
+
+
+def test_it_answers_as_the_protocol_does(runtime: InProcessRuntime, device: StateDir) -> None:
+    _, expected = golden("fp32")[0]
+    found = runtime.infer(FAMILY, {"image": image()}, version="1.0.0", outputs=["logits"])
+    assert found["logits"].shape == (1, 10)
+    assert found["logits"].ravel() == pytest.approx(expected, abs=1e-3)
+    with pytest.raises(ValueError, match="read-only"):
+        found["logits"][0] = 0
+    assert runtime.models == [*sorted(f"echo_{each.lower()}" for each in ECHOES), FAMILY]
+    assert runtime.metadata(FAMILY).parameters["variant"] == "fp32"
+    assert not list(device.run.glob("*.sock"))
+    assert not list(device.run.glob("counters-*"))
+
+
+@pytest.mark.parametrize("datatype", ECHOES)
+def test_datatypes_come_back_as_they_went(runtime: InProcessRuntime, datatype: Datatype) -> None:
+    sent = ECHOES[datatype]
+    for array in (sent, np.vstack([sent, sent])[::-1]):
+        (found,) = runtime.infer(f"echo_{datatype.lower()}", {"x": array}).values()
+        assert found.dtype == sent.dtype
+        assert np.array_equal(found, array)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "error", "complaint"),
+    [
+        (("other", {"image": image()}), {}, UnknownModelError, "no model 'other' here"),
+        ((FAMILY, {"image": image()}), {"version": "9.0.0"}, UnknownModelError, "active is 1.0.0"),
+        ((FAMILY, {"picture": image()}), {}, RequestError, "takes the inputs"),
+        ((FAMILY, {"image": image().astype(np.float64)}), {}, RequestError, "is FP64"),
+        ((FAMILY, {"image": image()[0]}), {}, RequestError, r"is FP32\[1,28,28\]"),
+        ((FAMILY, {"image": image().astype(complex)}), {}, RequestError, "array of complex128"),
+        ((FAMILY, {"image": image()}), {"outputs": ["q"]}, RequestError, "asks for"),
+        ((FAMILY, {"image": image()}), {"timeout_s": 1e-6}, DeadlineError, "would answer in about"),
+        ((FAMILY, {"image": image()}), {"timeout_s": -1.0}, RequestError, "timeout_s is -1.0"),
+        (("echo_bytes", {"x": np.array([[1, 2, 3, None]], object)}), {}, RequestError, "strings"),
+    ],
+)
+def test_refusals(
+    runtime: InProcessRuntime,
+    given: tuple[str, dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]],
+    options: dict[str, object],
+    error: type[InferenceError],
+    complaint: str,
+) -> None:
+    with pytest.raises(error, match=complaint):
+        runtime.infer(*given, **options)  # type: ignore[arg-type] # a table's values
+
+
+def test_a_new_release_is_served_without_a_dropped_call(device: StateDir) -> None:
+    state = device
+    with InProcessRuntime(str(state.root), runtime=RuntimeSettings()) as runtime:
+
+        def call(_: int) -> int:
+            return len(runtime.infer(FAMILY, {"image": image()})["logits"])
+
+        with ThreadPoolExecutor(4) as threads:
+            calls = threads.map(call, range(400))
+            commit(state, reference_release(state, version="2.0.0", precision="int8"))
+            runtime.refresh()
+            assert sum(calls) == 400
+        assert runtime.models == [FAMILY]
+        assert runtime.metadata(FAMILY).versions == ["2.0.0"]
+        broken = msgspec.structs.replace(reference_release(state), version="3.0.0", sha256="0" * 64)
+        commit(state, broken)
+        with pytest.raises(InferenceError, match="not among the blobs"):
+            runtime.refresh()
+        assert runtime.metadata(FAMILY).versions == ["2.0.0"]
+    runtime.close()
+    with pytest.raises(UnavailableError, match="has been closed"):
+        runtime.infer(FAMILY, {"image": image()})
+
+
+def test_the_agents_package_loads_without_numpy() -> None:
+    program = (
+        "import sys, edge_agent; assert 'numpy' not in sys.modules; "
+        "from edge_agent import InProcessRuntime; assert 'numpy' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
