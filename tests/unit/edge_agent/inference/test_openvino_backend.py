@@ -10,9 +10,12 @@ from edge_agent.hardware import Device, DeviceKind, Hardware
 from edge_agent.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
 from edge_agent.inference.backends.openvino_backend import OpenVinoBackend
 from edge_agent.inference.errors import LoadError
+from edge_agent.inference.tensors import Tensor
 from edge_agent.runtime_api import ActiveRelease
 from edge_agent.state_dir import StateDir
+from fleet_protocol.manifest import Datatype
 from tests.integration.runtime.reference_calls import batch
+from tests.simulators.onnx_files import identity_release
 from tests.unit.edge_agent.inference.reference_release import reference_release
 
 HERE = Hardware(machine="x", cpu="x", cpu_count=1, cpu_features=[], devices=[])
@@ -44,6 +47,29 @@ def test_answers_are_those_of_fp32_and_not_of_bf16(state: StateDir) -> None:
         # BF16 keeps 8 bits of a number: its error here is a hundred times as large.
         assert logits(answer.data) == pytest.approx(logits(wanted.data), abs=1e-4)
     model.close()
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [(Datatype.FP16, struct.pack("<4e", 1.5, -2.0, 0.0, 65504.0)), (Datatype.BOOL, b"\1\0\0\1")],
+)
+def test_datatypes_come_back_as_they_went(state: StateDir, datatype: Datatype, data: bytes) -> None:
+    state.create()
+    release = msgspec.structs.replace(
+        identity_release(state, "echo", datatype, [-1, 4]), accelerator="openvino-cpu"
+    )
+    model = OpenVinoBackend(threads=1).load(state.blob(release.sha256), release)
+    (answer,) = model.run([Tensor(name="x", datatype=datatype, shape=[1, 4], data=data)])
+    assert (answer.datatype, bytes(answer.data)) == (datatype, data)
+
+
+def test_strings_are_refused_at_load(state: StateDir) -> None:
+    state.create()
+    release = msgspec.structs.replace(
+        identity_release(state, "echo", Datatype.BYTES, [-1, 4]), accelerator="openvino-cpu"
+    )
+    with pytest.raises(LoadError, match="does not travel"):
+        OpenVinoBackend(threads=1).load(state.blob(release.sha256), release)
 
 
 def test_answers_are_not_changed_by_later_calls(state: StateDir) -> None:
