@@ -5,7 +5,9 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from fleet_server import health, http_errors
+from fleet_server.accounts import routes as accounts
 from fleet_server.assignments import routes as assignments
+from fleet_server.audit import routes as audit
 from fleet_server.body_limit import BodyLimit
 from fleet_server.deltas import routes as deltas
 from fleet_server.devices import group_routes, poll_routes
@@ -36,6 +38,8 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     for router in (
         health.router,
+        accounts.router,
+        audit.router,
         devices.device_router,
         poll_routes.router,
         devices.operator_router,

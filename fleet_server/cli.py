@@ -106,6 +106,20 @@ def tenant(
     sys.stdout.write(f"The tenant {name} has the families: {', '.join(families) or 'none yet'}.\n")
 
 
+@app.command("admin-claim")
+def admin_claim(
+    data: Data,
+    tenant: Annotated[str, typer.Option(help="Whose admin it makes.")] = "default",
+) -> None:
+    """Print a claim that makes one admin user, once, within an hour.
+
+    Example: `skerry server admin-claim --data DIR`
+    """
+    from fleet_server.accounts import commands  # noqa: PLC0415
+
+    sys.stdout.write(asyncio.run(commands.admin_claim(data.absolute(), tenant=tenant)) + "\n")
+
+
 @app.command()
 def migrate(data: Data) -> None:
     """Bring the database to the schema of this version.
@@ -123,6 +137,49 @@ def migrate(data: Data) -> None:
     directory.check()
     url = settings.database_url(settings.load(directory.settings_file, os.environ), directory)
     sys.stdout.write(f"The database has revision {asyncio.run(steps.upgrade(url))}.\n")
+
+
+audit = typer.Typer(no_args_is_help=True, help="Verify and export the audit trail.")
+app.add_typer(audit, name="audit")
+
+
+@audit.command()
+def verify(
+    data: Data,
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TENANT=NUMBER:SHA256",
+            help="A head that was noted earlier and must still be part of the trail. Repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Check that no entry of the audit trail was changed, removed or inserted.
+
+    It prints the head of each tenant's chain. Note it elsewhere: entries cut off at the end leave
+    a chain that holds, and only a head that was noted, given with --expect, shows it.
+
+    Example: `skerry server audit verify --data DIR --expect default=120:5f3c...`
+    """
+    from fleet_server.audit import commands  # noqa: PLC0415
+
+    heads = asyncio.run(commands.verify(data.absolute(), expected=expect or []))
+    for tenant, head in heads.items():
+        sys.stdout.write(f"{tenant}={head}\n")
+    sys.stderr.write("The audit trail is whole.\n")
+
+
+@audit.command()
+def export(
+    data: Data, tenant: Annotated[str, typer.Option(help="Whose trail.")] = "default"
+) -> None:
+    """Write a tenant's audit trail to standard output, as JSON lines.
+
+    Example: `skerry server audit export --data DIR > audit.jsonl`
+    """
+    from fleet_server.audit import commands  # noqa: PLC0415
+
+    asyncio.run(commands.export(data.absolute(), tenant=tenant, write=sys.stdout.buffer.write))
 
 
 def _checked_name(name: str) -> str:

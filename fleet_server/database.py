@@ -17,12 +17,14 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from fleet_server.audit import trail
 from fleet_server.database_engine import make_engine, sqlite_url
 from fleet_server.errors import UnavailableError
 from fleet_server.logs import request_id
 from fleet_server.tenancy import Base, ScopedSession
+from fleet_server.turns import take_turn
 
-__all__ = ["Base", "Database", "RowId", "sqlite_url"]
+__all__ = ["Base", "Database", "RowId", "sqlite_url", "take_turn"]
 
 RowId = BigInteger().with_variant(Integer(), "sqlite")
 """A generated key: SQLite generates only for INTEGER."""
@@ -70,23 +72,13 @@ class Database:
                 if self._names_requests and current is not None:
                     await session.execute(_NAMED, {"name": f"skerry {current}"})
                 yield session
+                await trail.complete(session)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
 
 
-async def take_turn(session: AsyncSession, subject: str) -> None:
-    """Wait until no other transaction, of whatever process, works on a subject; then hold it.
-
-    It is given back when the transaction of the session ends. On SQLite every writer has had its
-    turn since it began.
-    """
-    if session.get_bind().dialect.name == "postgresql":
-        await session.execute(_TURN, {"subject": subject})
-
-
-_TURN = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("subject"), 0)))
 _NAMED = select(func.set_config("application_name", bindparam("name"), True))  # noqa: FBT003
 
 

@@ -39,6 +39,18 @@ class RefusedError(FleetError):
     """The request is well-formed, and what it asks for must not be done."""
 
 
+class ThrottledError(FleetError):
+    """Too many attempts.
+
+    Attributes:
+        retry_after_s: when to try again.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class TooLargeError(FleetError):
     """More was sent than is accepted.
 

@@ -22,6 +22,7 @@ from fleet_server.errors import (
     NotPermittedError,
     RefusedError,
     StorageFullError,
+    ThrottledError,
     TooLargeError,
     UnavailableError,
 )
@@ -39,6 +40,7 @@ STATUS: Mapping[type[SkerryError], tuple[int, str]] = {
     ConflictError: (409, "conflict"),
     TooLargeError: (413, "too_large"),
     RefusedError: (422, "refused"),
+    ThrottledError: (429, "throttled"),
     UnavailableError: (503, "unavailable"),
     StorageFullError: (507, "storage_full"),
 }
@@ -73,7 +75,7 @@ async def _expected(_request: Request, error: Exception) -> JSONResponse:
     headers: dict[str, str] = {}
     if isinstance(error, NotAuthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnavailableError | ThrottledError):
         headers["Retry-After"] = str(error.retry_after_s)
     return answer(status, code, str(error), headers)
 

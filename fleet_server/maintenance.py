@@ -2,21 +2,24 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from fleet_protocol.errors import SkerryError
 from fleet_server.assignments.service import Assignments
 from fleet_server.releases.service import Releases
+from fleet_server.services import Services
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 600.0
 
 
-async def run(releases: Releases, assignments: Assignments) -> None:
+async def run(services: Services) -> None:
     """Do it at intervals, until cancelled."""
     while True:
         await asyncio.sleep(INTERVAL_S)
-        await once(releases, assignments)
+        await once(services.releases, services.assignments)
+        await _attempt("forget expired tokens", services.accounts.forget_expired)
 
 
 async def once(releases: Releases, assignments: Assignments) -> None:
@@ -36,9 +39,13 @@ async def once(releases: Releases, assignments: Assignments) -> None:
         "renew assignments": renew_assignments,
     }
     for name, step in steps.items():
-        try:
-            await step()
-        except (SkerryError, OSError) as error:
-            logger.error(  # noqa: TRY400 (expected, and said in one sentence)
-                "maintenance_failed", extra={"step": name, "reason": str(error)}
-            )
+        await _attempt(name, step)
+
+
+async def _attempt(name: str, step: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await step()
+    except (SkerryError, OSError) as error:
+        logger.error(  # noqa: TRY400 (expected, and said in one sentence)
+            "maintenance_failed", extra={"step": name, "reason": str(error)}
+        )

@@ -25,7 +25,8 @@ from tuf.api.metadata import Metadata, Root
 
 from fleet_protocol.errors import SkerryError
 from fleet_server import https, listening, logs, maintenance, migrate, settings
-from fleet_server.accounts.service import Accounts
+from fleet_server.accounts import first_admin
+from fleet_server.accounts import wiring as accounts_wiring
 from fleet_server.app import create_app
 from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signer_child import SignerChild
@@ -111,6 +112,7 @@ async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
                 "data": str(data.root),
             },
         )
+        await first_admin.greet(parts.services.logins, port=config.https_port)
         await life.stop.wait()
         logger.info("server_stopping")
     logger.info("server_stopped")
@@ -129,10 +131,13 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
     ca = DeviceCa.load(
         key_file=data.online / "device-ca.pem", certificate_file=data.online / "device-ca.crt"
     )
+    accounts, users, logins = accounts_wiring.wired(database, utc_now)
     services = Services(
         settings=config,
         database=database,
-        accounts=Accounts(database=database, clock=utc_now),
+        accounts=accounts,
+        users=users,
+        logins=logins,
         enrollment=Enrollment(
             database=database,
             verifier=ClaimVerifier.load(data.online / "claim.pub.pem"),
@@ -196,9 +201,7 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
         life.background("ingest", parts.ingest.run(parts.link))
     )
     stack.push_async_callback(_store_the_rest, parts.ingest, storing)
-    await stack.enter_async_context(
-        life.background("maintenance", maintenance.run(services.releases, services.assignments))
-    )
+    await stack.enter_async_context(life.background("maintenance", maintenance.run(services)))
     await stack.enter_async_context(life.background("deltas", services.deltas.run()))
     serving = await stack.enter_async_context(
         life.background("https", parts.https.serve([ports.https]))

@@ -6,6 +6,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fleet_server.audit.trail import SERVER, actor, request_line
 from fleet_server.logs import request_id
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ class RequestLog:
             return
         identifier = secrets.token_hex(8)
         token = request_id.set(identifier)
+        line = request_line.set(f"{scope['method']} {scope['path'][:180]}")
+        nobody = actor.set(SERVER)
         began = time.perf_counter()
         status = 0
 
@@ -49,4 +52,6 @@ class RequestLog:
                     "duration_ms": round((time.perf_counter() - began) * 1000, 1),
                 },
             )
+            actor.reset(nobody)
+            request_line.reset(line)
             request_id.reset(token)

@@ -5,7 +5,9 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
+from fleet_server.accounts.logins import Logins
 from fleet_server.accounts.service import Accounts
+from fleet_server.accounts.users import Users
 from fleet_server.assignments.service import Assignments
 from fleet_server.database import Database
 from fleet_server.deltas.service import Deltas
@@ -33,6 +35,8 @@ class Services:
     settings: ServerSettings
     database: Database
     accounts: Accounts
+    users: Users
+    logins: Logins
     enrollment: Enrollment
     renewal: Renewal
     devices: Devices

@@ -167,8 +167,13 @@ def families_of(tenant: str) -> Select[tuple[str]]:
 
 async def owns(session: AsyncSession, family: str) -> bool:
     """Say whether a model family belongs to the tenant of this work."""
+    return await owner_of(session, family) == current()
+
+
+async def owner_of(session: AsyncSession, family: str) -> str:
+    """Return to whom a model family belongs."""
     owner = await session.get(FamilyOwner, family)
-    return (owner.tenant if owner else DEFAULT) == current()
+    return owner.tenant if owner else DEFAULT
 
 
 async def check_known(session: AsyncSession, tenant: str) -> None:

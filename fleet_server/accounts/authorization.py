@@ -40,4 +40,5 @@ def _requires(permission: Permission) -> Callable[..., Awaitable[Account]]:
 Reader = Annotated[Account, Depends(_requires(Permission.READ))]
 Publisher = Annotated[Account, Depends(_requires(Permission.PUBLISH))]
 Operator = Annotated[Account, Depends(_requires(Permission.ASSIGN))]
+Administrator = Annotated[Account, Depends(_requires(Permission.ADMINISTER))]
 Decommissioner = Annotated[Account, Depends(_requires(Permission.DECOMMISSION))]

@@ -6,6 +6,7 @@
 | publish: upload releases, read the repository's metadata | | yes | | yes |
 | assign: say what devices run | | | yes | yes |
 | decommission: shut a device out for good | | | | yes |
+| administer: users, tokens and the audit trail of the tenant | | | | yes |
 """
 
 from enum import StrEnum
@@ -18,6 +19,7 @@ class Permission(StrEnum):
     PUBLISH = "publish"
     ASSIGN = "assign"
     DECOMMISSION = "decommission"
+    ADMINISTER = "administer"
 
 
 class Role(StrEnum):

@@ -15,7 +15,7 @@ from fleet_protocol import assignments as protocol
 from fleet_protocol import delivery, names
 from fleet_protocol.delivery import ANY_TIME, Terms
 from fleet_protocol.errors import ProtocolError
-from fleet_server.assignments import entries
+from fleet_server.assignments import entries, history
 from fleet_server.assignments.entries import Entry
 from fleet_server.assignments.signer_client import VersionTakenError
 from fleet_server.assignments.signing import MAX_BATCH, SignRequest, Target
@@ -218,6 +218,7 @@ class Assignments:
     async def _store(self, signed: list[Assignment]) -> None:
         async with self._database.writing() as session:
             for start in range(0, len(signed), MAX_BATCH):
+                await history.record(session, signed[start : start + MAX_BATCH])
                 rows = [_values(row) for row in signed[start : start + MAX_BATCH]]
                 ids = [row["device_id"] for row in rows]
                 await session.execute(delete(Assignment).where(Assignment.device_id.in_(ids)))

@@ -19,6 +19,7 @@ from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server import tenancy
+from fleet_server.audit import trail
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database, take_turn
 from fleet_server.devices import attributes, changes, terms
@@ -71,6 +72,13 @@ class Enrollment:
             device = present or Device(id=claim.device_id, tenant=claim.tenant)
             self._issue(device, key)
             await self._store(session, device, claim)
+            await trail.record(
+                session,
+                "device.enroll",
+                device.id,
+                after={"key": key.sha256, "claim": claim.jti},
+                tenant=device.tenant,
+            )
             session.add(
                 BurntClaim(
                     jti=claim.jti,

@@ -11,6 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from fleet_server import tenancy
 from fleet_server.assignments.tables import Assignment
+from fleet_server.audit import trail
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
 from fleet_server.devices import attributes, changes, health, selection, selector, terms
@@ -182,12 +183,16 @@ class Devices:
         async with self._database.writing() as session:
             if await session.get(Device, device_id) is None:
                 raise _no_device(device_id)
-            await session.execute(
+            changed = await session.execute(
                 update(Device)
                 .where(Device.id == device_id, since.is_(None))
                 .values({since.key: unix_ms(self._clock()), Device.online.key: False})
+                .returning(Device.id)
             )
             await changes.record(session, [device_id])
+            if changed.first() is not None:
+                action = f"device.{since.key.removesuffix('_ms')}"
+                await trail.record(session, action, device_id, after={since.key: True})
         record = await self.get(device_id)
         for each in self._connections:
             await each.disconnect(device_id)

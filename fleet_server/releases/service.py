@@ -13,6 +13,7 @@ from fleet_protocol import manifest as manifests
 from fleet_protocol import names
 from fleet_protocol.errors import ProtocolError
 from fleet_server import tenancy
+from fleet_server.audit import trail
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
 from fleet_server.errors import MalformedError, NotFoundError, RefusedError
@@ -139,6 +140,13 @@ class Releases:
                 )
             for index in fresh:
                 await session.merge(_row(index, published_ms=now_ms))
+                await trail.record(
+                    session,
+                    "release.publish",
+                    f"{index.manifest.family} {index.manifest.version}",
+                    after={"manifest": index.manifest_file.sha256, "size_bytes": index.size_bytes},
+                    tenant=await tenancy.owner_of(session, index.manifest.family),
+                )
 
     async def renew(self) -> None:
         """Renew the online roles if half of their lifetime is gone.

@@ -12,9 +12,12 @@ from tests.unit.fleet_server.authority import Fleet
 
 
 @pytest.fixture
-def server(fleet: Fleet, cluster: Cluster) -> Iterator[RunningServer]:
+def server(
+    fleet: Fleet, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RunningServer]:
     made = RunningServer(fleet)
     url = asyncio.run(cluster.create(migrated=False))
+    monkeypatch.setenv("SKERRY_SERVER_DATABASE_URL", url)  # for commands inside of this process
     made.environment["SKERRY_SERVER_DATABASE_URL"] = url
     yield made
     if made.process is not None:

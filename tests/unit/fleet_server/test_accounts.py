@@ -12,11 +12,12 @@ from fleet_server.database import Database
 from fleet_server.errors import NotAuthenticatedError, NotPermittedError, RefusedError
 from tests.unit.fleet_server.conftest import FakeClock
 
-READ, PUBLISH, ASSIGN, DECOMMISSION = (
+READ, PUBLISH, ASSIGN, DECOMMISSION, ADMINISTER = (
     Permission.READ,
     Permission.PUBLISH,
     Permission.ASSIGN,
     Permission.DECOMMISSION,
+    Permission.ADMINISTER,
 )
 
 
@@ -31,7 +32,7 @@ def accounts(database: Database, clock: FakeClock) -> Accounts:
         (Role.VIEWER, {READ}),
         (Role.PUBLISHER, {READ, PUBLISH}),
         (Role.OPERATOR, {READ, ASSIGN}),
-        (Role.ADMIN, {READ, PUBLISH, ASSIGN, DECOMMISSION}),
+        (Role.ADMIN, {READ, PUBLISH, ASSIGN, DECOMMISSION, ADMINISTER}),
     ],
 )
 async def test_roles(accounts: Accounts, role: Role, allowed: set[Permission]) -> None:

@@ -1,0 +1,50 @@
+"""Passwords: argon2id with the library's parameters (RFC 9106), computed beside the event loop.
+
+Few are computed at once: each takes 64 MiB and tens of milliseconds, and who may ask for one is
+not known yet.
+"""
+
+import asyncio
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from fleet_server.errors import RefusedError
+
+MIN_LENGTH = 12
+MAX_LENGTH = 1024
+_AT_ONCE = 2
+
+
+class Passwords:
+    """Hashes and verifies."""
+
+    def __init__(self) -> None:
+        self._hasher = PasswordHasher()
+        self._nobody = self._hasher.hash("")
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def hashed(self, password: str) -> str:
+        """Return the hash of a new password.
+
+        Raises:
+            RefusedError: it is too short or too long.
+        """
+        if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
+            raise RefusedError(f"a password has {MIN_LENGTH} to {MAX_LENGTH} characters")
+        async with self._turns:
+            return await asyncio.to_thread(self._hasher.hash, password)
+
+    async def fits(self, stored: str | None, password: str) -> bool:
+        """Say whether a password is the right one; takes as long for a user who does not exist."""
+        if len(password) > MAX_LENGTH:
+            return False
+        async with self._turns:
+            fits = await asyncio.to_thread(self._verify, stored or self._nobody, password)
+        return fits and stored is not None
+
+    def _verify(self, stored: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(stored, password)
+        except (VerificationError, InvalidHashError):
+            return False

@@ -1,0 +1,167 @@
+"""The audit trail: every change has an entry, in the same transaction, in a chain that holds."""
+
+import asyncio
+import json
+from datetime import timedelta
+
+import msgspec
+import pytest
+from sqlalchemy import delete, update
+
+from fleet_server import tenancy
+from fleet_server.accounts.roles import Role
+from fleet_server.accounts.tables import User
+from fleet_server.audit import chain, trail
+from fleet_server.audit.chain import BEGINNING, ChainBrokenError, Entry, Verification, sealed
+from fleet_server.audit.commands import verify_tenant
+from fleet_server.audit.tables import AuditEntry
+from fleet_server.database import Database
+from tests.unit.fleet_server.authority import DeviceKey, Fleet
+from tests.unit.fleet_server.in_process_app import bearer, client_of, wired
+
+
+async def verified(database: Database, tenant: str = tenancy.DEFAULT, head: str = "") -> str:
+    async with database.reading() as session:
+        return await verify_tenant(session, tenant, {tenant: head} if head else {})
+
+
+async def written(database: Database, tenant: str = tenancy.DEFAULT) -> list[Entry]:
+    async with database.reading() as session:
+        return await trail.entries(session, tenant, after=0)
+
+
+async def add(database: Database, subject: str) -> None:
+    async with database.writing() as session:
+        await trail.record(session, "test", subject, before={"a": 1}, after=None)
+
+
+async def test_many_writers_make_one_chain(database: Database, database_url: str) -> None:
+    other = Database(database_url)  # as another process would have it
+    await asyncio.gather(*(add(each, f"{n}") for n in range(10) for each in (database, other)))
+    await other.close()
+    entries = await written(database)
+    assert [entry.number for entry in entries] == list(range(1, 21))
+    assert (await verified(database)).startswith("20:")
+
+
+async def test_an_entry_lives_and_dies_with_its_change(database: Database) -> None:
+    async def fails() -> None:
+        async with database.writing() as session:
+            await trail.record(session, "test", "never")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fails()
+    assert await written(database) == []
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        update(AuditEntry).where(AuditEntry.number == 2).values(actor="somebody else"),
+        update(AuditEntry).where(AuditEntry.number == 2).values(before=None),
+        update(AuditEntry).where(AuditEntry.number == 3).values(previous_sha256="0" * 64),
+        delete(AuditEntry).where(AuditEntry.number == 2),
+        delete(AuditEntry).where(AuditEntry.number == 1),
+    ],
+    ids=["who", "what", "link", "removed", "first removed"],
+)
+async def test_tampering_is_found(database: Database, tampering: object) -> None:
+    for subject in ("a", "b", "c"):
+        await add(database, subject)
+    async with database.writing() as session:
+        await session.execute(tampering)  # type: ignore[call-overload]
+    with pytest.raises(ChainBrokenError, match=r"entry [123] of the tenant default"):
+        await verified(database)
+
+
+async def test_a_cut_end_is_found_by_the_noted_head(database: Database) -> None:
+    for subject in ("a", "b"):
+        await add(database, subject)
+    head = await verified(database)
+    await add(database, "c")
+    assert await verified(database, head=head) != head
+    async with database.writing() as session:
+        await session.execute(delete(AuditEntry).where(AuditEntry.number >= 2))
+    await verified(database)
+    with pytest.raises(ChainBrokenError, match="cut off or written anew"):
+        await verified(database, head=head)
+
+
+def test_an_entry_written_anew_with_its_hash_breaks_the_next() -> None:
+    first = _entry(1, BEGINNING)
+    second = _entry(2, first.sha256)
+    forged = sealed(msgspec.structs.replace(first, actor="mallory"))
+    with pytest.raises(ChainBrokenError, match="does not follow"):
+        Verification().take([forged, second])
+    Verification().take([first, second])
+
+
+def _entry(number: int, previous: str) -> Entry:
+    return sealed(
+        Entry(
+            tenant="t", number=number, at_ms=1, actor="a", action="b", subject="c", before=None,
+            after=None, request_id=None, previous_sha256=previous,
+        )
+    )  # fmt: skip
+
+
+async def test_every_change_over_the_api_has_an_entry(fleet: Fleet, database: Database) -> None:
+    services = await wired(fleet, database)
+    await services.enrollment.enroll(
+        token=fleet.claim_token("cam-1"), csr_pem=DeviceKey.new("cam-1").csr()
+    )
+    admin, _ = await services.accounts.create(
+        name="ann", role=Role.ADMIN, lifetime=timedelta(hours=1)
+    )
+    async with client_of(services) as client:
+        headers = bearer(admin)
+        group = {"selector": "site=x", "description": "one"}
+        await client.put("/api/v1/groups/g", json=group, headers=headers)
+        answer = await client.put(
+            "/api/v1/groups/g", json=group | {"description": "two"}, headers=headers
+        )
+        user = {"name": "bob", "role": "viewer", "password": "correct horse battery"}
+        await client.post("/api/v1/users", json=user, headers=headers)
+        await client.patch("/api/v1/users/bob", json={"role": "operator"}, headers=headers)
+        await client.post("/api/v1/devices/cam-1/decommission", headers=headers)
+        exported = (await client.get("/api/v1/audit/export", headers=headers)).text
+    entries = [json.loads(line) for line in exported.splitlines()]
+    assert [entry["action"] for entry in entries] == [
+        "device.enroll",
+        "token.create",
+        "PUT /api/v1/groups/g",
+        "PUT /api/v1/groups/g",
+        "user.create",
+        "user.change",
+        "device.decommissioned",
+    ]
+    assert {entry["actor"] for entry in entries[2:]} == {"token ann"}
+    changed = entries[3]
+    assert changed["request_id"] == answer.headers["x-request-id"]
+    assert json.loads(changed["before"])["device_groups default g"]["description"] == "one"
+    assert json.loads(changed["after"])["device_groups default g"]["description"] == "two"
+    role = json.loads(entries[5]["before"])["role"], json.loads(entries[5]["after"])["role"]
+    assert role == ("viewer", "operator")
+    assert "argon2" not in exported
+    assert "correct horse" not in exported
+    decoded = [msgspec.json.decode(line, type=Entry) for line in exported.splitlines()]
+    Verification().take(decoded)
+    assert chain.line(decoded[0]).decode() == exported.splitlines(keepends=True)[0]
+
+
+async def test_what_no_service_described_is_recorded_row_by_row(database: Database) -> None:
+    row = User(name="eve", role="viewer", password_hash="$argon2", created_ms=1)
+    actor = trail.actor.set("user ann")
+    try:
+        async with database.writing() as session:
+            session.add(row)
+        async with database.writing() as session:
+            found = await session.get(User, "eve")
+            await session.delete(found)
+    finally:
+        trail.actor.reset(actor)
+    created, deleted = await written(database)
+    assert created.before is None
+    assert json.loads(created.after or "") == json.loads(deleted.before or "")
+    assert "argon2" not in (created.after or "")
