@@ -4,6 +4,7 @@ import hashlib
 import lzma
 import random
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -159,8 +160,11 @@ def test_a_bomb_does_not_unpack_beyond_its_segment() -> None:
         read_base=lambda _offset, size: bytes(size),
     )
     assert len(BOMB) < SEGMENT_BYTES
+    tracemalloc.start()
     with pytest.raises(DeltaError, match="does not unpack"):
         list(rebuilder.feed(START + segment(PACKED, SEGMENT_BYTES, BOMB)))
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
     assert len(START) == HEADER_BYTES
 
 

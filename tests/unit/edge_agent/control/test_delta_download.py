@@ -2,15 +2,17 @@
 
 import hashlib
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from edge_agent.control.delta_reading import rebuilt
 from edge_agent.control.download import BlobStore, Course
 from edge_agent.control.pace import Pace
 from edge_agent.control.server_client import TARGETS_ROUTE, ServerUnreachableError
-from fleet_protocol.delta import PACKED, SEGMENT_HEADER, STORED, header
+from fleet_protocol.delta import PACKED, SEGMENT_HEADER, STORED, DeltaError, header
 from fleet_protocol.messages import EventKind
 from fleet_protocol.update_states import UpdateState
 from fleet_server.deltas.encoding import encode
@@ -101,6 +103,23 @@ def test_a_wrong_delta_is_refused_and_the_whole_file_comes(held: Device, wrong: 
     assert len(held.refused) == 1
     assert PATH in held.refused[0]
     assert {path.name for path in held.folder.iterdir()} == {sha256(BASE), sha256(NEW)}
+
+
+def test_a_delta_is_broken_off_when_it_gets_larger_than_the_file(held: Device) -> None:
+    read = []
+
+    def endless() -> Iterator[bytes]:
+        yield START
+        while True:
+            read.append(1)
+            yield of(STORED, 1, b"x") * 1000
+
+    pieces = rebuilt(
+        endless(), base=held.folder / sha256(BASE), sha256=sha256(NEW), length=len(NEW)
+    )
+    with pytest.raises(DeltaError, match="larger than the 100000 bytes"):
+        list(pieces)
+    assert len(read) < 10
 
 
 def test_a_base_that_has_rotted_costs_a_download(held: Device) -> None:

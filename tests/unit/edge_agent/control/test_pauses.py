@@ -40,7 +40,7 @@ def test_ten_thousand_devices_with_the_same_failure_spread_out() -> None:
         clock = ManualClock()
         pauses = pauses_of(clock, seed)
         start_s = clock.monotonic_s()
-        for _ in range(8):
+        for _ in range(6):
             pauses.failed("animals", Cause.SHARED)
             at_s = pauses._until_s["animals"]
             clock.advance(at_s - clock.monotonic_s())
@@ -100,11 +100,13 @@ def test_a_restart_neither_shortens_a_pause_nor_forgets_the_failures(
     again.restore(connection)
     assert rest_s(again, clock) == pytest.approx(left_s - 2.0, abs=0.3)
     assert not again.resting("stones")
-    longest = 0.0
-    for _ in range(20):
+    nexts = []
+    for seed in range(10):
+        again = pauses_of(clock, seed)
+        again.restore(connection)
         again.failed("animals", Cause.SHARED)
-        longest = max(longest, rest_s(again, clock, step_s=1.0))
-    assert longest > SETTINGS.retry_max_s / 2
+        nexts.append(again._until_s["animals"] - clock.monotonic_s())
+    assert max(nexts) > SETTINGS.retry_max_s / 2  # a first pause is 30 s at most
 
 
 @pytest.mark.parametrize("jump_ms", [-(10**12), 10**12])
