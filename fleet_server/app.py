@@ -14,6 +14,7 @@ from fleet_server.devices import group_routes, poll_routes
 from fleet_server.devices import routes as devices
 from fleet_server.releases import routes as releases
 from fleet_server.request_log import RequestLog
+from fleet_server.rollouts import routes as rollouts
 from fleet_server.services import Services
 from fleet_server.telemetry import routes as telemetry
 from fleet_server.tenancy import ClosedAtFirst
@@ -49,6 +50,7 @@ def create_app(services: Services) -> FastAPI:
         releases.publisher_router,
         releases.operator_router,
         assignments.router,
+        rollouts.router,
         telemetry.router,
     ):
         app.include_router(router)

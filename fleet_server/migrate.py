@@ -25,6 +25,7 @@ from fleet_server.database_engine import described, make_engine, sqlite_path
 from fleet_server.devices import tables as _devices  # noqa: F401
 from fleet_server.errors import SetupError, UnavailableError
 from fleet_server.releases import tables as _releases  # noqa: F401
+from fleet_server.rollouts import tables as _rollouts  # noqa: F401
 from fleet_server.telemetry import tables as _telemetry  # noqa: F401
 
 logger = logging.getLogger(__name__)

@@ -52,6 +52,10 @@ from fleet_server.https import HttpServer
 from fleet_server.lifetime import Lifetime
 from fleet_server.releases.repository import Repository
 from fleet_server.releases.service import Releases
+from fleet_server.rollouts.founding import Founding
+from fleet_server.rollouts.loop import RolloutLoop
+from fleet_server.rollouts.orders import Orders
+from fleet_server.rollouts.service import Rollouts
 from fleet_server.services import Services
 from fleet_server.settings import ServerSettings
 from fleet_server.telemetry.ingest import Ingest
@@ -132,6 +136,14 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
         key_file=data.online / "device-ca.pem", certificate_file=data.online / "device-ca.crt"
     )
     accounts, users, logins = accounts_wiring.wired(database, utc_now)
+    assignments = Assignments(
+        database=database,
+        releases=releases,
+        signer=signer,
+        downlink=link,
+        director=await asyncio.to_thread(_director_root, data),
+        clock=utc_now,
+    )
     services = Services(
         settings=config,
         database=database,
@@ -150,14 +162,9 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
         groups=Groups(database=database, clock=utc_now),
         releases=releases,
         deltas=Deltas(folder=data.deltas, max_bytes=config.delta_cache_bytes),
-        assignments=Assignments(
-            database=database,
-            releases=releases,
-            signer=signer,
-            downlink=link,
-            director=await asyncio.to_thread(_director_root, data),
-            clock=utc_now,
-        ),
+        assignments=assignments,
+        founding=Founding(database=database, clock=utc_now),
+        rollouts=Rollouts(database=database, clock=utc_now),
         telemetry=Telemetry(database=database),
         components=ProcessComponents(database=database, broker=broker, link=link, signer=signer),
     )
@@ -203,11 +210,21 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
     stack.push_async_callback(_store_the_rest, parts.ingest, storing)
     await stack.enter_async_context(life.background("maintenance", maintenance.run(services)))
     await stack.enter_async_context(life.background("deltas", services.deltas.run()))
+    await stack.enter_async_context(life.background("rollouts", _rollout_loop(services).run()))
     serving = await stack.enter_async_context(
         life.background("https", parts.https.serve([ports.https]))
     )
     stack.push_async_callback(parts.https.finish, serving)
     stack.callback(life.stop.set)
+
+
+def _rollout_loop(services: Services) -> RolloutLoop:
+    return RolloutLoop(
+        rollouts=services.rollouts,
+        founding=services.founding,
+        orders=Orders(database=services.database, assignments=services.assignments),
+        interval_s=services.settings.rollout_interval_s,
+    )
 
 
 async def _releases(data: DataDir, database: Database) -> Releases:

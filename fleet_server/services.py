@@ -17,6 +17,8 @@ from fleet_server.devices.polls import Polls
 from fleet_server.devices.renewal import Renewal
 from fleet_server.devices.service import Devices
 from fleet_server.releases.service import Releases
+from fleet_server.rollouts.founding import Founding
+from fleet_server.rollouts.service import Rollouts
 from fleet_server.settings import ServerSettings
 from fleet_server.telemetry.service import Telemetry
 
@@ -45,6 +47,8 @@ class Services:
     releases: Releases
     deltas: Deltas
     assignments: Assignments
+    founding: Founding
+    rollouts: Rollouts
     telemetry: Telemetry
     components: Components
 

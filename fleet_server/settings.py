@@ -48,6 +48,7 @@ class ServerSettings(BaseSettings):
         database_url: a PostgreSQL database, ``postgresql://user:password@host:5432/name``; without
             it SQLite in the data directory. It holds a password: its place is the environment or a
             ``server.toml`` that only this user may read, never an argument.
+        rollout_interval_s: how often each server process looks at the rollouts.
         max_connections: how many MQTT connections are served at once; more are closed.
         delta_cache_bytes: of deltas between releases, which spare devices most of a download; 0
             makes none.
@@ -63,6 +64,7 @@ class ServerSettings(BaseSettings):
     mqtt_port: Port = 8883
     public_host: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     database_url: Annotated[SecretStr, AfterValidator(_postgresql)] | None = None
+    rollout_interval_s: Annotated[float, Field(ge=0.05, le=60)] = 2.0
     max_connections: Annotated[int, Field(ge=2, le=100_000)] = 4096
     delta_cache_bytes: Annotated[int, Field(ge=0, le=2**50)] = 2 * 1024**3
     revocation_check_s: Annotated[float, Field(ge=0.2, le=60)] = 20.0

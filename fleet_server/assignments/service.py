@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
 
 from sqlalchemy import delete, insert, inspect, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Targets
 
@@ -60,11 +62,39 @@ class ReleaseIndex(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one device shall run next."""
+    """What one device shall run next.
+
+    Attributes:
+        base: version of the assignment that it was made from; 0 for none.
+    """
 
     device_id: str
     version: int
     entries: list[Entry]
+    base: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one device shall run of one family from now on; None for nothing."""
+
+    device_id: str
+    family: str
+    entry: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What became of a change: version of the new assignment, release of the one before."""
+
+    version: int
+    before: Entry | None
+
+
+Also = Callable[[AsyncSession, Mapping[str, Changed]], Awaitable[None]]
+"""Writes, in the transaction that stores assignments, what follows from them."""
+
+_Follow = Callable[[AsyncSession, Mapping[str, int]], Awaitable[None]]
 
 
 class Assignments:
@@ -105,15 +135,7 @@ class Assignments:
             RefusedError: a device was decommissioned, there is no device, or the signer refuses.
             UnavailableError: signer or database do not answer.
         """
-        release = await self._releases.find(family, version)
-        entry = Entry(
-            family=release.family,
-            version=release.version,
-            path=release.manifest_path,
-            length=release.manifest_length,
-            sha256=release.manifest_sha256,
-            terms=terms,
-        )
+        entry = await self.entry(family, version, terms)
         async with self._turn:
             plans = await self._plans(entry, devices)
             assigned = await self._sign_and_store(plans)
@@ -122,6 +144,61 @@ class Assignments:
             extra={"family": family, "version": version, "devices": len(assigned)},
         )
         return assigned
+
+    async def entry(self, family: str, version: str, terms: Terms = ANY_TIME) -> Entry:
+        """Return what an assignment says of a release.
+
+        Raises:
+            NotFoundError: there is no such release.
+            UnavailableError: the database does not answer.
+        """
+        release = await self._releases.find(family, version)
+        return Entry(
+            family=release.family,
+            version=release.version,
+            path=release.manifest_path,
+            length=release.manifest_length,
+            sha256=release.manifest_sha256,
+            terms=terms,
+        )
+
+    async def carry_out(self, ordered: Sequence[Change], also: Also) -> None:
+        """Change one family on each of some devices, and write what follows in one transaction.
+
+        Raises:
+            RefusedError: the signer refuses.
+            UnavailableError: signer or database do not answer, or another server assigned first.
+        """
+        async with self._turn:
+            rows = await self._known([change.device_id for change in ordered])
+            plans, before = [], {}
+            for change in ordered:
+                base, listed = rows.get(change.device_id, (0, []))
+                family = change.family
+                before[change.device_id] = next((e for e in listed if e.family == family), None)
+                wanted = (
+                    entries.with_release(listed, change.entry)
+                    if change.entry is not None
+                    else [entry for entry in listed if entry.family != family]
+                )
+                plans.append(Plan(change.device_id, base + 1, wanted, base))
+
+            async def follow(session: AsyncSession, versions: Mapping[str, int]) -> None:
+                await also(
+                    session, {name: Changed(versions[name], before[name]) for name in versions}
+                )
+
+            await self._sign_and_store(plans, follow)
+
+    async def _known(self, device_ids: Sequence[str]) -> dict[str, tuple[int, list[Entry]]]:
+        query = select(Assignment.device_id, Assignment.version, Assignment.entries).where(
+            Assignment.device_id.in_(device_ids)
+        )
+        async with self._database.reading() as session:
+            return {
+                device_id: (version, entries.decode(stored))
+                for device_id, version, stored in await session.execute(query)
+            }
 
     async def renew(self) -> int:
         """Sign those anew whose lifetime is half gone; returns how many.
@@ -140,7 +217,7 @@ class Assignments:
                     .limit(_PAGE)
                 )
                 plans = [
-                    Plan(row.device_id, row.version + 1, entries.decode(row.entries))
+                    Plan(row.device_id, row.version + 1, entries.decode(row.entries), row.version)
                     for row in rows
                 ]
             renewed = await self._sign_and_store(plans)
@@ -200,30 +277,42 @@ class Assignments:
                 device_id,
                 (known[device_id][2] or 0) + 1,
                 entries.with_release(entries.decode(known[device_id][3] or "[]"), entry),
+                known[device_id][2] or 0,
             )
             for device_id in chosen
         ]
 
-    async def _sign_and_store(self, plans: list[Plan]) -> list[Assignment]:
+    async def _sign_and_store(
+        self, plans: list[Plan], also: _Follow | None = None
+    ) -> list[Assignment]:
         signed: list[Assignment] = []
         for start in range(0, len(plans), MAX_BATCH):
             signed += await self._sign(plans[start : start + MAX_BATCH])
-        await self._store(signed)
+        await self._store(signed, {plan.device_id: plan.base for plan in plans}, also)
         for number, row in enumerate(signed, 1):
             self._downlink.publish_assignment(row.device_id, row.document)
             if number % MAX_BATCH == 0:
                 await asyncio.sleep(0)  # let others have the loop
         return signed
 
-    async def _store(self, signed: list[Assignment]) -> None:
-        async with self._database.writing() as session:
-            for start in range(0, len(signed), MAX_BATCH):
-                await history.record(session, signed[start : start + MAX_BATCH])
-                rows = [_values(row) for row in signed[start : start + MAX_BATCH]]
-                ids = [row["device_id"] for row in rows]
-                await session.execute(delete(Assignment).where(Assignment.device_id.in_(ids)))
-                await session.execute(insert(Assignment), rows)
-            await changes.record(session, [row.device_id for row in signed])
+    async def _store(
+        self, signed: list[Assignment], bases: Mapping[str, int], also: _Follow | None
+    ) -> None:
+        """Replace assignments unless another server replaced one since the plans were made."""
+        try:
+            async with self._database.writing() as session:
+                for start in range(0, len(signed), MAX_BATCH):
+                    await history.record(session, signed[start : start + MAX_BATCH])
+                    rows = [_values(row) for row in signed[start : start + MAX_BATCH]]
+                    ids = [str(row["device_id"]) for row in rows]
+                    await _check_bases(session, ids, bases)
+                    await session.execute(delete(Assignment).where(Assignment.device_id.in_(ids)))
+                    await session.execute(insert(Assignment), rows)
+                await changes.record(session, [row.device_id for row in signed])
+                if also is not None:
+                    await also(session, {row.device_id: row.version for row in signed})
+        except IntegrityError as error:
+            raise _overtaken() from error
 
     async def _sign(self, plans: list[Plan]) -> list[Assignment]:
         now = self._clock()
@@ -276,6 +365,26 @@ def verify_document(document: bytes, *, device_id: str, director: Root) -> None:
         raise UnavailableError(f"the signer signed no assignment of {device_id}")
 
 
+async def _check_bases(session: AsyncSession, ids: Sequence[str], bases: Mapping[str, int]) -> None:
+    query = (
+        select(Assignment.device_id, Assignment.version)
+        .where(Assignment.device_id.in_(ids))
+        .order_by(Assignment.device_id)
+        .with_for_update()
+    )
+    stored = {row[0]: row[1] for row in await session.execute(query)}
+    if any(stored.get(device_id, 0) != bases[device_id] for device_id in ids):
+        raise _overtaken()
+
+
+def _overtaken() -> UnavailableError:
+    return UnavailableError(
+        "another server assigned to one of these devices at the same time, so nothing was "
+        "assigned; try again",
+        retry_after_s=1,
+    )
+
+
 def _values(row: Assignment) -> dict[str, object]:
     return {column.key: getattr(row, column.key) for column in inspect(Assignment).column_attrs}
 
@@ -303,5 +412,6 @@ def _request(plan: Plan, expires_s: int) -> SignRequest:
             Target(path=entry.path, length=entry.length, sha256=entry.sha256)
             for entry in plan.entries
         ],
+        run_nothing=not plan.entries,
         terms={entry.family: entry.terms for entry in plan.entries if entry.terms != ANY_TIME},
     )

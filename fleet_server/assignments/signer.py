@@ -106,6 +106,8 @@ class AssignmentSigner:
         self._database.close()
 
     def _check(self, request: SignRequest) -> None:
+        if request.run_nothing != (not request.targets):
+            raise RefusedError("an assignment is empty exactly when it says `run_nothing`")
         families = set()
         for target in request.targets:
             try:
@@ -151,7 +153,7 @@ class AssignmentSigner:
             target.path: TargetFile(target.length, {"sha256": target.sha256}, target.path)
             for target in request.targets
         }
-        binding = assignments.Binding(device_id=request.device_id)
+        binding = assignments.Binding(device_id=request.device_id, run_nothing=request.run_nothing)
         metadata = Metadata(
             Targets(
                 version=request.version,

@@ -37,13 +37,15 @@ class SignRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         version: must be higher than any that was signed for the device.
         expires_s: seconds since 1970.
         targets: the complete list, one manifest for each family.
+        run_nothing: true exactly when the list is empty.
         terms: of delivery, for families of the list that have any.
     """
 
     device_id: DeviceId
     version: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
     expires_s: Annotated[int, msgspec.Meta(ge=0, le=2**40)]
-    targets: Annotated[list[Target], msgspec.Meta(min_length=1, max_length=MAX_ENTRIES)]
+    targets: Annotated[list[Target], msgspec.Meta(max_length=MAX_ENTRIES)]
+    run_nothing: bool = False
     terms: dict[Family, Terms] = {}
 
 

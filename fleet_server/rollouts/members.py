@@ -93,8 +93,8 @@ def settled(
         return None if said.state is member.state else said
     if member.state not in IN_FLIGHT or member.ordered_ms is None:
         return None
-    windows = () if goes_back else plan.windows
-    if open_ms(windows, member.ordered_ms, now_ms) < plan.timeout_s * 1000:
+    window = None if goes_back else plan.window
+    if open_ms(window, member.ordered_ms, now_ms) < plan.timeout_s * 1000:
         return None
     return Outcome(
         member.device_id,

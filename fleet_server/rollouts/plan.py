@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from fleet_server.rollouts.windows import MaintenanceWindow
+from fleet_protocol.delivery import Terms, Window
 
 
 class OnFailure(StrEnum):
@@ -78,8 +78,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         min_samples: devices that must have answered before a stage is judged.
         failure_threshold: share of a stage's devices that may fail. Silence counts as failure.
         timeout_threshold: if set, silent devices are held against this share instead.
-        timeout_s: time with open maintenance windows in which a device must have committed.
+        timeout_s: time with an open window in which a device must have committed.
         max_in_flight: the disruption budget: devices that change at the same time.
+        window: of maintenance; None for any time.
+        max_bytes_per_s: the most that each device takes from its network for the download.
         download_ahead: devices of an open stage fetch the release before it is their turn.
         comparison: None to judge by what devices say of themselves alone.
     """
@@ -92,10 +94,29 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     timeout_threshold: float | None = None
     timeout_s: float = 3600.0
     max_in_flight: int = 10
-    windows: tuple[MaintenanceWindow, ...] = ()
+    window: Window | None = None
+    max_bytes_per_s: int | None = None
     download_ahead: bool = False
     comparison: ComparisonPolicy | None = ComparisonPolicy()
     on_failure: OnFailure = OnFailure.ROLL_BACK
+
+
+HELD_MS = 253_402_300_799_000
+"""The end of the year 9999: what is activated then is not activated until it is told again."""
+
+
+def terms(plan: Plan, *, held: bool) -> Terms:
+    """Return the terms of delivery that a device of the rollout gets.
+
+    Args:
+        plan: the rollout's.
+        held: it fetches the release now and activates it when it is told so.
+    """
+    return Terms(
+        activate_not_before_ms=HELD_MS if held else 0,
+        window=plan.window,
+        max_bytes_per_s=plan.max_bytes_per_s,
+    )
 
 
 def encode(plan: Plan) -> str:

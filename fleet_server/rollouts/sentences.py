@@ -50,7 +50,7 @@ def waiting(view: View) -> str:
     open_still = counts.of(_S.WAITING, _S.PREPARED, _S.ACTIVATING)
     where = f"stage {index + 1} of {len(view.stages)}"
     if view.turn and not view.window_open:
-        opens = datetime.fromtimestamp(next_opening(view.plan.windows, view.now_ms) / 1000, UTC)
+        opens = datetime.fromtimestamp(next_opening(view.plan.window, view.now_ms) / 1000, UTC)
         return f"{where} waits for the maintenance window that opens at {opens:%Y-%m-%d %H:%MZ}"
     if open_still:
         return (

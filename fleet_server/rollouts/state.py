@@ -148,7 +148,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def window_open(self) -> bool:
         """Whether devices may be disturbed now."""
-        return is_open(self.plan.windows, self.now_ms)
+        return is_open(self.plan.window, self.now_ms)
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

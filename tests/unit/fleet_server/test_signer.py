@@ -102,6 +102,16 @@ def test_only_manifests_of_releases(
         sign(signer, make(targets=targets))
 
 
+def test_an_empty_list_says_that_it_is_meant(signer: AssignmentSigner, make: Make) -> None:
+    target = Target(path=f"models/{FAMILY}/1.0.0/manifest.json", length=1, sha256="0" * 64)
+    for targets, run_nothing in (([], False), ([target], True)):
+        with pytest.raises(RefusedError, match="run_nothing"):
+            sign(signer, make(targets=targets, run_nothing=run_nothing))
+    (document,) = sign(signer, make(targets=[], run_nothing=True))
+    fields = Metadata[Targets].from_bytes(document.encode()).signed.unrecognized_fields
+    assert binding_of(fields, target_count=0).run_nothing
+
+
 @pytest.mark.parametrize("days", [-1, 0, 32, 4000])
 def test_lifetimes(signer: AssignmentSigner, make: Make, clock: FakeClock, days: int) -> None:
     expires_s = int((clock() + timedelta(days=days)).timestamp())
@@ -116,7 +126,6 @@ def test_lifetimes(signer: AssignmentSigner, make: Make, clock: FakeClock, days:
         {"device_id": "../x"},
         {"version": 0},
         {"version": 1.5},
-        {"targets": []},
         {"targets": [{"path": "x", "length": 0, "sha256": "0" * 64}]},
         {"targets": [{"path": "x", "length": 1, "sha256": "0" * 63}]},
         {"run": "anything"},

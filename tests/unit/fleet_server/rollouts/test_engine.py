@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from fleet_protocol.delivery import Window
 from fleet_protocol.histogram import of_values
 from fleet_server.errors import ConflictError, RefusedError
 from fleet_server.rollouts import engine, interventions, membership
@@ -19,7 +20,6 @@ from fleet_server.rollouts.plan import (
     Stage,
 )
 from fleet_server.rollouts.state import Decision, Head, Kind, StageCounts, Status, View, Wait
-from fleet_server.rollouts.windows import MaintenanceWindow
 
 S = MemberState
 NOW = 1_800_000_000_000  # a Friday, 08:00 UTC
@@ -145,11 +145,11 @@ def test_the_budget_and_the_order_of_turns() -> None:
 
 
 def test_outside_the_windows_devices_only_fetch() -> None:
-    night = plan(windows=(MaintenanceWindow(start_minute=0, duration_minutes=60),))
+    night = plan(window=Window(start_minute=0, duration_minutes=60))
     counts = {S.WAITING: 5}
     waits = view(counts, plan=night, turn=("a",), ahead=("a",))
     assert "opens at 2027-01-16 00:00Z" in reason_of_waiting(waits)
-    ahead = plan(windows=night.windows, download_ahead=True)
+    ahead = plan(window=night.window, download_ahead=True)
     fetched = decision(view(counts, plan=ahead, turn=("a",), ahead=("a",)))
     assert (fetched.kind, fetched.become) == (Kind.PREPARED, S.PREPARED)
 

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_server.rollouts.windows import MaintenanceWindow, is_open, next_opening, open_ms
+from fleet_protocol.delivery import Window
+from fleet_server.rollouts.windows import is_open, next_opening, open_ms
 
 HOUR_MS = 3_600_000
-NIGHTS = (MaintenanceWindow(start_minute=22 * 60, duration_minutes=240),)
-MONDAYS = (MaintenanceWindow(days=(1,), start_minute=0, duration_minutes=60),)
+NIGHTS = Window(start_minute=22 * 60, duration_minutes=240)
+MONDAYS = Window(weekdays=(0,), start_minute=0, duration_minutes=60)
+LONG = Window(start_minute=0, duration_minutes=3 * 24 * 60)
 
 
 def at(text: str) -> int:
@@ -18,9 +20,9 @@ def at(text: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("windows", "moment", "expected"),
+    ("window", "moment", "expected"),
     [
-        ((), "2026-06-01T12:00", True),
+        (None, "2026-06-01T12:00", True),
         (NIGHTS, "2026-06-01T21:59", False),
         (NIGHTS, "2026-06-01T22:00", True),
         (NIGHTS, "2026-06-02T01:59", True),
@@ -29,16 +31,16 @@ def at(text: str) -> int:
         (MONDAYS, "2026-06-02T00:30", False),
     ],
 )
-def test_is_open(windows: tuple[MaintenanceWindow, ...], moment: str, expected: bool) -> None:  # noqa: FBT001
-    assert is_open(windows, at(moment)) is expected
+def test_is_open(window: Window | None, moment: str, expected: bool) -> None:  # noqa: FBT001
+    assert is_open(window, at(moment)) is expected
 
 
 def test_open_time_counts_each_moment_once_and_nights_only() -> None:
-    twice = (*NIGHTS, *NIGHTS)
     start, end = at("2026-06-01T12:00"), at("2026-06-03T12:00")
-    assert open_ms(twice, start, end) == 8 * HOUR_MS
+    assert open_ms(NIGHTS, start, end) == 8 * HOUR_MS
+    assert open_ms(LONG, start, end) == 48 * HOUR_MS
     assert open_ms(NIGHTS, at("2026-06-01T23:00"), at("2026-06-01T23:30")) == HOUR_MS // 2
-    assert open_ms((), start, end) == 48 * HOUR_MS
+    assert open_ms(None, start, end) == 48 * HOUR_MS
 
 
 def test_next_opening() -> None:

@@ -1,0 +1,207 @@
+"""Writes what was decided or observed: state, members, orders and history in one transaction.
+
+Whoever writes names the revision that it read. If another server wrote since, nothing happens and
+it looks again: so there is one history, whoever decides.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from sqlalchemy import CursorResult, insert, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from fleet_server.rollouts import interventions
+from fleet_server.rollouts.members import IN_FLIGHT, MemberState, Outcome
+from fleet_server.rollouts.snapshot import Snapshot
+from fleet_server.rollouts.state import Decision, Head, Kind, Status
+from fleet_server.rollouts.tables import (
+    Rollout,
+    RolloutDecision,
+    RolloutMember,
+    RolloutOrder,
+)
+
+_S = MemberState
+_ORDERED = frozenset({_S.PREPARED, _S.ACTIVATING, _S.RETURNING, _S.RECALLED})
+"""States that a device gets by an assignment."""
+_OVER = frozenset({Status.ROLLED_BACK, Status.ABORTED})
+_NAMED = 5
+
+
+async def note(session: AsyncSession, seen: Snapshot, outcomes: Sequence[Outcome]) -> bool:
+    """Write what became of devices; say whether the rollout was still as it was seen."""
+    now_ms = seen.view.now_ms
+    decision = Decision(
+        kind=Kind.OBSERVED,
+        reason=_observed(outcomes),
+        inputs={
+            "now_ms": now_ms,
+            "outcomes": [
+                {"device": each.device_id, "state": each.state.value, "detail": each.detail[:500]}
+                for each in outcomes
+            ],
+        },
+        head=seen.view.head,
+        devices=tuple(each.device_id for each in outcomes),
+    )
+    if not await _moved(session, seen, decision):
+        return False
+    alike: dict[tuple[MemberState, str], list[str]] = defaultdict(list)
+    for each in outcomes:
+        alike[each.state, each.detail].append(each.device_id)
+    for (state, detail), devices in alike.items():
+        await _set(session, seen, devices, state=state.value, detail=detail, settled_ms=now_ms)
+    return True
+
+
+async def write(session: AsyncSession, seen: Snapshot, decision: Decision) -> bool:
+    """Write a decision; say whether the rollout was still as it was seen."""
+    if not await _moved(session, seen, decision):
+        return False
+    if interventions.excuses(seen.view.head, decision):
+        await session.execute(
+            update(RolloutMember)
+            .where(
+                RolloutMember.rollout_id == seen.row.id,
+                RolloutMember.state.in_([_S.FAILED.value, _S.SILENT.value]),
+            )
+            .values(excused=True)
+        )
+    await _supersede(session, seen, decision.head)
+    if decision.become is not None:
+        await _become(session, seen, decision, decision.become)
+    return True
+
+
+async def _become(
+    session: AsyncSession, seen: Snapshot, decision: Decision, state: MemberState
+) -> None:
+    number = seen.row.revision + 1
+    changes: dict[str, object] = {
+        "state": state.value,
+        "order_number": number,
+        "ordered_ms": seen.view.now_ms,
+        "assignment_version": None,
+        "settled_ms": None,
+        "excused": False,
+        "detail": "",
+    }
+    if decision.kind is Kind.RETRIED:
+        changes["retries"] = RolloutMember.retries + 1
+    await _set(session, seen, decision.devices, **changes)
+    if state in _ORDERED:
+        orders = [
+            {
+                "rollout_id": seen.row.id,
+                "device_id": device_id,
+                "number": number,
+                "state": state.value,
+            }
+            for device_id in decision.devices
+        ]
+        await session.execute(insert(RolloutOrder), orders)
+
+
+async def _moved(session: AsyncSession, seen: Snapshot, decision: Decision) -> bool:
+    number, head = seen.row.revision + 1, decision.head
+    moved = await session.execute(
+        update(Rollout)
+        .where(Rollout.id == seen.row.id, Rollout.revision == seen.row.revision)
+        .values(
+            revision=number,
+            status=head.status.value,
+            stage=head.stage,
+            looks=head.looks,
+            compared_devices=head.compared_devices,
+            compared_stage=head.compared_stage,
+            reason=decision.reason if decision.kind is not Kind.OBSERVED else Rollout.reason,
+            attention=_attention(seen, decision),
+            changed_ms=seen.view.now_ms,
+        )
+    )
+    if not isinstance(moved, CursorResult) or moved.rowcount != 1:
+        return False
+    await append(session, seen.row, number, decision, at_ms=seen.view.now_ms)
+    return True
+
+
+async def append(
+    session: AsyncSession, row: Rollout, number: int, decision: Decision, *, at_ms: int
+) -> None:
+    """Append a row to the history of a rollout."""
+    session.add(
+        RolloutDecision(
+            rollout_id=row.id,
+            tenant=row.tenant,
+            number=number,
+            at_ms=at_ms,
+            kind=decision.kind.value,
+            reason=decision.reason,
+            inputs=msgspec.json.encode(decision.inputs).decode(),
+            devices=msgspec.json.encode(decision.devices).decode(),
+        )
+    )
+    await session.flush()
+
+
+def _attention(seen: Snapshot, decision: Decision) -> bool:
+    """Say whether anything can follow: a rollout that is over and still is left alone."""
+    if decision.head.status not in _OVER:
+        return True
+    busy = seen.view.total(*IN_FLIGHT, _S.PREPARED)
+    return busy > len(decision.devices) or decision.become in _ORDERED
+
+
+async def _supersede(session: AsyncSession, seen: Snapshot, head: Head) -> None:
+    """Let devices that join follow the newest complete rollout of their group."""
+    before = seen.view.head.status
+    if head.status is before:
+        return
+    if head.status is Status.COMPLETED:
+        await session.execute(
+            update(Rollout)
+            .where(
+                Rollout.tenant == seen.row.tenant,
+                Rollout.family == seen.row.family,
+                Rollout.selector == seen.row.selector,
+                Rollout.group_name.is_not_distinct_from(seen.row.group_name),
+                Rollout.status == Status.COMPLETED.value,
+                Rollout.superseded_by.is_(None),
+                Rollout.id != seen.row.id,
+            )
+            .values(superseded_by=seen.row.id, attention=False)
+        )
+    elif before is Status.COMPLETED:
+        await session.execute(
+            update(Rollout)
+            .where(Rollout.superseded_by == seen.row.id)
+            .values(superseded_by=None, attention=True)
+        )
+
+
+async def _set(
+    session: AsyncSession, seen: Snapshot, devices: Sequence[str], **values: object
+) -> None:
+    await session.execute(
+        update(RolloutMember)
+        .where(RolloutMember.rollout_id == seen.row.id, RolloutMember.device_id.in_(devices))
+        .values(**values)
+    )
+
+
+def _observed(outcomes: Sequence[Outcome]) -> str:
+    by_state: Mapping[MemberState, list[Outcome]] = defaultdict(list)
+    for each in outcomes:
+        by_state[each.state].append(each)
+    parts = []
+    for state, those in by_state.items():
+        named = [
+            each.device_id
+            if state in {_S.HEALTHY, _S.RETURNED}
+            else f"{each.device_id}: {each.detail[:120]}"
+            for each in those[:_NAMED]
+        ]
+        more = ", ..." if len(those) > _NAMED else ""
+        parts.append(f"{len(those)} {state} ({', '.join(named)}{more})")
+    return f"Devices settled: {'; '.join(parts)}."
