@@ -17,7 +17,7 @@ from fleet_protocol import assignments as protocol
 from fleet_protocol import delivery, names
 from fleet_protocol.delivery import ANY_TIME, Terms
 from fleet_protocol.errors import ProtocolError
-from fleet_server.assignments import entries, history
+from fleet_server.assignments import ahead, entries, history
 from fleet_server.assignments.entries import Entry
 from fleet_server.assignments.signer_client import VersionTakenError
 from fleet_server.assignments.signing import MAX_BATCH, SignRequest, Target
@@ -173,7 +173,7 @@ class Assignments:
             rows = await self._known([change.device_id for change in ordered])
             plans, before = [], {}
             for change in ordered:
-                base, listed = rows.get(change.device_id, (0, []))
+                base, listed, following = rows.get(change.device_id, (0, [], 1))
                 family = change.family
                 before[change.device_id] = next((e for e in listed if e.family == family), None)
                 wanted = (
@@ -181,7 +181,7 @@ class Assignments:
                     if change.entry is not None
                     else [entry for entry in listed if entry.family != family]
                 )
-                plans.append(Plan(change.device_id, base + 1, wanted, base))
+                plans.append(Plan(change.device_id, following, wanted, base))
 
             async def follow(session: AsyncSession, versions: Mapping[str, int]) -> None:
                 await also(
@@ -190,38 +190,57 @@ class Assignments:
 
             await self._sign_and_store(plans, follow)
 
-    async def _known(self, device_ids: Sequence[str]) -> dict[str, tuple[int, list[Entry]]]:
-        query = select(Assignment.device_id, Assignment.version, Assignment.entries).where(
-            Assignment.device_id.in_(device_ids)
+    async def _known(self, device_ids: Sequence[str]) -> dict[str, tuple[int, list[Entry], int]]:
+        """Return stored version and entries of each device, and the version that comes next."""
+        query = (
+            select(Device.id, Assignment.version, Assignment.entries, Device.reported)
+            .outerjoin(Assignment, Assignment.device_id == Device.id)
+            .where(Device.id.in_(device_ids))
         )
         async with self._database.reading() as session:
-            return {
-                device_id: (version, entries.decode(stored))
-                for device_id, version, stored in await session.execute(query)
-            }
+            rows = [(row[0], row[1] or 0, row[2], row[3]) for row in await session.execute(query)]
+        return {
+            device_id: (
+                version,
+                entries.decode(stored or "[]"),
+                ahead.next_version(version, reported),
+            )
+            for device_id, version, stored, reported in rows
+        }
 
     async def renew(self) -> int:
         """Sign those anew whose lifetime is half gone; returns how many.
+
+        A device that holds a newer one than is stored (a restored backup) is left with it: what is
+        stored would take the device back in time. Somebody has to assign anew.
 
         Raises:
             RefusedError: the signer refuses.
             UnavailableError: signer or database do not answer.
         """
         threshold = unix_ms(self._clock() + LIFETIME / 2)
-        async with self._turn:
-            async with self._database.reading() as session:
-                rows = await session.scalars(
-                    select(Assignment)
-                    .join(Device, Device.id == Assignment.device_id)
-                    .where(Assignment.expires_ms < threshold, Device.decommissioned_ms.is_(None))
-                    .limit(_PAGE)
-                )
+        renewed, after = 0, ""
+        while True:
+            async with self._turn:
+                async with self._database.reading() as session:
+                    query = (
+                        select(Assignment, Device.reported)
+                        .join(Device, Device.id == Assignment.device_id)
+                        .where(Assignment.expires_ms < threshold, Assignment.device_id > after)
+                        .where(Device.decommissioned_ms.is_(None))
+                        .order_by(Assignment.device_id)
+                        .limit(_PAGE)
+                    )
+                    rows = (await session.execute(query)).all()
                 plans = [
                     Plan(row.device_id, row.version + 1, entries.decode(row.entries), row.version)
-                    for row in rows
+                    for row, reported in rows
+                    if not _left_alone(row, reported)
                 ]
-            renewed = await self._sign_and_store(plans)
-        return len(renewed)
+                renewed += len(await self._sign_and_store(plans))
+            if len(rows) < _PAGE:
+                return renewed
+            after = rows[-1][0].device_id
 
     async def documents(self) -> AsyncIterator[tuple[str, bytes]]:
         """Yield device id and newest document of every device that may connect.
@@ -256,7 +275,11 @@ class Assignments:
             rows = (
                 await session.execute(
                     select(
-                        Device.id, Device.decommissioned_ms, Assignment.version, Assignment.entries
+                        Device.id,
+                        Device.decommissioned_ms,
+                        Assignment.version,
+                        Assignment.entries,
+                        Device.reported,
                     )
                     .outerjoin(Assignment, Assignment.device_id == Device.id)
                     .order_by(Device.id)
@@ -275,7 +298,7 @@ class Assignments:
         return [
             Plan(
                 device_id,
-                (known[device_id][2] or 0) + 1,
+                ahead.next_version(known[device_id][2] or 0, known[device_id][4]),
                 entries.with_release(entries.decode(known[device_id][3] or "[]"), entry),
                 known[device_id][2] or 0,
             )
@@ -343,6 +366,16 @@ class Assignments:
     def _verify(self, plans: list[Plan], documents: list[bytes]) -> None:
         for plan, document in zip(plans, documents, strict=True):
             verify_document(document, device_id=plan.device_id, director=self._director)
+
+
+def _left_alone(row: Assignment, reported: str | None) -> bool:
+    if not ahead.is_ahead(row.version, reported):
+        return False
+    logger.warning(
+        "assignment_behind_its_device",
+        extra={"device": row.device_id, "stored": row.version, "held": ahead.held(reported)},
+    )
+    return True
 
 
 def verify_document(document: bytes, *, device_id: str, director: Root) -> None:

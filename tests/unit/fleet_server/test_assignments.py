@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from securesystemslib.signer import Signature
-from sqlalchemy import Engine, delete, event, insert, update
+from sqlalchemy import Engine, delete, event, insert, select, update
 from tuf.api.metadata import Metadata, Root, Targets
 
 from fleet_protocol import delivery
@@ -247,6 +247,34 @@ async def test_a_database_from_a_backup_goes_on_above_what_was_signed(
     assert {row.device_id: row.version for row in rows} == {"cam-1": 4, "cam-2": 1}
 
 
+async def report(database: Database, device_id: str, version: int) -> None:
+    async with database.writing() as session:
+        stated = f'{{"assignment_version": {version}}}'
+        await session.execute(update(Device).where(Device.id == device_id).values(reported=stated))
+
+
+@pytest.mark.parametrize(("held", "follows"), [(1, 2), (7, 8), (2**53 - 1, 2), (-5, 2)], ids=str)
+async def test_when_the_signer_is_from_the_backup_too_the_devices_word_counts(
+    assignments: Assignments, database: Database, held: int, follows: int
+) -> None:
+    await assignments.assign(family=FAMILY, version="1.0.0", devices=None)
+    await report(database, "cam-1", held)
+    rows = await assignments.assign(family=FAMILY, version="1.0.1", devices=None)
+    assert {row.device_id: row.version for row in rows} == {"cam-1": follows, "cam-2": 2}
+
+
+async def test_renewal_takes_no_device_back_in_time(
+    assignments: Assignments, database: Database, clock: FakeClock
+) -> None:
+    await assignments.assign(family=FAMILY, version="1.0.0", devices=None)
+    await report(database, "cam-1", 7)
+    clock.advance(days=16)
+    assert await assignments.renew() == 1
+    async with database.reading() as session:
+        rows = await session.execute(select(Assignment.device_id, Assignment.version))
+        assert {row[0]: row[1] for row in rows} == {"cam-1": 1, "cam-2": 2}
+
+
 async def test_more_devices_than_fit_into_a_batch(
     assignments: Assignments, database: Database
 ) -> None:
@@ -280,7 +308,7 @@ async def test_many_devices_are_stored_in_few_statements_and_verified_beside_the
         event.remove(Engine, "before_cursor_execute", count)
     assert threads
     assert threading.get_ident() not in threads
-    assert len(statements) < 45  # three batches twice, each with its entry in the audit trail
+    assert len(statements) < 55  # three batches twice, each with its entry in the audit trail
 
 
 async def test_renewal_when_half_of_the_lifetime_is_gone(
