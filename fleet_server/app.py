@@ -12,6 +12,8 @@ from fleet_server.body_limit import BodyLimit
 from fleet_server.deltas import routes as deltas
 from fleet_server.devices import group_routes, poll_routes
 from fleet_server.devices import routes as devices
+from fleet_server.monitoring import routes as monitoring
+from fleet_server.monitoring.request_metrics import RequestMetrics
 from fleet_server.releases import routes as releases
 from fleet_server.request_log import RequestLog
 from fleet_server.rollouts import routes as rollouts
@@ -52,10 +54,12 @@ def create_app(services: Services) -> FastAPI:
         assignments.router,
         rollouts.router,
         telemetry.router,
+        monitoring.router,
     ):
         app.include_router(router)
     http_errors.install(app)
     app.add_middleware(BodyLimit, limits=_BODY_LIMITS)
     app.add_middleware(ClosedAtFirst)
+    app.add_middleware(RequestMetrics)
     app.add_middleware(RequestLog)
     return app

@@ -1,4 +1,6 @@
-"""What works in this process now, for the health routes."""
+"""What works in this process now, for the health routes and the metrics."""
+
+from typing import Protocol
 
 from sqlalchemy import select
 
@@ -7,6 +9,13 @@ from fleet_server.broker.embedded import EmbeddedBroker
 from fleet_server.database import Database
 from fleet_server.errors import FleetError
 from fleet_server.telemetry.mqtt_link import MqttLink
+
+
+class Components(Protocol):
+    """What the health routes and the metrics ask about."""
+
+    async def states(self) -> dict[str, bool]:
+        """Say of each component of the process whether it works now."""
 
 
 class ProcessComponents:

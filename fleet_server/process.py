@@ -50,6 +50,8 @@ from fleet_server.devices.tokens import ClaimVerifier
 from fleet_server.errors import SetupError
 from fleet_server.https import HttpServer
 from fleet_server.lifetime import Lifetime
+from fleet_server.monitoring.fleet_state import FleetState
+from fleet_server.monitoring.metrics import ServerMetrics
 from fleet_server.releases.repository import Repository
 from fleet_server.releases.service import Releases
 from fleet_server.rollouts.founding import Founding
@@ -144,6 +146,7 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
         director=await asyncio.to_thread(_director_root, data),
         clock=utc_now,
     )
+    components = ProcessComponents(database=database, broker=broker, link=link, signer=signer)
     services = Services(
         settings=config,
         database=database,
@@ -166,7 +169,13 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
         founding=Founding(database=database, clock=utc_now),
         rollouts=Rollouts(database=database, clock=utc_now),
         telemetry=Telemetry(database=database),
-        components=ProcessComponents(database=database, broker=broker, link=link, signer=signer),
+        metrics=ServerMetrics(
+            uplinks=lambda: ingest.counts,
+            backlog=lambda: ingest.waiting,
+            connections=lambda: broker.connections,
+        ),
+        fleet_state=FleetState(database=database, components=components, clock=utc_now),
+        components=components,
     )
     return _Parts(
         database=database,

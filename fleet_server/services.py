@@ -1,7 +1,7 @@
 """The services of one running server, as the routes get them."""
 
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from fastapi import Depends, Request
 
@@ -9,6 +9,7 @@ from fleet_server.accounts.logins import Logins
 from fleet_server.accounts.service import Accounts
 from fleet_server.accounts.users import Users
 from fleet_server.assignments.service import Assignments
+from fleet_server.components import Components
 from fleet_server.database import Database
 from fleet_server.deltas.service import Deltas
 from fleet_server.devices.enrollment import Enrollment
@@ -16,18 +17,13 @@ from fleet_server.devices.groups import Groups
 from fleet_server.devices.polls import Polls
 from fleet_server.devices.renewal import Renewal
 from fleet_server.devices.service import Devices
+from fleet_server.monitoring.fleet_state import FleetState
+from fleet_server.monitoring.metrics import ServerMetrics
 from fleet_server.releases.service import Releases
 from fleet_server.rollouts.founding import Founding
 from fleet_server.rollouts.service import Rollouts
 from fleet_server.settings import ServerSettings
 from fleet_server.telemetry.service import Telemetry
-
-
-class Components(Protocol):
-    """What the health routes ask about."""
-
-    async def states(self) -> dict[str, bool]:
-        """Say of each component of the process whether it works now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +46,8 @@ class Services:
     founding: Founding
     rollouts: Rollouts
     telemetry: Telemetry
+    metrics: ServerMetrics
+    fleet_state: FleetState
     components: Components
 
 

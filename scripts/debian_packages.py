@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-PACKAGES = ("curl", "gcc", "libc6-dev", "mosquitto", "postgresql", "softhsm2")
+PACKAGES = ("curl", "gcc", "libc6-dev", "mosquitto", "postgresql", "prometheus", "softhsm2")
 
 
 def installed(package: str) -> bool:

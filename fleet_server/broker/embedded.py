@@ -68,6 +68,11 @@ class EmbeddedBroker(Broker):
         self._deliveries: set[asyncio.Task[OutgoingApplicationMessage]] = set()
 
     @property
+    def connections(self) -> int:
+        """How many devices are connected."""
+        return len(self._connections)
+
+    @property
     def serving(self) -> bool:
         """Whether connections are accepted now."""
         return bool(self.transitions.state == "started")

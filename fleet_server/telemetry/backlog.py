@@ -42,6 +42,9 @@ class Backlog:
         self._changed = asyncio.Event()
         self._closed = False
 
+    def __len__(self) -> int:
+        return len(self._sequenced) + len(self._states)
+
     def add(self, arrival: Arrival) -> bool:
         """Take a message in; False if there is no room and the device has to send it again."""
         if arrival.topic.channel not in _SEQUENCED:

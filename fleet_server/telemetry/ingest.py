@@ -36,6 +36,11 @@ class Ingest:
         self._complaints = Complaints(monotonic)
         self.counts: Counter[str] = Counter()
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for the database."""
+        return len(self._backlog)
+
     def receive(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 (a callback)
         """Take one message from the link; never blocks, never raises."""
         try:
