@@ -10,6 +10,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from fleet_protocol import messages
 from fleet_protocol.messages import Presence
 from fleet_protocol.topics import Channel, Topic
+from fleet_server.devices.certificates import DeviceCa, read_request
 from tests.integration.server.mqtt_client import Client
 from tests.integration.server.running_server import EnrolledDevice, RunningServer, eventually
-from tests.unit.fleet_server.authority import FAMILY, Fleet, release, signed_role
+from tests.unit.fleet_server.authority import FAMILY, DeviceKey, Fleet, release, signed_role
 from tests.unit.fleet_server.upload_form import CONTENT_TYPE, form
 
 Connect = Callable[..., Client]
@@ -207,6 +209,23 @@ def test_a_certificate_of_another_authority(connect: Connect, tmp_path: Path) ->
     files = (online / "ingest.crt", online / "ingest.pem")
     assert not connect(files, client_id="alice").accepted
     assert not connect(files, client_id="_ingest").accepted
+
+
+def test_a_certificate_of_the_device_authority_with_another_key(
+    server: RunningServer, alice: EnrolledDevice, connect: Connect, tmp_path: Path
+) -> None:
+    """Who stole the device authority's key can make certificates in any name, with its own key."""
+    online, thief = server.fleet.data.online, DeviceKey.new(alice.device_id)
+    authority = DeviceCa.load(
+        key_file=online / "device-ca.pem", certificate_file=online / "device-ca.crt"
+    )
+    made = authority.issue(
+        device_id=alice.device_id, key=read_request(thief.csr()), now=datetime.now(UTC)
+    )
+    files = (tmp_path / "thief.crt", tmp_path / "thief.pem")
+    files[0].write_text(made.pem)
+    files[1].write_bytes(thief.pem)
+    assert connect(files, client_id=alice.device_id).code not in (0, None)
 
 
 def test_the_server_s_own_certificate_is_no_client(server: RunningServer, connect: Connect) -> None:
