@@ -167,7 +167,6 @@ async def siege(tmp_path: Path) -> AsyncIterator[Siege]:
 
 
 async def test_the_application_never_notices(siege: Siege, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_client, "_PACE_S", 0.3)
     files = siege.repository.files
     with application(siege.runtime) as calls:
         one = release("1.1.0", family=FAMILY)
@@ -182,14 +181,16 @@ async def test_the_application_never_notices(siege: Siege, monkeypatch: pytest.M
         await siege.until_told("is longer than its signed")
 
         await siege.wants(release("1.3.0", family=FAMILY))
-        siege.trickles = ["snapshot.json"]
-        await siege.until_told("cannot fetch the release metadata: the server sent")
-        siege.trickles = []
-
+        good = files[f"{METADATA_ROUTE}timestamp.json"]
         files[f"{METADATA_ROUTE}timestamp.json"] = b"[" * 16_000
         await siege.until_told("Failed to deserialize")
         files[f"{METADATA_ROUTE}timestamp.json"] = b" " * 10_000_000
         await siege.until_told("exceeding the maximum allowed length of 16384")
+
+        files[f"{METADATA_ROUTE}timestamp.json"] = good
+        siege.trickles = ["snapshot.json"]
+        monkeypatch.setattr(server_client, "_PACE_S", 0.3)
+        await siege.until_told("cannot fetch the release metadata: the server sent")
     assert len(calls) > 50
     (serving_now,) = AdminSocket(siege.state.admin_socket).status().releases
     assert (serving_now.version, serving_now.active) == ("1.0.0", True)
