@@ -30,6 +30,8 @@ from edge_agent.control.trust import TrustError
 _BASE_URL = "https://fleet"
 """Only its path matters: the server client knows the real address."""
 
+_FAILURES = (exceptions.DownloadError, exceptions.RepositoryError, ServerUnreachableError)
+
 
 class Snapshot(Protocol):
     """One consistent, verified state of the repository."""
@@ -84,7 +86,7 @@ class ReleaseRepository:
                 updater.refresh()
             except OSError as error:
                 raise store.StoreError(f"cannot write below {self._cache}: {error}") from error
-            except (exceptions.DownloadError, exceptions.RepositoryError) as error:
+            except _FAILURES as error:
                 raise _wrapped(error) from error
         return TufSnapshot(updater, self._cache, self._turn)
 
@@ -130,7 +132,7 @@ class TufSnapshot:
                 found = self._updater.get_targetinfo(path)
             except OSError as error:
                 raise store.StoreError(f"cannot write below {self._cache}: {error}") from error
-            except (exceptions.DownloadError, exceptions.RepositoryError) as error:
+            except _FAILURES as error:
                 raise _wrapped(error) from error
         # The cache is what remembers versions against rollback; make it outlive a power cut.
         store.sync_tree(self._cache)
@@ -161,11 +163,11 @@ def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _wrapped(error: exceptions.DownloadError | exceptions.RepositoryError) -> Exception:
+def _wrapped(error: Exception) -> Exception:
+    """Return our error for one on the way to metadata; a body that ends early comes as ours."""
     if isinstance(error, exceptions.RepositoryError | exceptions.DownloadLengthMismatchError):
         return TrustError(f"the release repository is not valid: {error}")
-    cause = error.__cause__
-    if isinstance(cause, ServerTooSlowError):
-        return ServerTooSlowError(f"cannot fetch the release metadata: {cause}")
-    reason = str(cause) if isinstance(cause, ServerUnreachableError) else str(error)
-    return ServerUnreachableError(f"cannot fetch the release metadata: {reason}")
+    cause = error if isinstance(error, ServerUnreachableError) else error.__cause__
+    kind = ServerTooSlowError if isinstance(cause, ServerTooSlowError) else ServerUnreachableError
+    said = cause if isinstance(cause, ServerUnreachableError) else error
+    return kind(f"cannot fetch the release metadata: {said}")
