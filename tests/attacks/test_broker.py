@@ -81,7 +81,7 @@ async def test_a_packet_without_end_is_not_received(
 ) -> None:
     """MQTT allows 256 MB for a packet, and paho would collect them."""
 
-    async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         topic = str(Topic(DEVICE, Channel.ASSIGNMENT))
         writer.write(publish(topic, b"", stated=2**28 - 1))
         for _ in range(200):

@@ -194,5 +194,5 @@ async def test_the_application_never_notices(siege: Siege, monkeypatch: pytest.M
     assert len(calls) > 50
     (serving_now,) = AdminSocket(siege.state.admin_socket).status().releases
     assert (serving_now.version, serving_now.active) == ("1.0.0", True)
-    for path in siege.state.blobs.iterdir():
-        assert EVIL[:16] not in path.read_bytes()
+    for blob in siege.state.blobs.iterdir():
+        assert EVIL[:16] not in blob.read_bytes()
