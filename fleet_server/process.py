@@ -27,6 +27,8 @@ from fleet_protocol.errors import SkerryError
 from fleet_server import https, listening, logs, maintenance, migrate, settings
 from fleet_server.accounts import first_admin
 from fleet_server.accounts import wiring as accounts_wiring
+from fleet_server.accounts.openid import OpenId
+from fleet_server.accounts.openid_settings import provider
 from fleet_server.app import create_app
 from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signer_child import SignerChild
@@ -153,6 +155,7 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
         accounts=accounts,
         users=users,
         logins=logins,
+        openid=OpenId(settings=provider(config), database=database, logins=logins, clock=utc_now),
         enrollment=Enrollment(
             database=database,
             verifier=ClaimVerifier.load(data.online / "claim.pub.pem"),

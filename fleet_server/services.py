@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from fleet_server.accounts.logins import Logins
+from fleet_server.accounts.openid import OpenId
 from fleet_server.accounts.service import Accounts
 from fleet_server.accounts.users import Users
 from fleet_server.assignments.service import Assignments
@@ -35,6 +36,7 @@ class Services:
     accounts: Accounts
     users: Users
     logins: Logins
+    openid: OpenId
     enrollment: Enrollment
     renewal: Renewal
     devices: Devices

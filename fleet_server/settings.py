@@ -49,6 +49,14 @@ class ServerSettings(BaseSettings):
             it SQLite in the data directory. It holds a password: its place is the environment or a
             ``server.toml`` that only this user may read, never an argument.
         rollout_interval_s: how often each server process looks at the rollouts.
+        oidc_issuer: an OpenID Connect provider where people log in, such as ``https://id.example``;
+            the other ``oidc_`` settings belong to it.
+        oidc_client_id: as what this server is registered there.
+        oidc_client_secret: the secret of that registration.
+        oidc_redirect_url: ``https://THIS-SERVER/api/v1/oidc/callback``, as it is registered there.
+        oidc_role_claim: the claim that says what a person may do.
+        oidc_roles: which of its values mean what, ``VALUE=ROLE`` or ``VALUE=TENANT/ROLE`` separated
+            by commas.
         max_connections: how many MQTT connections are served at once; more are closed.
         delta_cache_bytes: of deltas between releases, which spare devices most of a download; 0
             makes none.
@@ -65,6 +73,12 @@ class ServerSettings(BaseSettings):
     public_host: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     database_url: Annotated[SecretStr, AfterValidator(_postgresql)] | None = None
     rollout_interval_s: Annotated[float, Field(ge=0.05, le=60)] = 2.0
+    oidc_issuer: Annotated[str, Field(pattern=r"^https?://", max_length=500)] | None = None
+    oidc_client_id: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    oidc_client_secret: SecretStr | None = None
+    oidc_redirect_url: Annotated[str, Field(pattern=r"^https?://", max_length=500)] | None = None
+    oidc_role_claim: Annotated[str, Field(min_length=1, max_length=100)] = "groups"
+    oidc_roles: Annotated[str, Field(min_length=3, max_length=10_000)] | None = None
     max_connections: Annotated[int, Field(ge=2, le=100_000)] = 4096
     delta_cache_bytes: Annotated[int, Field(ge=0, le=2**50)] = 2 * 1024**3
     revocation_check_s: Annotated[float, Field(ge=0.2, le=60)] = 20.0

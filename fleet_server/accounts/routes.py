@@ -1,8 +1,10 @@
 """Routes of accounts: the way in, users and tokens."""
 
 from datetime import timedelta
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
 
 from fleet_server.accounts.authorization import Administrator, Reader
 from fleet_server.accounts.logins import Grant
@@ -51,6 +53,22 @@ async def claim_admin(wanted: AdminClaimRequest, request: Request, services: Wir
         address=client_address(request),
     )
     return session_view(grant)
+
+
+@router.get("/oidc/login", status_code=303, response_class=RedirectResponse)
+async def begin_openid(services: Wired) -> RedirectResponse:
+    """Go to the OpenID Connect provider; it sends the browser back to `/oidc/callback`."""
+    return RedirectResponse(await services.openid.begin(), status_code=303)
+
+
+@router.get("/oidc/callback")
+async def finish_openid(
+    services: Wired,
+    state: Annotated[str, Query(max_length=500)],
+    code: Annotated[str, Query(max_length=4000)],
+) -> SessionView:
+    """Begin a session for whoever comes back from the provider."""
+    return session_view(await services.openid.finish(state=state, code=code))
 
 
 @router.get("/account")

@@ -25,6 +25,8 @@ PUBLIC = {
     ("POST", "/device/v1/enroll"),  # the claim in its body is the proof
     ("POST", "/api/v1/admin-claim"),  # so it is here
     ("POST", "/api/v1/login"),  # the way in
+    ("GET", "/api/v1/oidc/login"),  # the other way in
+    ("GET", "/api/v1/oidc/callback"),  # and its end
 }
 """Routes that ask for no account, each for a reason."""
 

@@ -1,0 +1,248 @@
+"""Logs people in at an OpenID Connect provider: authorization code with PKCE, then a session.
+
+The steps, each with the attack that it stops (RFC 9700, OpenID Connect Core 3.1):
+
+1. The state is random, stored by its hash and usable once (a foreign answer is slipped in).
+2. The code is exchanged with the verifier of this login (a code that was overheard).
+3. The ID token is signed by a key of the provider with an asymmetric algorithm, for this client,
+   by this issuer, not expired, and carries the nonce of this login (a token made elsewhere, or
+   for another client, or replayed).
+4. Claims become a role only by the table in the settings; who is not in it is not let in.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import httpx
+import msgspec
+from authlib.common.errors import AuthlibBaseError
+from authlib.integrations.httpx_client import AsyncOAuth2Client
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+from sqlalchemy import delete
+
+from fleet_server import tenancy
+from fleet_server.accounts.logins import Grant, Logins
+from fleet_server.accounts.roles import Role
+from fleet_server.accounts.tables import PendingLogin
+from fleet_server.clock import Clock, unix_ms
+from fleet_server.database import Database
+from fleet_server.errors import (
+    NotAuthenticatedError,
+    NotFoundError,
+    NotPermittedError,
+    UnavailableError,
+)
+
+PENDING_LIFETIME = timedelta(minutes=10)
+_TIMEOUT_S = 10.0
+_LEEWAY_S = 30
+_ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
+_SCOPE = "openid profile email"
+_MAX_PENDING_NAME = 90
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSettings:
+    """One provider.
+
+    Attributes:
+        redirect_url: where the provider sends people back to, as it is registered there.
+        role_claim: the claim whose values are looked up in ``roles``.
+        roles: value of the claim to tenant and role.
+    """
+
+    issuer: str
+    client_id: str
+    client_secret: str
+    redirect_url: str
+    role_claim: str
+    roles: Mapping[str, tuple[str, Role]]
+
+
+class _Discovery(msgspec.Struct):
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+
+
+class OpenId:
+    """The provider of one server; None in the settings turns it off."""
+
+    def __init__(
+        self, *, settings: ProviderSettings | None, database: Database, logins: Logins, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._logins = logins
+        self._clock = clock
+
+    async def begin(self) -> str:
+        """Return the address at the provider where the login goes on.
+
+        Raises:
+            NotFoundError: no provider is set.
+            UnavailableError: the provider or the database does not answer.
+        """
+        settings = self._set()
+        state, nonce, verifier = (secrets.token_urlsafe(40) for _ in range(3))
+        now_ms = unix_ms(self._clock())
+        found = await _discovered(settings)
+        with tenancy.everything():
+            async with self._database.writing() as session:
+                await session.execute(delete(PendingLogin).where(PendingLogin.expires_ms < now_ms))
+                session.add(
+                    PendingLogin(
+                        state_sha256=_sha256(state),
+                        nonce=nonce,
+                        code_verifier=verifier,
+                        expires_ms=unix_ms(self._clock() + PENDING_LIFETIME),
+                    )
+                )
+        async with _client(settings) as client:
+            address, _ = client.create_authorization_url(
+                found.authorization_endpoint, state=state, nonce=nonce, code_verifier=verifier
+            )
+        return str(address)
+
+    async def finish(self, *, state: str, code: str) -> Grant:
+        """Begin a session for whoever comes back from the provider; see the module for the steps.
+
+        Raises:
+            NotFoundError: no provider is set.
+            NotAuthenticatedError: the state, the code or the ID token does not hold.
+            NotPermittedError: no role is meant for this person.
+            UnavailableError: the provider or the database does not answer.
+        """
+        settings = self._set()
+        with tenancy.everything():
+            pending = await self._taken(state)  # (1)
+            found = await _discovered(settings)
+            token = await _exchanged(settings, found, code, pending.code_verifier)  # (2)
+            claims = await self._verified(settings, found, token, pending.nonce)  # (3)
+            tenant, role = _role(settings, claims)  # (4)
+            name = f"{claims['sub']}@{settings.issuer}"[:_MAX_PENDING_NAME]
+            return await self._logins.begin(name=f"oidc:{name}", role=role, tenant=tenant)
+
+    def _set(self) -> ProviderSettings:
+        if self._settings is None:
+            raise NotFoundError(
+                "no OpenID Connect provider is set; log in with POST /api/v1/login, or set "
+                "oidc_issuer"
+            )
+        return self._settings
+
+    async def _taken(self, state: str) -> PendingLogin:
+        async with self._database.writing() as session:
+            row = await session.get(PendingLogin, _sha256(state), with_for_update=True)
+            if row is not None:
+                await session.delete(row)
+        if row is None or row.expires_ms <= unix_ms(self._clock()):
+            raise NotAuthenticatedError("this login is not known, over or expired; begin anew")
+        return row
+
+    async def _verified(
+        self, settings: ProviderSettings, found: _Discovery, token: str, nonce: str
+    ) -> Mapping[str, object]:
+        keys = await _fetched(found.jwks_uri)
+        registry = jwt.JWTClaimsRegistry(
+            now=int(self._clock().timestamp()),
+            leeway=_LEEWAY_S,
+            iss={"essential": True, "value": settings.issuer},
+            aud={"essential": True, "value": settings.client_id},
+            nonce={"essential": True, "value": nonce},
+            sub={"essential": True},
+            exp={"essential": True},
+        )
+        try:
+            key_set = KeySet.import_key_set(msgspec.json.decode(keys))
+            claims: dict[str, object] = jwt.decode(token, key_set, algorithms=_ALGORITHMS).claims
+            registry.validate(claims)
+        except (JoseError, msgspec.MsgspecError, ValueError, TypeError, KeyError) as error:
+            raise NotAuthenticatedError(
+                f"the provider's ID token does not hold: {error}"
+            ) from error
+        if not isinstance(claims["sub"], str) or not claims["sub"]:
+            raise NotAuthenticatedError("the provider's ID token does not say who it is")
+        return claims
+
+
+def _client(settings: ProviderSettings) -> AsyncOAuth2Client:
+    return AsyncOAuth2Client(
+        client_id=settings.client_id,
+        client_secret=settings.client_secret,
+        redirect_uri=settings.redirect_url,
+        scope=_SCOPE,
+        code_challenge_method="S256",
+        timeout=_TIMEOUT_S,
+    )
+
+
+async def _discovered(settings: ProviderSettings) -> _Discovery:
+    address = settings.issuer.rstrip("/") + "/.well-known/openid-configuration"
+    try:
+        found = msgspec.json.decode(await _fetched(address), type=_Discovery)
+    except msgspec.MsgspecError as error:
+        raise UnavailableError(
+            f"{address} is not the description of a provider: {error}"
+        ) from error
+    if found.issuer != settings.issuer:
+        raise UnavailableError(f"{address} describes the provider {found.issuer[:200]}")
+    return found
+
+
+async def _fetched(address: str) -> bytes:
+    try:
+        async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
+            answer = await client.get(address)
+            return answer.raise_for_status().content
+    except httpx.HTTPError as error:
+        raise UnavailableError(f"the OpenID Connect provider does not answer: {error}") from error
+
+
+async def _exchanged(
+    settings: ProviderSettings, found: _Discovery, code: str, verifier: str
+) -> str:
+    try:
+        async with _client(settings) as client:
+            tokens = await client.fetch_token(
+                found.token_endpoint, code=code, code_verifier=verifier
+            )
+    except AuthlibBaseError as error:
+        raise NotAuthenticatedError(f"the provider refuses this login: {error}") from error
+    except (httpx.HTTPError, ValueError) as error:
+        raise UnavailableError(f"the OpenID Connect provider does not answer: {error}") from error
+    token = tokens.get("id_token")
+    if not isinstance(token, str):
+        raise NotAuthenticatedError("the provider gave no ID token")
+    return token
+
+
+def _role(settings: ProviderSettings, claims: Mapping[str, object]) -> tuple[str, Role]:
+    stated = claims.get(settings.role_claim, [])
+    values = stated if isinstance(stated, list) else [stated]
+    granted = {
+        settings.roles[value]
+        for value in values
+        if isinstance(value, str) and value in settings.roles
+    }
+    if len({tenant for tenant, _ in granted}) > 1:
+        raise NotPermittedError(
+            f"the claim {settings.role_claim} means roles in several tenants; one account has one"
+        )
+    if not granted:
+        raise NotPermittedError(
+            f"no value of the claim {settings.role_claim} means a role here; ask an admin to add "
+            "one to the setting oidc_roles"
+        )
+    order = list(Role)
+    return max(granted, key=lambda each: order.index(each[1]))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
