@@ -141,6 +141,8 @@ class ControlSettings(
         hang_s: silence of the runtime, or of one of its calls, after which a candidate on trial or
             probation is taken to hang: the runtime is ended and starts with what is committed.
         report_interval_s: how often the reported state is sent even if nothing changed.
+        poll_interval_s: how often the assignment is asked for over HTTPS while the broker cannot be
+            reached.
         outbox_max_messages: beyond it, the oldest unsent windows are merged.
         repository_check_s: how often the release repository is asked for its newest state, so that
             news which is kept back is noticed; each pause is drawn between half of it and all.
@@ -155,6 +157,7 @@ class ControlSettings(
     probation_s: Seconds = 60.0
     hang_s: Seconds = 30.0
     report_interval_s: Seconds = 300.0
+    poll_interval_s: Seconds = 60.0
     outbox_max_messages: Annotated[int, msgspec.Meta(ge=16, le=1_000_000)] = 10_000
     repository_check_s: Seconds = 6 * 3600.0
     retry_initial_s: Seconds = 1.0

@@ -15,6 +15,9 @@ import msgspec
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.names import DeviceId
 
+POLL_ROUTE = "/device/v1/assignment"
+"""Where a device asks for its newest assignment without MQTT; `etag` goes into If-None-Match."""
+
 MAX_ASSIGNMENT_BYTES = 256 * 1024
 FIELD = "x-skerry-assignment"
 """Name of the extra field in the signed part of the metadata."""
@@ -54,3 +57,8 @@ def binding_of(extra_fields: Mapping[str, object], *, target_count: int) -> Bind
 def extra_fields(binding: Binding) -> dict[str, object]:
     """Return the unrecognized fields to sign for a binding."""
     return {FIELD: msgspec.to_builtins(binding)}
+
+
+def etag(document_sha256: str) -> str:
+    """Return the entity tag (RFC 9110, section 8.8.3) of an assignment document."""
+    return f'"{document_sha256}"'

@@ -20,6 +20,12 @@ class Inbound:
         self._sender = sender
         self._backoff = backoff
         self._undelivered: bytes | None = None
+        self._polled: bytes | None = None
+
+    def offer(self, assignment: bytes) -> None:
+        """Take an assignment that came another way than over the link."""
+        self._polled = assignment
+        self._link.received.bump()
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -40,7 +46,8 @@ class Inbound:
         """
         while (payload := self._link.take_ack()) is not None:
             await self._sender.acknowledged(payload)
-        newest = self._link.take_assignment()
+        polled, self._polled = self._polled, None
+        newest = self._link.take_assignment() or polled
         if newest is not None:
             self._undelivered = newest
         if self._undelivered is not None and await self._desk.receive(self._undelivered):

@@ -16,6 +16,7 @@ from edge_agent import hardware
 from edge_agent.control import facts, telemetry
 from edge_agent.control.active_set import ActiveSetFile
 from edge_agent.control.assignment_desk import AssignmentDesk
+from edge_agent.control.assignment_poll import AssignmentPoll
 from edge_agent.control.backoff import Backoff
 from edge_agent.control.blob_audit import BlobAudit
 from edge_agent.control.choosing import Choosing
@@ -133,6 +134,14 @@ class Parts:
                 max_s=settings.retry_max_s,
                 randomness=outside.randomness,
             ),
+        )
+        self.assignment_poll = AssignmentPoll(
+            link=outside.link,
+            server=outside.server,
+            database=database,
+            deliver=self.inbound.offer,
+            interval_s=settings.poll_interval_s,
+            randomness=outside.randomness,
         )
         self.telemetry = Telemetry(
             database=database,

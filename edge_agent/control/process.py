@@ -128,6 +128,7 @@ class ControlProcess:
             "telemetry": self._parts.telemetry.run,
             "reporter": self._parts.reporter.run,
             "freshness": self._parts.freshness.run,
+            "assignment_poll": self._parts.assignment_poll.run,
             "renewal": partial(self._renewal.run, backoff=self._renewal_backoff()),
         }
 

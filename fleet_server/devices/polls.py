@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from joserfc.jwk import ECKey
 from sqlalchemy import update
 
+from fleet_protocol import assignments
 from fleet_server import tenancy
 from fleet_server.assignments.tables import Assignment
 from fleet_server.clock import Clock, unix_ms
@@ -33,7 +34,7 @@ from fleet_server.errors import FleetError, NotAuthenticatedError
 
 logger = logging.getLogger(__name__)
 
-PATH = "/device/v1/assignment"
+PATH = assignments.POLL_ROUTE
 LOOK_S = 0.5
 STALE_S = 5.0
 SEEN_S = 30.0
@@ -43,7 +44,7 @@ MAX_KEPT = 200_000
 """Devices, and tokens; beyond it all of them are read anew."""
 
 _AT_ONCE = 500
-_NOTHING = '"nothing"'
+_NOTHING = assignments.etag("nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,4 +246,4 @@ def _document(assignment: Assignment | None) -> Document:
     if assignment is None:
         return Document(_NOTHING, None)
     digest = hashlib.sha256(assignment.document).hexdigest()
-    return Document(f'"{digest}"', assignment.document)
+    return Document(assignments.etag(digest), assignment.document)

@@ -182,6 +182,8 @@ class SimulatedRepository:
                 content = replacement
         if content is None:
             raise ServerRefusedError(f"{path}: 404", status=404)
+        if headers.get("If-None-Match") == f'"{hashlib.sha256(content).hexdigest()}"':
+            raise ServerRefusedError(f"{path}: 304", status=304)
         start = 0
         if wanted is not None and not self.faults.ignore_range:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
