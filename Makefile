@@ -9,7 +9,7 @@ NAME ?=
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 4 ? 8 : 2 * n)))
 PACKAGES := fleet_protocol edge_agent fleet_server model_pipeline provisioning skerry
 
-.PHONY: help demo test soak check format bench requirements clean
+.PHONY: help documents demo test soak check format bench requirements clean
 .DEFAULT_GOAL := help
 
 help: ## Show what can be made
@@ -35,6 +35,9 @@ check: $(VENV)/dev.stamp ## Lint, format, types, table of imports
 format: $(VENV)/dev.stamp ## Format the code and apply the safe fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+documents: $(VENV)/dev.stamp ## Write docs/api anew: OpenAPI of the server, AsyncAPI of the topics
+	$(BIN)/python -m fleet_server.api_document docs/api
 
 bench: $(VENV)/dev.stamp ## Measurements (NAME=local_call for one), written to benchmarks/results/
 	@$(BIN)/python -m benchmarks $(NAME)

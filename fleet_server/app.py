@@ -1,10 +1,11 @@
 """Makes the HTTP application of wired services."""
 
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 
-from fleet_server import health, http_errors
+from fleet_server import api_document, health, http_errors
 from fleet_server.accounts import routes as accounts
 from fleet_server.assignments import routes as assignments
 from fleet_server.audit import routes as audit
@@ -31,14 +32,25 @@ _BODY_LIMITS = {
 
 def create_app(services: Services) -> FastAPI:
     """Return the application; device API, operator API and health are routers over the services."""
-    app = FastAPI(
-        title="Skerry fleet server",
-        version=version("skerry"),
-        openapi_url="/api/v1/openapi.json",
-        docs_url=None,
-        redoc_url=None,
-    )
+    app = _bare()
     app.state.services = services
+    _add_routes(app)
+    http_errors.install(app)
+    app.add_middleware(BodyLimit, limits=_BODY_LIMITS)
+    app.add_middleware(ClosedAtFirst)
+    app.add_middleware(RequestMetrics)
+    app.add_middleware(RequestLog)
+    return app
+
+
+def describe() -> dict[str, Any]:
+    """Return the OpenAPI document, for which no services are needed."""
+    app = _bare()
+    _add_routes(app)
+    return api_document.completed(app)
+
+
+def _add_routes(app: FastAPI) -> None:
     for router in (
         health.router,
         accounts.router,
@@ -57,9 +69,15 @@ def create_app(services: Services) -> FastAPI:
         monitoring.router,
     ):
         app.include_router(router)
-    http_errors.install(app)
-    app.add_middleware(BodyLimit, limits=_BODY_LIMITS)
-    app.add_middleware(ClosedAtFirst)
-    app.add_middleware(RequestMetrics)
-    app.add_middleware(RequestLog)
+
+
+def _bare() -> FastAPI:
+    app = FastAPI(
+        title="Skerry fleet server",
+        version=version("skerry"),
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    api_document.install(app)
     return app

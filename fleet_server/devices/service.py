@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
-from sqlalchemy import ColumnElement, and_, func, select, true, update
+from sqlalchemy import ColumnElement, Select, and_, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -78,15 +79,23 @@ class Devices:
             UnavailableError: the database failed.
         """
         async with self._database.reading() as session:
-            condition = await self._condition(session, filters, after or "")
-            query = (
-                select(Device, Assignment)
-                .outerjoin(Assignment, Assignment.device_id == Device.id)
-                .where(Device.id > (after or ""), condition)
-                .order_by(Device.id)
-                .limit(limit)
-            )
-            return [self._record(*row) for row in await session.execute(query)]
+            wanted = await self._wanted(session, filters)
+            others = self._others(filters)
+            queries = [
+                _ids(limit).where(
+                    Device.id > (after or ""), selection.selected(each, after=after or ""), others
+                )
+                for each in selection.branches(wanted)
+            ]
+            # The ids first, alone: with their rows and assignments joined to them, a database
+            # that misjudges how many there are reads all of both.
+            ids = list(await session.scalars(queries[0]))
+            if len(queries) > 1:
+                for query in queries[1:]:
+                    ids += await session.scalars(query)
+                merged = _ids(limit).where(Device.id.in_(set(ids)))  # the database knows the order
+                ids = list(await session.scalars(merged))
+            return await self._records(session, ids)
 
     async def count(self, filters: Filters) -> int:
         """Count devices, up to `MAX_COUNTED`.
@@ -96,9 +105,9 @@ class Devices:
             UnavailableError: the database failed.
         """
         async with self._database.reading() as session:
-            condition = await self._condition(session, filters, "")
-            some = select(Device.id).where(condition).limit(MAX_COUNTED).subquery()
-            return await session.scalar(select(func.count()).select_from(some)) or 0
+            wanted = selection.selected(await self._wanted(session, filters))
+            some = select(Device.id).where(wanted, self._others(filters)).limit(MAX_COUNTED)
+            return await session.scalar(select(func.count()).select_from(some.subquery())) or 0
 
     async def label(self, device_id: str, wanted: Mapping[str, str | None]) -> DeviceRecord:
         """Set labels of a device, and remove those whose value is None.
@@ -198,24 +207,39 @@ class Devices:
             await each.disconnect(device_id)
         return record
 
+    async def _records(self, session: AsyncSession, ids: Sequence[str]) -> list[DeviceRecord]:
+        devices = await session.scalars(select(Device).where(Device.id.in_(ids)))
+        assigned = await session.scalars(select(Assignment).where(Assignment.device_id.in_(ids)))
+        found = {device.id: device for device in devices}
+        assignments = {each.device_id: each for each in assigned}
+        return [self._record(found[each], assignments.get(each)) for each in ids if each in found]
+
     def _record(self, device: Device, assignment: Assignment | None) -> DeviceRecord:
         now_ms = unix_ms(self._clock())
         return DeviceRecord(device, assignment, health.of_device(device, now_ms=now_ms))
 
-    async def _condition(
-        self, session: AsyncSession, filters: Filters, after: str
-    ) -> ColumnElement[bool]:
-        conditions = [selection.selected(each, after=after) for each in filters.selectors]
+    async def _wanted(self, session: AsyncSession, filters: Filters) -> Selector:
+        """Return the selectors of a request, and of its group, as one."""
+        selectors = list(filters.selectors)
         if filters.group is not None:
             row = await session.get(DeviceGroup, (tenancy.current(), filters.group))
             if row is None:
                 raise NotFoundError(f"there is no group {filters.group!r}")
-            conditions.append(selection.selected(selector.parse(row.selector), after=after))
+            selectors.append(selector.parse(row.selector))
+        return Selector(tuple(chain.from_iterable(each.requirements for each in selectors)))
+
+    def _others(self, filters: Filters) -> ColumnElement[bool]:
+        conditions: list[ColumnElement[bool]] = [true()]
         if filters.search:
             conditions.append(selection.found(filters.search))
         if filters.health is not None:
-            conditions.append(health.condition(filters.health, now_ms=unix_ms(self._clock())))
-        return and_(true(), *conditions)
+            now_ms = unix_ms(self._clock())
+            conditions.append(health.condition(filters.health, now_ms=now_ms))
+        return and_(*conditions)
+
+
+def _ids(limit: int) -> Select[str]:
+    return select(Device.id).order_by(Device.id).limit(limit)
 
 
 def _no_device(device_id: str) -> NotFoundError:

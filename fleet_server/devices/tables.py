@@ -22,6 +22,7 @@ class Device(TenantOwned, Base):
     __tablename__ = "devices"
     __table_args__ = (
         Index("ix_device_seen", "last_seen_ms", "id"),
+        Index("ix_device_runtime", "runtime_up", "id"),
         Index("ix_device_tenant", "tenant", "id"),
     )
 

@@ -34,9 +34,15 @@ _FAST = (
 class Cluster:
     """One server; each test gets a database of its own, copied from a migrated template."""
 
-    def __init__(self) -> None:
+    def __init__(self, *settings: str) -> None:
+        """Make the folder.
+
+        Args:
+            settings: ``name=value`` instead of what suits tests.
+        """
         self.folder = Path(tempfile.mkdtemp(prefix="skerry-pg-"))
         self._process: subprocess.Popen[bytes] | None = None
+        self._settings = (*_FAST, *settings)
         self._made = 0
         self._has_template = False
 
@@ -58,7 +64,7 @@ class Cluster:
             "initdb -U skerry -A trust -E UTF8 --no-sync --locale=C.UTF-8 --locale-provider=icu "
             f"--icu-locale=en-US -D {data}".split()
         ).wait(_DEADLINE_S)
-        options = [part for setting in _FAST for part in ("-c", setting)]
+        options = [part for setting in self._settings for part in ("-c", setting)]
         self._process = self._as_user(
             ["postgres", "-D", data, "-k", str(self.folder), "-c", "listen_addresses=", *options]
         )
