@@ -1,7 +1,6 @@
 """Asks for the assignment over HTTPS while there is no connection to the broker."""
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -80,11 +79,8 @@ class AssignmentPoll:
         headers = {"If-None-Match": held} if held is not None else {}
         content = bytearray()
         try:
-            with (
-                self._server.open(POLL_ROUTE, headers) as body,
-                contextlib.closing(body.chunks()) as chunks,
-            ):
-                for chunk in chunks:
+            with self._server.open(POLL_ROUTE, headers) as body:
+                for chunk in body.chunks():
                     content += chunk
                     if len(content) > MAX_ASSIGNMENT_BYTES:
                         raise ServerUnreachableError("the server sends no end of an assignment")
