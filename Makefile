@@ -23,8 +23,9 @@ test: $(VENV)/dev.stamp ## All tests (ARGS="tests/unit -k outbox" for some, WORK
 	@$(BIN)/python -m compileall -q $(PACKAGES) # the tests start hundreds of processes
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-soak: $(VENV)/dev.stamp ## The runtime under load for ten minutes: its memory must stay flat (SOAK_S=3600 for longer)
-	SOAK_S=$${SOAK_S:-600} $(BIN)/pytest -s tests/soak $(ARGS)
+soak: $(VENV)/dev.stamp ## Long campaigns: load on the runtime (SOAK_S=3600 for longer), updates under random I/O faults
+	@$(BIN)/python scripts/debian_packages.py
+	SOAK_S=$${SOAK_S:-600} DEATHS=all $(BIN)/pytest -s tests/soak tests/faults/control/test_state_machine.py $(ARGS)
 
 check: $(VENV)/dev.stamp ## Lint, format, types, table of imports
 	$(BIN)/ruff check

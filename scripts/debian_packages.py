@@ -9,7 +9,16 @@ import shutil
 import subprocess
 import sys
 
-PACKAGES = ("curl", "gcc", "libc6-dev", "mosquitto", "postgresql", "prometheus", "softhsm2")
+PACKAGES = (
+    "curl",
+    "fiu-utils",
+    "gcc",
+    "libc6-dev",
+    "mosquitto",
+    "postgresql",
+    "prometheus",
+    "softhsm2",
+)
 
 
 def installed(package: str) -> bool:

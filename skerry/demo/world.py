@@ -112,8 +112,13 @@ class World:
         """Return the process id of the fleet server."""
         return self._keeper.pid("server")
 
-    def enroll(self, name: str) -> None:
-        """Make a claim for a device, enrol it and start its agent."""
+    def enroll(self, name: str, *, settings: str = "") -> None:
+        """Make a claim for a device, enrol it and start its agent.
+
+        Args:
+            name: of the device.
+            settings: content of its ``agent.toml``; the demo's own, with short times, if empty.
+        """
         claim, state = self.directory.claim(name), self.directory.device(name)
         self._step(
             *("provision", "claim", "--authority", self.directory.authority),
@@ -124,7 +129,7 @@ class World:
             "agent", "enroll", "--server", self.url, "--claim", claim, "--state", state
         )
         port = self.ports.devices[DEVICES.index(name)]
-        (state / "agent.toml").write_text(_AGENT_SETTINGS.format(port=port))
+        (state / "agent.toml").write_text(settings or _AGENT_SETTINGS.format(port=port))
         self._keeper.start(
             name, ["agent", "run", "--state", str(state)], self.directory.logs / f"{name}.log"
         )
