@@ -17,8 +17,8 @@ import msgspec
 from edge_agent.errors import AgentError
 from edge_agent.inference.backends import catalog
 from edge_agent.inference.backends.base import Model
-from edge_agent.inference.lean_memory import give_back, limit_arenas
 from edge_agent.inference.tensors import Tensor, size_bytes
+from edge_agent.lean_memory import give_back, limit_arenas
 from edge_agent.runtime_api import ActiveRelease
 from fleet_protocol.manifest import Datatype, GoldenTensor, TensorSpec
 

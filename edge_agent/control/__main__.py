@@ -10,6 +10,7 @@ from pathlib import Path
 from edge_agent import identity, lasting_settings, settings
 from edge_agent.control.priority import yield_to_inference
 from edge_agent.control.process import ControlProcess
+from edge_agent.lean_memory import limit_arenas
 from edge_agent.pid_file import PidFile
 from edge_agent.state_dir import StateDir
 from fleet_protocol.errors import SkerryError
@@ -25,6 +26,7 @@ def main() -> int:
     parser.add_argument("--state", type=Path, required=True, help="state directory of the device")
     state = StateDir(parser.parse_args().state.absolute())
     yield_to_inference()
+    limit_arenas()
     try:
         found = lasting_settings.read(state.root, os.environ, process="control", load=settings.load)
         chosen = found.settings.control

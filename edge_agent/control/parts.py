@@ -68,6 +68,7 @@ class Outside:
         runtime_pid: pid of the runtime process, None while none lives.
         end_runtime: kills the runtime process if there is one.
         settings_problem: why the settings are not those of ``agent.toml``.
+        at_rest: is called when there is nothing left to do after a change.
     """
 
     claim: ClaimBundle
@@ -80,6 +81,7 @@ class Outside:
     link: Link
     machine: Machine
     settings_problem: str = ""
+    at_rest: Callable[[], None] = lambda: None
 
 
 class Parts:
@@ -245,6 +247,7 @@ class Parts:
             pauses=self._pauses,
             accepted=self.desk.accepted,
             keep_high_water=partial(self._high_water.keep, self._database),
+            at_rest=outside.at_rest,
         )
 
     def _lookout(self, active_set: ActiveSetFile, audit: BlobAudit) -> Lookout:

@@ -21,6 +21,7 @@ from edge_agent.control.renewal import Renewal
 from edge_agent.control.runtime_client import AdminSocket
 from edge_agent.control.server_client import DeviceTokens, FleetServer
 from edge_agent.identity import Identity
+from edge_agent.lean_memory import give_back
 from edge_agent.settings import ControlSettings
 from edge_agent.state_dir import StateDir
 
@@ -89,6 +90,8 @@ class ControlProcess:
                 link=self._link,
                 machine=Machine(),
                 settings_problem=settings_problem,
+                # What an update needed of memory and library code, the device has back.
+                at_rest=give_back,
             ),
         )
 

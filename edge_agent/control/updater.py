@@ -69,8 +69,13 @@ class Updater:
         pauses: Pauses,
         accepted: Pulse,
         keep_high_water: Callable[[], Awaitable[None]],
+        at_rest: Callable[[], None],
     ) -> None:
-        """Take the parts; ``accepted`` tells of assignments, the last one follows commits."""
+        """Take the parts.
+
+        ``accepted`` tells of assignments, ``keep_high_water`` follows commits, ``at_rest`` is
+        called, in a thread, when there is nothing left to do after a change.
+        """
         self._lookout = lookout
         self._observation = observation
         self._ledger = ledger
@@ -83,6 +88,7 @@ class Updater:
         self._pauses = pauses
         self._accepted = accepted
         self._keep_high_water = keep_high_water
+        self._at_rest = at_rest
         self._tidy = False
 
     async def run(self) -> None:
@@ -236,6 +242,7 @@ class Updater:
             logger.warning("blobs_not_removed", extra={"reason": str(error)})
             return
         self._tidy = True
+        await asyncio.to_thread(self._at_rest)
         if removed:
             logger.info("blobs_removed", extra={"files": removed})
 

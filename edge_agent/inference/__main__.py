@@ -10,8 +10,8 @@ from types import ModuleType
 
 from edge_agent import lasting_settings, settings
 from edge_agent.errors import AgentError
-from edge_agent.inference.lean_memory import limit_arenas, reuse_freed_heap
 from edge_agent.lasting_settings import Lasting
+from edge_agent.lean_memory import limit_arenas, reuse_freed_heap
 from edge_agent.pid_file import PidFile
 from edge_agent.settings import RuntimeSettings
 from edge_agent.state_dir import StateDir

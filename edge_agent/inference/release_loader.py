@@ -10,12 +10,12 @@ from edge_agent.inference.backends.base import Backend, Model
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.backends.model_pool import ModelPool
 from edge_agent.inference.errors import LoadError
-from edge_agent.inference.lean_memory import give_back
 from edge_agent.inference.memory_budget import Need, need_of
 from edge_agent.inference.process_memory import resident_bytes
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.survey import examine
 from edge_agent.inference.warm_up import warm_up
+from edge_agent.lean_memory import give_back
 from edge_agent.runtime_api import ActiveRelease, Placement
 from edge_agent.state_dir import StateDir
 
