@@ -1,7 +1,7 @@
 """The one place where an error becomes an HTTP answer.
 
-Every refusal is ``{"code": ..., "detail": ...}``: a stable word for programs, a sentence for
-people.
+Every refusal is ``{"code": ..., "detail": ..., "request_id": ...}``: a stable word for programs, a
+sentence for people, and what to look for in the log if the request came far enough to have an id.
 """
 
 import logging
@@ -26,6 +26,7 @@ from fleet_server.errors import (
     TooLargeError,
     UnavailableError,
 )
+from fleet_server.logs import request_id
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,11 @@ def answer(
     status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """Return a refusal in the one shape that all have."""
-    return JSONResponse({"code": code, "detail": detail}, status, dict(headers or {}))
+    body = {"code": code, "detail": detail}
+    current = request_id.get()
+    if current is not None:
+        body["request_id"] = current
+    return JSONResponse(body, status, dict(headers or {}))
 
 
 async def _expected(_request: Request, error: Exception) -> JSONResponse:

@@ -1,15 +1,21 @@
 """Gives each request an id, which its log lines and its answer carry, and logs how it ended."""
 
 import logging
+import re
 import secrets
 import time
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet_server.audit.trail import SERVER, actor, request_line
 from fleet_server.logs import request_id
 
 logger = logging.getLogger(__name__)
+
+
+_ACCEPTED = re.compile(r"[A-Za-z0-9._-]{8,64}")
+"""An id that the caller chose, such as a device for its own log; anything else is replaced."""
 
 
 class RequestLog:
@@ -23,7 +29,8 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        identifier = secrets.token_hex(8)
+        sent = Headers(scope=scope).get("x-request-id", "")
+        identifier = sent if _ACCEPTED.fullmatch(sent) else secrets.token_hex(8)
         token = request_id.set(identifier)
         line = request_line.set(f"{scope['method']} {scope['path'][:180]}")
         nobody = actor.set(SERVER)

@@ -7,6 +7,7 @@ on, so a server that trickles holds nothing up for long.
 
 import contextlib
 import http.client
+import secrets
 import socket
 import ssl
 import threading
@@ -168,6 +169,7 @@ class FleetServer:
             ServerRefusedError: an answer that is not 200 or 206.
         """
         url = self._url + quote(path)
+        request_id = secrets.token_hex(8)
         try:
             response = (self._slow if slowly else self._fast).request(
                 "GET",
@@ -175,6 +177,7 @@ class FleetServer:
                 headers={
                     "Authorization": f"Bearer {self._tokens.token()}",
                     "Accept-Encoding": "identity",
+                    "X-Request-Id": request_id,
                     **headers,
                 },
                 redirect=False,
@@ -188,7 +191,8 @@ class FleetServer:
         try:
             if response.status not in {200, 206}:
                 raise ServerRefusedError(
-                    f"{self._url} answered {path} with status {response.status}",
+                    f"{self._url} answered {path} with status {response.status} "
+                    f"(request {request_id})",
                     status=response.status,
                 )
             yield _HttpBody(response)

@@ -165,7 +165,7 @@ def first(server: RunningServer, admin: str) -> ReleaseFiles:
 def test_malformed_enrolment(server: RunningServer, body: bytes, status: int) -> None:
     answer = server.request("POST", "/device/v1/enroll", body=body)
     assert answer.status == status
-    assert set(answer.json()) == {"code", "detail"}
+    assert set(answer.json()) == {"code", "detail", "request_id"}
 
 
 def test_enrolment_over_https(server: RunningServer) -> None:
@@ -415,7 +415,7 @@ def test_answers(  # noqa: PLR0913, PLR0917 (a table)
     assert answer.status == status, answer.data
     assert answer.headers["X-Request-Id"]
     if status >= 400:
-        assert set(answer.json()) == {"code", "detail"}
+        assert set(answer.json()) == {"code", "detail", "request_id"}
         assert answer.json()["detail"]
 
 
@@ -444,7 +444,7 @@ def test_malformed_assignments(server: RunningServer, admin: str, body: bytes) -
         headers={"Content-Type": "application/json"},
     )
     assert answer.status == 422
-    assert set(answer.json()) == {"code", "detail"}
+    assert set(answer.json()) == {"code", "detail", "request_id"}
 
 
 def test_a_refused_upload_is_told_to_a_client_that_is_still_sending(

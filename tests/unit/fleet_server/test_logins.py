@@ -178,3 +178,15 @@ async def test_wrong_users_are_refused(
     answer = await client.post("/api/v1/users", json=body)
     assert (answer.status_code, named in answer.text) == (422, True)
     assert PASSWORD not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"), [("device-1.boot-7", True), ("short", False), ("a b c d e f", False)]
+)
+async def test_a_request_keeps_a_well_formed_id(
+    client: httpx.AsyncClient, sent: str, *, kept: bool
+) -> None:
+    answer = await client.get("/api/v1/devices/none", headers={"X-Request-Id": sent})
+    identifier = answer.headers["x-request-id"]
+    assert (identifier == sent) is kept
+    assert (answer.status_code, answer.json()["request_id"]) == (404, identifier)
