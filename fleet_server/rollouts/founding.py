@@ -227,7 +227,8 @@ async def _check_conflict(session: AsyncSession, row: Rollout, plan: Plan) -> No
         )
         .limit(1)
     )
-    found = (await session.execute(query)).first()
+    with tenancy.everything():  # a family has one tenant, and the query names the table twice
+        found = (await session.execute(query)).first()
     if found is not None:
         raise ConflictError(
             f"rollout {found[0]} of {plan.family} is under way on {found[1]} too; let it end, "

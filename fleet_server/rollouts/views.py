@@ -78,7 +78,7 @@ def rollout(standing: Standing, decisions: list[DecisionView]) -> RolloutView:
             _stage(index, seen.plan, counts, is_open=index <= view.head.stage)
             for index, counts in enumerate(view.stages)
         ],
-        plan=msgspec.to_builtins(seen.plan),
+        plan=msgspec.json.decode(seen.row.plan),
         decisions=decisions,
     )
 

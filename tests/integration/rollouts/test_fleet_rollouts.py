@@ -1,0 +1,66 @@
+"""A small fleet of real control code, a real server with its broker, PostgreSQL: two rollouts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.server.running_server import RunningServer
+from tests.simulators import fleet_agents
+from tests.simulators.postgresql_cluster import Cluster
+from tests.simulators.rollout_campaign import Campaign
+from tests.unit.fleet_server.authority import Fleet
+
+DEVICES = 8
+STAGES = [{"count": 3}, {"percent": 100}]
+
+
+@pytest.fixture
+async def campaign(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Campaign]:
+    fleet = await asyncio.to_thread(Fleet.provision, tmp_path / "authority")
+    server = RunningServer(fleet)
+    url = await cluster.create()
+    server.environment |= {
+        "SKERRY_SERVER_DATABASE_URL": url,
+        "SKERRY_SERVER_ROLLOUT_INTERVAL_S": "0.2",
+    }
+    await asyncio.to_thread(server.skerry, "server", "migrate")
+    await asyncio.to_thread(server.start)
+    folder = tmp_path / "devices"
+    agents = await asyncio.to_thread(fleet_agents.enrolled, fleet, server.url, folder, DEVICES)
+    token = await asyncio.to_thread(
+        server.skerry, "server", "token", "--name", "a", "--role", "admin"
+    )
+    made = Campaign(server, agents, token.stdout.strip(), deadline_s=60)
+    await made.publish("1.0.0")
+    async with fleet_agents.running(agents):
+        await made.everywhere("1.0.0")
+        yield made
+    await asyncio.to_thread(server.stop)
+    await cluster.drop(url)
+    assert "traceback" not in server.log_path.read_text().lower()
+
+
+async def test_a_bad_release_goes_back_and_a_good_one_outlives_a_killed_server(
+    campaign: Campaign,
+) -> None:
+    limits = {"stages": STAGES, "min_samples": 2, "max_in_flight": 5, "comparison": None}
+    await campaign.publish("2.0.0")
+    for agent in campaign.agents[::2]:
+        agent.runtime.unloadable.add("2.0.0")
+    bad = await campaign.rollout("2.0.0", **limits, failure_threshold=0.0)
+    stopped = await campaign.ended(bad)
+    assert stopped["status"] == "rolled_back", stopped["explanation"]
+    assert set(stopped["progress"][1]["states"]) == {"waiting"}
+    await campaign.until(lambda: campaign.serving("1.0.0") == DEVICES)
+
+    await campaign.publish("3.0.0")
+    good = await campaign.rollout("3.0.0", **limits)
+    await campaign.until(lambda: campaign.serving("3.0.0") > 0)
+    await campaign.kill_server()
+    done = await campaign.ended(good)
+    assert (done["status"], done["healthy"]) == ("completed", DEVICES), done["explanation"]
+    assert campaign.serving("3.0.0") == DEVICES
+    numbers = [row["number"] for row in done["decisions"]]
+    assert numbers == sorted(numbers, reverse=True)
