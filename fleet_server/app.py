@@ -21,11 +21,14 @@ from fleet_server.rollouts import routes as rollouts
 from fleet_server.services import Services
 from fleet_server.telemetry import routes as telemetry
 from fleet_server.tenancy import ClosedAtFirst
+from fleet_server.trust import routes as trust
+from fleet_server.trust.schemas import MAX_ADOPT_BYTES
 
 _BODY_LIMITS = {
     "/device/v1/enroll": devices.MAX_ENROLL_BYTES,
     "/device/v1/certificate": devices.MAX_ENROLL_BYTES,
     "/device/v1/certificate/confirm": devices.MAX_ENROLL_BYTES,
+    "/api/v1/trust/metadata": MAX_ADOPT_BYTES,
     "/api/v1/releases": None,  # each part of an upload is bounded by what is signed
 }
 
@@ -67,6 +70,8 @@ def _add_routes(app: FastAPI) -> None:
         rollouts.router,
         telemetry.router,
         monitoring.router,
+        trust.device_router,
+        trust.router,
     ):
         app.include_router(router)
 

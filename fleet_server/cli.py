@@ -139,6 +139,68 @@ def migrate(data: Data) -> None:
     sys.stdout.write(f"The database has revision {asyncio.run(steps.upgrade(url))}.\n")
 
 
+@app.command()
+def new_key(
+    role: Annotated[str, typer.Argument(help="snapshot, timestamp or assignment.")], data: Data
+) -> None:
+    """Make a new online signing key beside the one in use; its private half stays here.
+
+    It is used as soon as an adopted root names it. Take the printed .pub.json file to whoever
+    drafts that root: `skerry provision ceremony draft-root --add snapshot=FILE`.
+
+    Example: `skerry server new-key timestamp --data DIR`
+    """
+    from fleet_server.new_key import make  # noqa: PLC0415
+
+    public, keyid = make(data.absolute(), role)
+    sys.stdout.write(f"{public}  key {keyid}\n")
+
+
+@app.command()
+def adopt(
+    file: Annotated[list[Path], typer.Argument(help="Signed release roots, in order.")],
+    data: Data,
+) -> None:
+    """Adopt new roots of the release repository while the server is stopped.
+
+    For a repository whose online keys were stolen and which does not start any more; with a
+    running server use `skerry fleet adopt`.
+    """
+    from fleet_server.offline_adoption import adopt_roots  # noqa: PLC0415
+
+    for name in adopt_roots(data.absolute(), [_read(path) for path in file]):
+        sys.stdout.write(f"adopted {name}\n")
+
+
+@app.command()
+def install_certificate(
+    file: Annotated[
+        Path, typer.Argument(help="Certificate of `skerry provision renew-certificate`.")
+    ],
+    data: Data,
+) -> None:
+    """Put a renewed server certificate in place; a running server shows it within seconds."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from fleet_server.data_dir import DataDir  # noqa: PLC0415
+    from fleet_server.trust.live_certificates import install  # noqa: PLC0415
+
+    directory = DataDir(data.absolute())
+    directory.check()
+    try:
+        installed = install(directory.online, _read(file), now=datetime.now(UTC))
+    except OSError as error:
+        raise RefusedError(f"cannot write below {directory.online}: {error}") from error
+    sys.stdout.write(f"Valid until {installed.not_valid_after_utc:%Y-%m-%d}.\n")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RefusedError(f"cannot read {path}: {error.strerror}") from error
+
+
 audit = typer.Typer(no_args_is_help=True, help="Verify and export the audit trail.")
 app.add_typer(audit, name="audit")
 

@@ -11,8 +11,6 @@ _SOCKET_PATH_BYTES = 107
 """What Linux allows in ``sun_path``, without the final zero (unix(7))."""
 
 _ONLINE_FILES = (
-    "snapshot.pem",
-    "timestamp.pem",
     "device-ca.pem",
     "device-ca.crt",
     "tls.pem",
@@ -95,16 +93,19 @@ class DataDir:
                 "choose a shorter directory"
             )
 
-    def check_files(self) -> None:
+    def check_files(self, *, assignment_key: bool = True) -> None:
         """Accept the directory if every key and certificate of a server is there.
+
+        Args:
+            assignment_key: whether the signer's key is a file here.
 
         Raises:
             SetupError: one is missing; the message names it.
         """
         for path in (
             *(self.online / name for name in _ONLINE_FILES),
-            self.signer / "assignment.pem",
             self.director / "1.root.json",
+            *([self.signer / "assignment.pem"] if assignment_key else []),
         ):
             if not path.is_file():
                 raise SetupError(

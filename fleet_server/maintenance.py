@@ -1,8 +1,9 @@
 """What the server renews and puts right while it runs."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from fleet_protocol.errors import SkerryError
 from fleet_server.assignments.service import Assignments
@@ -14,12 +15,28 @@ logger = logging.getLogger(__name__)
 INTERVAL_S = 600.0
 
 
-async def run(services: Services) -> None:
-    """Do it at intervals, until cancelled."""
+async def run(services: Services, renew_ingest: Callable[[], bool]) -> None:
+    """Do it at intervals, and when assignments have to be signed anew, until cancelled."""
+
+    async def renew_ingest_certificate() -> None:
+        await asyncio.to_thread(renew_ingest)
+
+    async def forget_expired() -> None:
+        await services.accounts.forget_expired()
+
+    own = {
+        "renew the certificate of the ingest service": renew_ingest_certificate,
+        "tell what runs out": services.trust.warn,
+        "forget expired tokens": forget_expired,
+    }
+    outdated = services.assignments.outdated
     while True:
-        await asyncio.sleep(INTERVAL_S)
+        await _steps(own)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(INTERVAL_S):
+                await outdated.wait()
+        outdated.clear()
         await once(services.releases, services.assignments)
-        await _attempt("forget expired tokens", services.accounts.forget_expired)
 
 
 async def once(releases: Releases, assignments: Assignments) -> None:
@@ -29,8 +46,7 @@ async def once(releases: Releases, assignments: Assignments) -> None:
     """
 
     async def renew_assignments() -> None:
-        renewed = await assignments.renew()
-        if renewed:
+        while renewed := await assignments.renew():
             logger.info("assignments_renewed", extra={"count": renewed})
 
     steps = {
@@ -38,6 +54,10 @@ async def once(releases: Releases, assignments: Assignments) -> None:
         "list the releases": releases.reindex,
         "renew assignments": renew_assignments,
     }
+    await _steps(steps)
+
+
+async def _steps(steps: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
     for name, step in steps.items():
         await _attempt(name, step)
 

@@ -1,5 +1,6 @@
 """`skerry fleet`: what operators do from anywhere, over the server's API."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fleet_server.errors import FleetError, RefusedError
-from fleet_server.operator_client import OperatorClient
+from fleet_server.operator_client import ApiError, OperatorClient
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,7 +41,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 
 _DAY_MS = 86_400_000
 _EXPIRY_WARNING_DAYS = 30
-_COLOURS = {"updated": "green", "failed": "red", "updating": "yellow", "waiting": "yellow"}
+_COLOURS = {
+    "updated": "green",
+    "failed": "red",
+    "updating": "yellow",
+    "waiting": "yellow",
+    "ok": "green",
+    "warning": "yellow",
+    "critical": "red",
+    "expired": "red",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +105,7 @@ def devices(
         ],
         empty="No device is enrolled.",
     )
+    _warn_of_expiries(client)
 
 
 @app.command()
@@ -236,6 +247,93 @@ def decommission(
     client = _client(server, token_file, ca)
     client.post(f"/api/v1/devices/{quote(device, safe='')}/decommission")
     sys.stdout.write(f"{device} is decommissioned.\n")
+
+
+@app.command()
+def adopt(
+    *,
+    file: Annotated[
+        list[Path],
+        typer.Argument(help="Signed roots, targets.json and lists of `ceremony combine`."),
+    ],
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give the server metadata that was signed offline; send what belongs together at once.
+
+    The server verifies it as devices will, and goes on with it at once, without a restart. What it
+    has already is passed over. Needs a token of the role publisher.
+
+    Example: `skerry fleet adopt 2.root.json 2.targets.json --server URL --token-file token`
+    """
+    client = _client(server, token_file, ca)
+    documents = []
+    for path in file:
+        try:
+            documents.append(path.read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise FleetError(f"cannot read {path}: {error}") from error
+    answer = client.post("/api/v1/trust/metadata", {"documents": documents})
+    if as_json:
+        _print_json(answer)
+        return
+    for name in answer["adopted"] or ["nothing: the server has all of it"]:
+        sys.stdout.write(f"adopted {name}\n")
+
+
+@app.command()
+def expiries(
+    *,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what of the fleet's trust runs out: signed metadata, certificates, the nearest first.
+
+    Example: `skerry fleet expiries --server URL --token-file token`
+    """
+    answer = _client(server, token_file, ca).get("/api/v1/trust/expiries")
+    if as_json:
+        _print_json(answer)
+        return
+    _print_table(
+        [
+            _Column("what"),
+            _Column("level"),
+            _Column("days left", right=True),
+            _Column("keys"),
+            _Column("what to do"),
+        ],
+        [
+            [
+                escape(item["name"]),
+                _coloured(item["level"]),
+                f"{item['days_left']:.1f}",
+                " ".join(keyid[:8] for keyid in item["key_ids"]),
+                escape(item["action"]) if item["level"] != "ok" else "",
+            ]
+            for item in answer["expiries"]
+        ],
+        empty="Nothing runs out.",
+    )
+
+
+def _warn_of_expiries(client: OperatorClient) -> None:
+    """Say on standard error what runs out soon; a server that does not tell is no error."""
+    with contextlib.suppress(ApiError):
+        _tell_expiries(client.get("/api/v1/trust/expiries")["expiries"])
+
+
+def _tell_expiries(expiries: Iterable[Mapping[str, Any]]) -> None:
+    for item in expiries:
+        if item["level"] != "ok":
+            sys.stderr.write(
+                f"{item['level'].upper()}: {item['name']} has {item['days_left']:.1f} days left; "
+                f"{item['action']}\n"
+            )
 
 
 def _client(server: str, token_file: Path, ca: Path | None) -> OperatorClient:

@@ -67,13 +67,13 @@ class OperatorClient:
         """
         return self._request("PUT", path, json=body)
 
-    def post(self, path: str) -> dict[str, Any]:
-        """Call a route that takes no body.
+    def post(self, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """Call a route, with JSON if it takes any.
 
         Raises:
             ApiError: no answer, or a refusal.
         """
-        return self._request("POST", path)
+        return self._request("POST", path, **({} if body is None else {"json": body}))
 
     def pages(self, path: str, key: str, fields: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """Yield the items of all pages of a list.

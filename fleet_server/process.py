@@ -12,16 +12,16 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvloop
-from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, Root
 
 from fleet_protocol.errors import SkerryError
 from fleet_server import https, listening, logs, maintenance, migrate, settings
@@ -30,6 +30,7 @@ from fleet_server.accounts import wiring as accounts_wiring
 from fleet_server.accounts.openid import OpenId
 from fleet_server.accounts.openid_settings import provider
 from fleet_server.app import create_app
+from fleet_server.assignments.director import Director
 from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signer_child import SignerChild
 from fleet_server.assignments.signer_client import SignerClient
@@ -49,7 +50,6 @@ from fleet_server.devices.registry import EnrolledDevices
 from fleet_server.devices.renewal import Renewal
 from fleet_server.devices.service import Devices
 from fleet_server.devices.tokens import ClaimVerifier
-from fleet_server.errors import SetupError
 from fleet_server.https import HttpServer
 from fleet_server.lifetime import Lifetime
 from fleet_server.monitoring.fleet_state import FleetState
@@ -66,6 +66,8 @@ from fleet_server.telemetry.ingest import Ingest
 from fleet_server.telemetry.mqtt_link import MqttLink, tls_context
 from fleet_server.telemetry.service import Telemetry
 from fleet_server.telemetry.store import TelemetryStore
+from fleet_server.trust.live_certificates import LiveCertificates, renew_ingest
+from fleet_server.trust.service import Trust
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +95,8 @@ class _Parts:
     link: MqttLink
     services: Services
     https: HttpServer
+    certificates: LiveCertificates
+    renew_ingest: Callable[[], bool]
 
 
 async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
@@ -128,14 +132,21 @@ async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
 
 
 async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: Database) -> _Parts:
-    releases = await _releases(data, database)
+    releases = await _releases(data, config, database)
     store = TelemetryStore(database=database, clock=utc_now)
     registry = EnrolledDevices(database, clock=utc_now)
-    broker = _broker(data, config, ports, registry)
+    broker_context = _broker_context(data)
+    broker = _broker(broker_context, config, ports, registry)
     ingest = Ingest(store, monotonic=time.monotonic)
-    link = _link(data, config, ingest)
+    ingest_context = tls_context(
+        certificate=data.online / "ingest.crt",
+        key=data.online / "ingest.pem",
+        ca=data.online / "fleet-ca.crt",
+    )
+    link = _link(ingest_context, config, ingest)
     polls = Polls(database=database, clock=utc_now, monotonic=time.monotonic)
     signer = SignerClient(data.signer_socket)
+    director = await asyncio.to_thread(Director, data.director)
     ca = DeviceCa.load(
         key_file=data.online / "device-ca.pem", certificate_file=data.online / "device-ca.crt"
     )
@@ -145,7 +156,7 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
         releases=releases,
         signer=signer,
         downlink=link,
-        director=await asyncio.to_thread(_director_root, data),
+        director=director,
         clock=utc_now,
     )
     components = ProcessComponents(database=database, broker=broker, link=link, signer=signer)
@@ -179,7 +190,15 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
         ),
         fleet_state=FleetState(database=database, components=components, clock=utc_now),
         components=components,
+        trust=Trust(
+            releases=releases,
+            assignments=assignments,
+            director=director,
+            online=data.online,
+            clock=utc_now,
+        ),
     )
+    server = https.make_server(data, create_app(services), polls=polls)
     return _Parts(
         database=database,
         store=store,
@@ -189,7 +208,13 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
         ingest=ingest,
         link=link,
         services=services,
-        https=https.make_server(data, create_app(services), polls=polls),
+        https=server,
+        certificates=LiveCertificates(
+            online=data.online,
+            serving=[broker_context, *([server.config.ssl] if server.config.ssl else [])],
+            ingest=ingest_context,
+        ),
+        renew_ingest=partial(renew_ingest, data.online, ca, utc_now),
     )
 
 
@@ -220,7 +245,10 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
         life.background("ingest", parts.ingest.run(parts.link))
     )
     stack.push_async_callback(_store_the_rest, parts.ingest, storing)
-    await stack.enter_async_context(life.background("maintenance", maintenance.run(services)))
+    await stack.enter_async_context(
+        life.background("maintenance", maintenance.run(services, parts.renew_ingest))
+    )
+    await stack.enter_async_context(life.background("certificates", parts.certificates.run()))
     await stack.enter_async_context(life.background("deltas", services.deltas.run()))
     await stack.enter_async_context(life.background("rollouts", _rollout_loop(services).run()))
     serving = await stack.enter_async_context(
@@ -239,56 +267,42 @@ def _rollout_loop(services: Services) -> RolloutLoop:
     )
 
 
-async def _releases(data: DataDir, database: Database) -> Releases:
-    repository = await asyncio.to_thread(Repository, data.repository, data.online)
+async def _releases(data: DataDir, config: ServerSettings, database: Database) -> Releases:
+    repository = await asyncio.to_thread(
+        partial(Repository, data.repository, data.online, keys=settings.online_keys(config, data))
+    )
     await asyncio.to_thread(repository.heal, now=utc_now())
     releases = Releases(repository=repository, database=database, clock=utc_now)
     await releases.reindex()
     return releases
 
 
+def _broker_context(data: DataDir) -> ssl.SSLContext:
+    return broker_tls.server_context(
+        certificate=data.online / "tls.crt",
+        key=data.online / "tls.pem",
+        client_ca=data.online / "device-ca.crt",
+    )
+
+
 def _broker(
-    data: DataDir, config: ServerSettings, ports: Ports, registry: EnrolledDevices
+    tls: ssl.SSLContext, config: ServerSettings, ports: Ports, registry: EnrolledDevices
 ) -> EmbeddedBroker:
     return EmbeddedBroker(
         listener=ports.mqtt,
-        tls=broker_tls.server_context(
-            certificate=data.online / "tls.crt",
-            key=data.online / "tls.pem",
-            client_ca=data.online / "device-ca.crt",
-        ),
+        tls=tls,
         registry=registry,
         max_connections=config.max_connections,
     )
 
 
-def _link(data: DataDir, config: ServerSettings, ingest: Ingest) -> MqttLink:
+def _link(tls: ssl.SSLContext, config: ServerSettings, ingest: Ingest) -> MqttLink:
     return MqttLink(
         host=_ANY_HOST.get(config.host, config.host),
         port=config.mqtt_port,
-        tls=tls_context(
-            certificate=data.online / "ingest.crt",
-            key=data.online / "ingest.pem",
-            ca=data.online / "fleet-ca.crt",
-        ),
+        tls=tls,
         on_message=ingest.receive,
     )
-
-
-def _director_root(data: DataDir) -> Root:
-    """Read the director's newest root.
-
-    Raises:
-        SetupError: there is none, or it cannot be read.
-    """
-    try:
-        paths = list(data.director.glob("*.root.json"))
-        if not paths:
-            raise FileNotFoundError("there is no <number>.root.json")
-        newest = max(paths, key=lambda path: int(path.name.split(".")[0]))
-        return Metadata[Root].from_bytes(newest.read_bytes()).signed
-    except (OSError, ValueError, RepositoryError) as error:
-        raise SetupError(f"cannot read the root metadata in {data.director}: {error}") from error
 
 
 async def _store_the_rest(ingest: Ingest, storing: asyncio.Task[None]) -> None:
@@ -314,9 +328,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = DataDir(parser.parse_args(arguments).data.absolute())
     try:
         data.check()
-        data.check_files()
         _allow_files()
         config = settings.load(data.settings_file, os.environ)
+        data.check_files(assignment_key=not config.assignment_keys)
         logs.configure(config.log_level)
         ports = Ports(
             https=listening.open_port(host=config.host, port=config.https_port, key="https_port"),

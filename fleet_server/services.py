@@ -25,6 +25,7 @@ from fleet_server.rollouts.founding import Founding
 from fleet_server.rollouts.service import Rollouts
 from fleet_server.settings import ServerSettings
 from fleet_server.telemetry.service import Telemetry
+from fleet_server.trust.service import Trust
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class Services:
     telemetry: Telemetry
     metrics: ServerMetrics
     fleet_state: FleetState
+    trust: Trust
     components: Components
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fleet_server.data_dir import DataDir
 from fleet_server.database_engine import sqlite_url
 from fleet_server.errors import SettingsError
+from fleet_server.online_keys import OnlineKeys
+from signing_keys.passphrases import Secrets
 
 _PREFIX = "SKERRY_SERVER_"
 _TABLE = "server"
@@ -33,6 +35,13 @@ def _postgresql(url: SecretStr) -> SecretStr:
     if not known:
         raise ValueError("use postgresql://user:password@host:port/name")
     return url
+
+
+def _words(value: object) -> object:
+    return value.split() if isinstance(value, str) else value
+
+
+KeyUris = Annotated[tuple[str, ...], BeforeValidator(_words)]
 
 
 class ServerSettings(BaseSettings):
@@ -57,6 +66,10 @@ class ServerSettings(BaseSettings):
         oidc_role_claim: the claim that says what a person may do.
         oidc_roles: which of its values mean what, ``VALUE=ROLE`` or ``VALUE=TENANT/ROLE`` separated
             by commas.
+        snapshot_keys, timestamp_keys, assignment_keys: URIs of the online signing keys, such as
+            ``hsm:2?label=fleet`` or ``awskms:...``, separated by spaces; without them the key files
+            of the data directory. During a rotation the old and the new key are both named.
+        pin_file: holds the PIN of the token, or the passphrase of encrypted key files.
         max_connections: how many MQTT connections are served at once; more are closed.
         delta_cache_bytes: of deltas between releases, which spare devices most of a download; 0
             makes none.
@@ -79,6 +92,10 @@ class ServerSettings(BaseSettings):
     oidc_redirect_url: Annotated[str, Field(pattern=r"^https?://", max_length=500)] | None = None
     oidc_role_claim: Annotated[str, Field(min_length=1, max_length=100)] = "groups"
     oidc_roles: Annotated[str, Field(min_length=3, max_length=10_000)] | None = None
+    snapshot_keys: KeyUris = ()
+    timestamp_keys: KeyUris = ()
+    assignment_keys: KeyUris = ()
+    pin_file: Path | None = None
     max_connections: Annotated[int, Field(ge=2, le=100_000)] = 4096
     delta_cache_bytes: Annotated[int, Field(ge=0, le=2**50)] = 2 * 1024**3
     revocation_check_s: Annotated[float, Field(ge=0.2, le=60)] = 20.0
@@ -132,6 +149,24 @@ def load(path: Path, environment: Mapping[str, str]) -> ServerSettings:
             else problem["msg"].lower()
         )
         raise SettingsError(f"{named.get(key, key)}: {what}") from error
+
+
+def online_keys(config: ServerSettings, data: DataDir) -> list[OnlineKeys]:
+    """Return the candidates for snapshot and timestamp keys."""
+    return [
+        _keys("snapshot", data.online, config.snapshot_keys, config),
+        _keys("timestamp", data.online, config.timestamp_keys, config),
+    ]
+
+
+def assignment_keys(config: ServerSettings, data: DataDir) -> OnlineKeys:
+    """Return the candidates for the assignment key; for the signer process alone."""
+    return _keys("assignment", data.signer, config.assignment_keys, config)
+
+
+def _keys(role: str, folder: Path, uris: tuple[str, ...], config: ServerSettings) -> OnlineKeys:
+    secrets = Secrets(passphrase_file=config.pin_file, pin_file=config.pin_file)
+    return OnlineKeys(role, folder, uris=uris, secrets=secrets)
 
 
 def _file_table(path: Path) -> dict[str, object]:

@@ -12,7 +12,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from provisioning import ceremony, ceremony_cli, durable_files, inspection
+from provisioning import (
+    ceremony,
+    ceremony_cli,
+    certificates,
+    durable_files,
+    inspection,
+    renewal,
+)
 from provisioning.claim_issue import MAX_LIFETIME, ClaimIssuer
 from provisioning.errors import ProvisioningError
 from provisioning.layout import Authority
@@ -133,6 +140,42 @@ def claim(  # noqa: PLR0913 (each is an option that a person gives)
         for name, path in files.items()
     }
     _write_claims(claims)
+
+
+@app.command()
+def renew_certificate(
+    *,
+    authority: Annotated[Path, typer.Option(help="What `skerry provision init` made.")],
+    current: Annotated[Path, typer.Option(help="The server's online/tls.crt; it is no secret.")],
+    out: Annotated[Path, typer.Option(help="Certificate to write.")],
+    server_name: Annotated[
+        list[str] | None,
+        typer.Option(help="Other names than now under which devices reach the server."),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Renew the server's certificate for its present key; devices need not enrol again.
+
+    Then, on the server: `skerry server install-certificate FILE --data DIR`.
+    """
+    if out.exists():
+        raise ProvisioningError(f"{out} exists and is not overwritten: choose another name")
+    try:
+        before = current.read_bytes()
+    except OSError as error:
+        raise ProvisioningError(f"cannot read {current}: {error.strerror}") from error
+    made = renewal.renewed_server_certificate(
+        Authority(authority),
+        before,
+        names=certificates.server_names(server_name) if server_name else None,
+        passphrase=passphrases.known(passphrase_file),
+        now=datetime.now(UTC),
+    )
+    try:
+        durable_files.replace(out, made, mode=durable_files.PUBLIC_MODE)
+    except OSError as error:
+        raise ProvisioningError(f"cannot write {out}: {error.strerror}") from error
+    sys.stdout.write(f"{out}\nNext: skerry server install-certificate {out.name} --data DIR\n")
 
 
 @app.command()

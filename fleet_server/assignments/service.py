@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
 
-from sqlalchemy import delete, insert, inspect, select
+from sqlalchemy import Row, delete, insert, inspect, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from tuf.api.exceptions import RepositoryError
@@ -18,6 +18,7 @@ from fleet_protocol import delivery, names
 from fleet_protocol.delivery import ANY_TIME, Terms
 from fleet_protocol.errors import ProtocolError
 from fleet_server.assignments import ahead, entries, history
+from fleet_server.assignments.director import Director
 from fleet_server.assignments.entries import Entry
 from fleet_server.assignments.signer_client import VersionTakenError
 from fleet_server.assignments.signing import MAX_BATCH, SignRequest, Target
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 LIFETIME = timedelta(days=30)
 _PAGE = 500
 _LISTED = 5
+_PUSHED = 2**30
+"""No device was assigned to so often by its owner."""
 
 
 class Signing(Protocol):
@@ -41,6 +44,9 @@ class Signing(Protocol):
 
     async def sign(self, requests: list[SignRequest]) -> list[bytes]:
         """Sign assignments, all or none."""
+
+    async def keyids(self) -> list[str]:
+        """Return the ids of the keys that it holds."""
 
     async def answers(self) -> bool:
         """Say whether it listens."""
@@ -72,6 +78,8 @@ class Plan:
     version: int
     entries: list[Entry]
     base: int
+    claim: str
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +115,7 @@ class Assignments:
         releases: ReleaseIndex,
         signer: Signing,
         downlink: Downlink,
-        director: Root,
+        director: Director,
         clock: Clock,
     ) -> None:
         self._database = database
@@ -117,6 +125,8 @@ class Assignments:
         self._director = director
         self._clock = clock
         self._turn = asyncio.Lock()
+        self.outdated = asyncio.Event()
+        """Set when assignments have to be signed anew at once."""
 
     async def assign(
         self,
@@ -173,7 +183,8 @@ class Assignments:
             rows = await self._known([change.device_id for change in ordered])
             plans, before = [], {}
             for change in ordered:
-                base, listed, following = rows.get(change.device_id, (0, [], 1))
+                known = rows[change.device_id]
+                base, listed = known.version or 0, entries.decode(known.entries or "[]")
                 family = change.family
                 before[change.device_id] = next((e for e in listed if e.family == family), None)
                 wanted = (
@@ -181,7 +192,16 @@ class Assignments:
                     if change.entry is not None
                     else [entry for entry in listed if entry.family != family]
                 )
-                plans.append(Plan(change.device_id, following, wanted, base))
+                plans.append(
+                    Plan(
+                        change.device_id,
+                        self._next(base, known.root_version or 1, known.reported),
+                        wanted,
+                        base,
+                        known.claim,
+                        removed=() if change.entry is not None else (family,),
+                    )
+                )
 
             async def follow(session: AsyncSession, versions: Mapping[str, int]) -> None:
                 await also(
@@ -190,26 +210,29 @@ class Assignments:
 
             await self._sign_and_store(plans, follow)
 
-    async def _known(self, device_ids: Sequence[str]) -> dict[str, tuple[int, list[Entry], int]]:
-        """Return stored version and entries of each device, and the version that comes next."""
+    async def _known(
+        self, device_ids: Sequence[str]
+    ) -> Mapping[str, Row[str, str, int, int, str, str | None]]:
         query = (
-            select(Device.id, Assignment.version, Assignment.entries, Device.reported)
+            select(
+                Device.id,
+                Device.claim,
+                Assignment.version,
+                Assignment.root_version,
+                Assignment.entries,
+                Device.reported,
+            )
             .outerjoin(Assignment, Assignment.device_id == Device.id)
             .where(Device.id.in_(device_ids))
         )
         async with self._database.reading() as session:
-            rows = [(row[0], row[1] or 0, row[2], row[3]) for row in await session.execute(query)]
-        return {
-            device_id: (
-                version,
-                entries.decode(stored or "[]"),
-                ahead.next_version(version, reported),
-            )
-            for device_id, version, stored, reported in rows
-        }
+            return {row.id: row for row in await session.execute(query)}
 
     async def renew(self) -> int:
-        """Sign those anew whose lifetime is half gone; returns how many.
+        """Sign some of those anew whose lifetime is half gone or whose key was replaced.
+
+        Returns:
+            How many; call it again until there are none.
 
         A device that holds a newer one than is stored (a restored backup) is left with it: what is
         stored would take the device back in time. Somebody has to assign anew.
@@ -224,23 +247,62 @@ class Assignments:
             async with self._turn:
                 async with self._database.reading() as session:
                     query = (
-                        select(Assignment, Device.reported)
+                        select(Assignment, Device.reported, Device.claim)
                         .join(Device, Device.id == Assignment.device_id)
-                        .where(Assignment.expires_ms < threshold, Assignment.device_id > after)
+                        .where(
+                            or_(
+                                Assignment.expires_ms < threshold,
+                                Assignment.root_version < self._director.epoch,
+                            ),
+                            Assignment.device_id > after,
+                        )
                         .where(Device.decommissioned_ms.is_(None))
                         .order_by(Assignment.device_id)
                         .limit(_PAGE)
                     )
                     rows = (await session.execute(query)).all()
                 plans = [
-                    Plan(row.device_id, row.version + 1, entries.decode(row.entries), row.version)
-                    for row, reported in rows
-                    if not _left_alone(row, reported)
+                    Plan(
+                        row.device_id,
+                        self._next(row.version, row.root_version, None),
+                        entries.decode(row.entries),
+                        row.version,
+                        claim,
+                    )
+                    for row, reported, claim in rows
+                    if row.root_version < self._director.epoch or not _left_alone(row, reported)
                 ]
                 renewed += len(await self._sign_and_store(plans))
             if len(rows) < _PAGE:
                 return renewed
             after = rows[-1][0].device_id
+
+    async def adopt_root(self, payload: bytes) -> bool:
+        """Follow a new root of the director; says whether it was new.
+
+        All assignments are signed anew afterwards if it replaces their key (`outdated`).
+
+        Raises:
+            MalformedError, ConflictError, RefusedError: it may not follow.
+            UnavailableError: the signer does not answer.
+            StorageFullError: the disk refuses.
+        """
+        async with self._turn:
+            if await asyncio.to_thread(self._director.has, payload):
+                return False
+            root = self._director.check(payload, now=self._clock())
+            wanted = root.roles[Targets.type].keyids
+            held = await self._signer.keyids()
+            if not set(wanted) & set(held):
+                raise RefusedError(
+                    f"the signer does not hold the assignment key of director root {root.version} "
+                    f"({', '.join(keyid[:16] for keyid in wanted)}); make it there first: "
+                    "`skerry server new-key assignment`"
+                )
+            await asyncio.to_thread(self._director.adopt, payload, root)
+        logger.info("director_root_adopted", extra={"version": root.version})
+        self.outdated.set()
+        return True
 
     async def documents(self) -> AsyncIterator[tuple[str, bytes]]:
         """Yield device id and newest document of every device that may connect.
@@ -277,7 +339,9 @@ class Assignments:
                     select(
                         Device.id,
                         Device.decommissioned_ms,
+                        Device.claim,
                         Assignment.version,
+                        Assignment.root_version,
                         Assignment.entries,
                         Device.reported,
                     )
@@ -298,12 +362,22 @@ class Assignments:
         return [
             Plan(
                 device_id,
-                ahead.next_version(known[device_id][2] or 0, known[device_id][4]),
-                entries.with_release(entries.decode(known[device_id][3] or "[]"), entry),
-                known[device_id][2] or 0,
+                self._next(row.version or 0, row.root_version or 1, row.reported),
+                entries.with_release(entries.decode(row.entries or "[]"), entry),
+                row.version or 0,
+                row.claim,
             )
             for device_id in chosen
+            for row in [known[device_id]]
         ]
+
+    def _next(self, version: int, root_version: int, reported: str | None) -> int:
+        """Return the version after one that was signed under a root, and after the device's own.
+
+        Where a thief had pushed it, it begins anew with the key that replaced the stolen one.
+        """
+        begins_anew = root_version < self._director.epoch and version >= _PUSHED
+        return 1 if begins_anew else ahead.next_version(version, reported)
 
     async def _sign_and_store(
         self, plans: list[Plan], also: _Follow | None = None
@@ -338,7 +412,7 @@ class Assignments:
             raise _overtaken() from error
 
     async def _sign(self, plans: list[Plan]) -> list[Assignment]:
-        now = self._clock()
+        now, root_version = self._clock(), self._director.root.version
         expires_s = int((now + LIFETIME).timestamp())
         try:
             documents = await self._signer.sign([_request(plan, expires_s) for plan in plans])
@@ -355,6 +429,7 @@ class Assignments:
             Assignment(
                 device_id=plan.device_id,
                 version=plan.version,
+                root_version=root_version,
                 signed_ms=unix_ms(now),
                 expires_ms=expires_s * 1000,
                 entries=entries.encode(plan.entries),
@@ -365,7 +440,7 @@ class Assignments:
 
     def _verify(self, plans: list[Plan], documents: list[bytes]) -> None:
         for plan, document in zip(plans, documents, strict=True):
-            verify_document(document, device_id=plan.device_id, director=self._director)
+            verify_document(document, device_id=plan.device_id, director=self._director.root)
 
 
 def _left_alone(row: Assignment, reported: str | None) -> bool:
@@ -441,6 +516,8 @@ def _request(plan: Plan, expires_s: int) -> SignRequest:
         device_id=plan.device_id,
         version=plan.version,
         expires_s=expires_s,
+        claim=plan.claim,
+        removed=list(plan.removed),
         targets=[
             Target(path=entry.path, length=entry.length, sha256=entry.sha256)
             for entry in plan.entries

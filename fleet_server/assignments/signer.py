@@ -1,8 +1,16 @@
 """The signer: the only process that opens the assignment key.
 
-It signs nothing but well-formed assignments whose version is higher than any that it signed for the
-device, which it remembers in a database of its own. So whoever takes over the API can assign
-published releases, and can neither sign anything else nor wind a device back.
+It signs nothing but well-formed assignments, and remembers in a database of its own what it signed:
+
+1. the version is higher than any that this key signed for the device (no winding back);
+2. the list has every family that the last one had, less those named as removed (nothing is left
+   out by omission);
+3. the device is known: at its first assignment the claim token is shown with which it enrolled, and
+   the offline claim key signed that (no devices out of thin air).
+
+So whoever takes over the API can assign published releases to invited devices, and nothing else.
+When the director's root names another key, the signer goes on with that one, if it holds it, and
+counts versions anew, as devices do.
 
 It runs as ``python -m fleet_server.assignments.signer --data DIR``, started by the server, and ends
 when its standard input closes, which is when the server dies, however it dies.
@@ -16,23 +24,28 @@ import os
 import signal
 import sqlite3
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from securesystemslib.signer import Signer
-from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, Root, TargetFile, Targets
+from tuf.api.exceptions import UnsignedMetadataError
+from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from fleet_protocol import assignments, delivery, names
 from fleet_protocol.errors import ProtocolError, SkerryError
 from fleet_protocol.manifest import MANIFEST_FILE
+from fleet_server import settings, tuf_files
 from fleet_server.assignments import signing
+from fleet_server.assignments.director import Director
 from fleet_server.assignments.signing import SignAnswer, SignBatch, SignRequest
 from fleet_server.clock import Clock, utc_now
 from fleet_server.data_dir import DataDir
-from fleet_server.errors import MalformedError, RefusedError, SetupError
+from fleet_server.devices.tokens import ClaimVerifier
+from fleet_server.errors import MalformedError, NotAuthenticatedError, RefusedError, SetupError
 from fleet_server.logs import configure as configure_logs
-from fleet_server.releases.online_roles import load_signer
+from fleet_server.online_keys import OnlineKeys
+from signing_keys.errors import SigningKeyError
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +55,11 @@ MAX_STEP = 10_000
 
 _IDLE_TIMEOUT_S = 60.0
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS signed (
+CREATE TABLE IF NOT EXISTS devices (
     device_id TEXT PRIMARY KEY,
-    version INTEGER NOT NULL
+    keyid TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    families TEXT NOT NULL
 ) STRICT, WITHOUT ROWID
 """
 
@@ -64,42 +79,82 @@ class VersionNotHigherError(RefusedError):
 class AssignmentSigner:
     """Checks, remembers, signs. Blocks; one batch at a time."""
 
-    def __init__(self, *, signer: Signer, database: sqlite3.Connection, clock: Clock) -> None:
-        self._signer = signer
+    def __init__(
+        self,
+        *,
+        director: Path,
+        keys: OnlineKeys,
+        claims: ClaimVerifier,
+        database: sqlite3.Connection,
+        clock: Clock,
+    ) -> None:
+        """Take the folder of the director's roots and what is signed with.
+
+        Raises:
+            SetupError: no key here is the one of the director's newest root.
+        """
+        self._director = director
+        self._keys = keys
+        self._claims = claims
         self._database = database
         self._clock = clock
+        self._root_version, self._signer = self._chosen()
+        self._take_over()
 
     @classmethod
-    def open(cls, data: DataDir, clock: Clock) -> "AssignmentSigner":
+    def open(
+        cls, data: DataDir, clock: Clock, *, keys: OnlineKeys | None = None
+    ) -> "AssignmentSigner":
         """Open key and database.
 
         Raises:
             SetupError: the key is not the one of the director's root, or a file cannot be read.
         """
-        roots = sorted(data.director.glob("*.root.json"), key=_root_version)
-        if not roots:
-            raise SetupError(f"there is no root metadata in {data.director}")
         try:
-            root = Metadata[Root].from_bytes(roots[-1].read_bytes()).signed
             database = sqlite3.connect(data.signer / "signed.db", isolation_level=None)
             for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", _SCHEMA):
                 database.execute(statement)
-        except (OSError, RepositoryError, sqlite3.Error) as error:
+        except sqlite3.Error as error:
             raise SetupError(f"the signer cannot start on {data.signer}: {error}") from error
-        signer = load_signer(data.signer / "assignment.pem", root, Targets.type)
-        return cls(signer=signer, database=database, clock=clock)
+        return cls(
+            director=data.director,
+            keys=keys or OnlineKeys("assignment", data.signer),
+            claims=ClaimVerifier.load(data.online / "claim.pub.pem"),
+            database=database,
+            clock=clock,
+        )
 
     def sign(self, batch: SignBatch) -> list[str]:
         """Sign a batch; the versions are on disk before the first signature exists.
 
         Raises:
             RefusedError: a request is not a proper assignment, or its version is not higher.
+            SetupError: the director's newest root names a key that is not here.
             sqlite3.Error: the database failed; nothing was signed.
         """
+        if self._root_version != tuf_files.versions(self._director)[-1]:
+            self._root_version, self._signer = self._chosen()
         for request in batch.requests:
             self._check(request)
         self._remember(batch.requests)
         return [self._document(request) for request in batch.requests]
+
+    def keyids(self) -> list[str]:
+        """Return the ids of all keys here, in use or waiting for a root that names them."""
+        return self._keys.keyids()
+
+    def _take_over(self) -> None:
+        """Take the versions over that the first form of the database remembered."""
+        tables = self._database.execute("SELECT name FROM sqlite_schema WHERE name = 'signed'")
+        if tables.fetchone() is not None:
+            self._database.execute(
+                "INSERT OR IGNORE INTO devices SELECT device_id, ?, version, '' FROM signed",
+                (self._signer.public_key.keyid,),
+            )
+
+    def _chosen(self) -> tuple[int, Signer]:
+        root = Director(self._director).root
+        return root.version, self._keys.signer_for(root, Targets.type)
 
     def close(self) -> None:
         """Close the database."""
@@ -130,11 +185,19 @@ class AssignmentSigner:
     def _remember(self, requests: list[SignRequest]) -> None:
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            highest = {request.device_id: self._highest(request.device_id) for request in requests}
+            known = {request.device_id: self._known(request) for request in requests}
             self._database.executemany(
-                "INSERT INTO signed VALUES (?, ?) "
-                "ON CONFLICT (device_id) DO UPDATE SET version = excluded.version",
-                list(_raised(highest, requests).items()),
+                "INSERT INTO devices VALUES (?, ?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET "
+                "keyid = excluded.keyid, version = excluded.version, families = excluded.families",
+                [
+                    (
+                        device_id,
+                        self._signer.public_key.keyid,
+                        last.version,
+                        " ".join(last.families),
+                    )
+                    for device_id, last in _raised(known, requests).items()
+                ],
             )
             self._database.execute("COMMIT")
         except BaseException:
@@ -142,11 +205,28 @@ class AssignmentSigner:
                 self._database.execute("ROLLBACK")
             raise
 
-    def _highest(self, device_id: str) -> int:
+    def _known(self, request: SignRequest) -> "_Last":
+        """Return what was signed last for a device.
+
+        Raises:
+            RefusedError: nothing was, and its claim does not show that it was invited.
+        """
         row = self._database.execute(
-            "SELECT version FROM signed WHERE device_id = ?", (device_id,)
+            "SELECT keyid, version, families FROM devices WHERE device_id = ?", (request.device_id,)
         ).fetchone()
-        return int(row[0]) if row else 0
+        if row is not None:
+            same_key = row[0] == self._signer.public_key.keyid
+            return _Last(int(row[1]), 0 if not same_key else int(row[1]), frozenset(row[2].split()))
+        try:
+            invited = self._claims.invited(request.claim)
+        except NotAuthenticatedError as error:
+            raise RefusedError(
+                f"the device {request.device_id} is unknown, and nothing shows that it was "
+                f"invited: {error}"
+            ) from error
+        if invited != request.device_id:
+            raise RefusedError(f"the claim of {request.device_id} is one of {invited}")
+        return _Last(0, 0, frozenset())
 
     def _document(self, request: SignRequest) -> str:
         targets = {
@@ -206,6 +286,8 @@ class SignerServer:
     async def _answer(self, batch: SignBatch) -> SignAnswer:
         async with self._turn:
             try:
+                if not batch.requests:
+                    return SignAnswer(keyids=self._signer.keyids())
                 return SignAnswer(documents=self._signer.sign(batch))
             except VersionNotHigherError as error:
                 return SignAnswer(refusal=str(error), highest=error.highest)
@@ -215,24 +297,42 @@ class SignerServer:
             except sqlite3.Error as error:
                 logger.error("signer_database_failed", extra={"reason": str(error)})  # noqa: TRY400
                 return SignAnswer(unavailable=f"its database failed: {error}")
+            except (SetupError, SigningKeyError, UnsignedMetadataError) as error:
+                logger.error("signer_key_failed", extra={"reason": str(error)})  # noqa: TRY400
+                return SignAnswer(unavailable=f"its key cannot be used: {error}")
 
 
-def _raised(highest: dict[str, int], requests: list[SignRequest]) -> dict[str, int]:
-    raised = dict(highest)
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """What was signed last for a device.
+
+    Attributes:
+        above: what the next version must be higher than; 0 with a key that is new.
+    """
+
+    version: int
+    above: int
+    families: frozenset[str]
+
+
+def _raised(known: dict[str, _Last], requests: list[SignRequest]) -> dict[str, _Last]:
+    raised = dict(known)
     for request in requests:
         before = raised[request.device_id]
-        if not before < request.version <= before + MAX_STEP:
+        if not before.above < request.version <= before.version + MAX_STEP:
             raise VersionNotHigherError(
-                f"version {request.version} of {request.device_id} does not follow {before}",
-                highest=highest,
+                f"version {request.version} of {request.device_id} does not follow {before.above}",
+                highest={device_id: last.above for device_id, last in known.items()},
             )
-        raised[request.device_id] = request.version
+        families = frozenset(names.parse_target_path(target.path)[0] for target in request.targets)
+        missing = before.families - families - set(request.removed)
+        if missing:
+            raise RefusedError(
+                f"the assignment of {request.device_id} is incomplete: it leaves out "
+                f"{', '.join(sorted(missing))}"
+            )
+        raised[request.device_id] = _Last(request.version, request.version, families)
     return raised
-
-
-def _root_version(path: Path) -> int:
-    version = path.name.split(".")[0]
-    return int(version) if version.isdecimal() else 0
 
 
 async def _watch_stdin(stop: asyncio.Event) -> None:
@@ -244,7 +344,8 @@ async def _watch_stdin(stop: asyncio.Event) -> None:
 
 
 async def _run(data: DataDir) -> None:
-    signer = AssignmentSigner.open(data, utc_now)
+    config = settings.load(data.settings_file, os.environ)
+    signer = AssignmentSigner.open(data, utc_now, keys=settings.assignment_keys(config, data))
     stop = asyncio.Event()
     watch = asyncio.create_task(_watch_stdin(stop), name="stdin")
     try:

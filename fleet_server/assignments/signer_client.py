@@ -59,6 +59,18 @@ class SignerClient:
             raise RefusedError(f"the signer refused: {answer.refusal or 'it signed too little'}")
         return [document.encode() for document in answer.documents]
 
+    async def keyids(self) -> list[str]:
+        """Return the ids of the keys that the signer holds.
+
+        Raises:
+            UnavailableError: the signer does not answer.
+        """
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                return (await self._ask(SignBatch(requests=[]))).keyids
+        except (OSError, EOFError, TimeoutError, MalformedError) as error:
+            raise UnavailableError("the signer does not answer; try again") from error
+
     async def answers(self) -> bool:
         """Say whether the signer listens."""
         try:

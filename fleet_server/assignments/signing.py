@@ -39,6 +39,9 @@ class SignRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         targets: the complete list, one manifest for each family.
         run_nothing: true exactly when the list is empty.
         terms: of delivery, for families of the list that have any.
+        removed: families that the list leaves out on purpose, which it otherwise may not.
+        claim: the token with which the device enrolled, signed by the offline claim key; the signer
+            needs it for a device that it does not know yet.
     """
 
     device_id: DeviceId
@@ -47,12 +50,14 @@ class SignRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     targets: Annotated[list[Target], msgspec.Meta(max_length=MAX_ENTRIES)]
     run_nothing: bool = False
     terms: dict[Family, Terms] = {}
+    removed: Annotated[list[Family], msgspec.Meta(max_length=MAX_ENTRIES)] = []
+    claim: Annotated[str, msgspec.Meta(max_length=8192)] = ""
 
 
 class SignBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All are signed or none is."""
+    """All are signed or none is; an empty batch only asks which keys the signer holds."""
 
-    requests: Annotated[list[SignRequest], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
+    requests: Annotated[list[SignRequest], msgspec.Meta(max_length=MAX_BATCH)]
 
 
 class SignAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,12 +68,14 @@ class SignAnswer(msgspec.Struct, frozen=True, kw_only=True):
         refusal: a sentence; empty when the documents are there.
         unavailable: why it cannot sign anything now, such as a full disk; else empty.
         highest: on a version that is not higher: the highest signed one of the devices asked for.
+        keyids: of the keys that the signer holds, in answer to an empty batch.
     """
 
     documents: list[str] = []
     refusal: str = ""
     unavailable: str = ""
     highest: dict[str, int] = {}
+    keyids: list[str] = []
 
 
 Frame = TypeVar("Frame", bound=msgspec.Struct)

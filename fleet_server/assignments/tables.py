@@ -14,6 +14,8 @@ class Assignment(DeviceOwned, Base):
 
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
     version: Mapped[int] = mapped_column(BigInteger)
+    root_version: Mapped[int] = mapped_column(BigInteger, server_default="1")
+    """Of the director's root under which it was signed."""
     signed_ms: Mapped[int] = mapped_column(BigInteger)
     expires_ms: Mapped[int] = mapped_column(BigInteger)
     entries: Mapped[str] = mapped_column(Text)

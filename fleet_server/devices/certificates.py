@@ -148,13 +148,22 @@ class DeviceCa:
 
     def issue(self, *, device_id: str, key: RequestedKey, now: datetime) -> IssuedCertificate:
         """Issue a certificate for a device's key."""
+        return self._issue(device_id, DEVICE_URI + device_id, key.key, now)
+
+    def issue_ingest(self, key: ec.EllipticCurvePublicKey, *, now: datetime) -> IssuedCertificate:
+        """Issue a certificate for the ingest service."""
+        return self._issue(INGEST_NAME, INGEST_URI, key, now)
+
+    def _issue(
+        self, name: str, uri: str, key: ec.EllipticCurvePublicKey, now: datetime
+    ) -> IssuedCertificate:
         expires = min(now + LIFETIME, self._certificate.not_valid_after_utc)
         serial = x509.random_serial_number()
         certificate = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device_id)]))
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
             .issuer_name(self._certificate.subject)
-            .public_key(key.key)
+            .public_key(key)
             .serial_number(serial)
             .not_valid_before(now - _BACKDATED)
             .not_valid_after(expires)
@@ -162,12 +171,10 @@ class DeviceCa:
             .add_extension(_SIGNATURES_ONLY, critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
             .add_extension(
-                x509.SubjectAlternativeName(
-                    [x509.UniformResourceIdentifier(DEVICE_URI + device_id)]
-                ),
+                x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]),
                 critical=False,
             )
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.key), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
                 critical=False,

@@ -57,9 +57,9 @@ class Enrollment:
         claim = self._verifier.verify(token, now=self._clock())  # (1)
         key = read_request(csr_pem)  # (2)
         with tenancy.everything():
-            return await self._enroll(claim, key)
+            return await self._enroll(claim, key, token)
 
-    async def _enroll(self, claim: Claim, key: RequestedKey) -> Device:
+    async def _enroll(self, claim: Claim, key: RequestedKey, token: str) -> Device:
         async with self._database.writing() as session:  # (3)
             await take_turn(session, f"enrolment of {claim.device_id}")
             burnt = await session.get(BurntClaim, claim.jti)
@@ -71,6 +71,7 @@ class Enrollment:
             await tenancy.check_known(session, claim.tenant)
             device = present or Device(id=claim.device_id, tenant=claim.tenant)
             self._issue(device, key)
+            device.claim = token
             await self._store(session, device, claim)
             await trail.record(
                 session,

@@ -27,6 +27,8 @@ class Device(TenantOwned, Base):
     )
 
     id: Mapped[str] = mapped_column(String(63), primary_key=True)
+    claim: Mapped[str] = mapped_column(Text, server_default="")
+    """The claim token that enrolled it: the signer of assignments asks for it. It is used up."""
     public_key_pem: Mapped[str] = mapped_column(Text)
     public_key_sha256: Mapped[str] = mapped_column(String(64))
     certificate_pem: Mapped[str] = mapped_column(Text)

@@ -6,8 +6,9 @@ Both are JWTs (RFC 7519) signed with ES256; no other algorithm is ever tried.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 from joserfc import jws, jwt
@@ -102,6 +103,19 @@ class ClaimVerifier:
             raise NotAuthenticatedError(f"the claim token is not one of ours: {error}") from error
         return Claim(device_id, jti, rest.tenant, rest.replaces, rest.labels)
 
+    def invited(self, token: str) -> str:
+        """Return the device that a claim token invited, whenever it was valid.
+
+        Raises:
+            NotAuthenticatedError: malformed, or signed by another key.
+        """
+        try:
+            issued = jws.extract_compact(token.encode()).payload
+            moment = msgspec.json.decode(issued or b"", type=_Issued).iat
+        except (JoseError, msgspec.MsgspecError, ValueError) as error:
+            raise NotAuthenticatedError(f"this is no claim token: {error}") from error
+        return self.verify(token, now=datetime.fromtimestamp(moment, UTC)).device_id
+
 
 def unverified_device_id(token: str) -> str:
     """Return which device a token says to come from, so that its key can be looked up.
@@ -168,6 +182,10 @@ class _Rest(msgspec.Struct):
 
 class _Subject(msgspec.Struct):
     sub: str
+
+
+class _Issued(msgspec.Struct):
+    iat: Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 
 
 def _public_key(pem: bytes, what: str) -> ECKey:

@@ -1,39 +1,16 @@
 """Makes snapshot and timestamp: the two roles whose keys are online. Bytes in, bytes out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
+from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Timestamp
 
-from fleet_server.errors import SetupError
+from fleet_server.online_keys import OnlineKeys
 
 TIMESTAMP_LIFETIME = timedelta(days=1)
 SNAPSHOT_LIFETIME = timedelta(days=7)
-
-
-def load_signer(path: Path, root: Root, role: str) -> Signer:
-    """Read an Ed25519 key and tie it to the key that a root names for a role.
-
-    Raises:
-        SetupError: the file cannot be read, or the root does not name this key.
-    """
-    try:
-        private = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise SetupError(f"cannot read the {role} key {path}: {error}") from error
-    if not isinstance(private, Ed25519PrivateKey):
-        raise SetupError(f"the {role} key {path} is not an Ed25519 key")
-    public = private.public_key().public_bytes_raw().hex()
-    for keyid in root.roles[role].keyids:
-        key = root.keys[keyid]
-        if isinstance(key, SSlibKey) and key.keyval.get("public") == public:
-            return CryptoSigner(private, key)
-    raise SetupError(f"the key {path} is not the one that the root metadata names for {role}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +19,23 @@ class OnlineSigners:
 
     snapshot: Signer
     timestamp: Signer
+
+    @classmethod
+    def of(cls, keys: Sequence[OnlineKeys], root: Root) -> "OnlineSigners":
+        """Open the keys that a root names.
+
+        Args:
+            keys: the candidates for snapshot and for timestamp.
+            root: the newest.
+
+        Raises:
+            SetupError: one of them is not here.
+        """
+        snapshot, timestamp = keys
+        return cls(
+            snapshot=snapshot.signer_for(root, Snapshot.type),
+            timestamp=timestamp.signer_for(root, Timestamp.type),
+        )
 
     def sign_snapshot(
         self, *, version: int, meta: dict[str, MetaFile], now: datetime

@@ -3,38 +3,61 @@
 All of it blocks and belongs in a thread. Commit order makes a crash harmless: targets, the family's
 metadata, the snapshot, and last ``timestamp.json``, whose rename is the moment of publication. What
 an interrupted commit left is not referred to by the timestamp, and goes at the next start.
+
+Snapshot and timestamp say nothing that the offline roles do not say: where the newest root no
+longer accepts them (new keys; an adoption that was cut off), they are made anew from what the
+holders of the offline keys signed. So a repository also recovers from stolen online keys.
 """
 
+import contextlib
 import fcntl
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
+from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
+from tuf.api.metadata import (
+    TOP_LEVEL_ROLE_NAMES,
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    Targets,
+    Timestamp,
+)
 
 from fleet_protocol import manifest as manifests
 from fleet_protocol import names
-from fleet_server.errors import ConflictError, NotFoundError, SetupError, StorageFullError
+from fleet_server import tuf_files
+from fleet_server.errors import (
+    ConflictError,
+    NotFoundError,
+    RefusedError,
+    SetupError,
+    StorageFullError,
+)
+from fleet_server.online_keys import OnlineKeys
+from fleet_server.releases import adoption as adoptions
 from fleet_server.releases import durable_files
 from fleet_server.releases.online_roles import (
     SNAPSHOT_LIFETIME,
     TIMESTAMP_LIFETIME,
     OnlineSigners,
-    load_signer,
     renewal_due,
 )
-from fleet_server.releases.verification import StoredFile, Upload, files_of
+from fleet_server.releases.verification import Current, StoredFile, Upload, files_of
 
 logger = logging.getLogger(__name__)
 
 _Signed = TypeVar("_Signed", Root, Snapshot, Targets, Timestamp)
 _FREE_BYTES_KEPT = 64 * 1024 * 1024
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_PUSHED = 2**30
+"""Nobody signs so often: at one a second it would take 34 years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +70,42 @@ class Published:
     timestamp: Timestamp
     families: Mapping[str, Targets]
 
+    @property
+    def current(self) -> Current:
+        """What new metadata has to follow."""
+        return Current(
+            families=self.families,
+            versions={
+                name.removesuffix(".json"): file.version
+                for name, file in self.snapshot.meta.items()
+            },
+        )
+
 
 class Repository:
     """One repository folder; the process that holds it is its only writer."""
 
-    def __init__(self, root: Path, online: Path) -> None:
+    def __init__(
+        self, root: Path, online: Path, *, keys: Sequence[OnlineKeys] | None = None
+    ) -> None:
+        """Verify what is there.
+
+        Args:
+            root: the repository's folder.
+            online: where the keys for snapshot and timestamp lie.
+            keys: the candidates for both roles, if they are elsewhere.
+
+        Raises:
+            SetupError: the repository does not verify, or a key is missing.
+        """
         self._metadata = root / "metadata"
         self._targets = root / "targets"
         self._staging = root / "staging"
         self._lock_file = root / ".lock"
         published = self._load()
         self._published = published
-        self._signers = OnlineSigners(
-            snapshot=load_signer(online / "snapshot.pem", published.root, Snapshot.type),
-            timestamp=load_signer(online / "timestamp.pem", published.root, Timestamp.type),
-        )
+        self._keys = keys or [OnlineKeys(role, online) for role in (Snapshot.type, Timestamp.type)]
+        self._signers = OnlineSigners.of(self._keys, published.root)
 
     @property
     def published(self) -> Published:
@@ -136,19 +180,96 @@ class Repository:
         """
         try:
             with self._exclusive():
-                current = self._published.families.get(upload.family)
-                if upload.version != (current.version + 1 if current else 1):
+                if upload.version != self._published.current.versions.get(upload.family, 0) + 1:
                     raise ConflictError(
                         f"another upload of {upload.family} came first; sign anew and send again"
                     )
                 for path, source in staged.items():
                     durable_files.move(source, self.target_file(path, upload.added[path]))
-                name = f"{upload.version}.{upload.family}.json"
-                durable_files.write(self._metadata / name, upload.metadata)
-                changed = MetaFile.from_data(upload.version, upload.metadata, ["sha256"])
-                self._republish({f"{upload.family}.json": changed}, now=now)
+                self._republish(
+                    self._store(upload.family, upload.version, upload.metadata), now=now
+                )
         except OSError as error:
             raise StorageFullError(f"the upload could not be stored: {error}") from error
+
+    def has(self, path: str, file: StoredFile) -> bool:
+        """Say whether a target is stored, with its content verified when it came."""
+        try:
+            return self.target_file(path, file).stat().st_size == file.length
+        except OSError:
+            return False
+
+    def adopt(self, documents: Sequence[bytes], *, now: datetime) -> list[str]:
+        """Make offline metadata current: roots, targets, lists of families; all or nothing.
+
+        Returns:
+            Names of the files that are new; documents that are current already are passed over.
+
+        Raises:
+            MalformedError, RefusedError, ConflictError: a document may not become current.
+            StorageFullError: the disk refuses; the next start finishes or forgets the adoption.
+        """
+        try:
+            with self._exclusive():
+                known = {path.read_bytes() for path in self._metadata.glob("*.*.json")}
+                fresh = [document for document in documents if document not in known]
+                adoption = adoptions.verify(
+                    fresh,
+                    root=self._published.root,
+                    targets=self._current_targets().read_bytes(),
+                    current=self._published.current,
+                    now=now,
+                )
+                self._check_stored(adoption.lists)
+                signers = self._signers_for(adoption.root)
+                return self._make_current(adoption, signers, now=now) if fresh else []
+        except OSError as error:
+            raise StorageFullError(f"the metadata could not be stored: {error}") from error
+
+    def _signers_for(self, root: Root) -> OnlineSigners:
+        try:
+            return OnlineSigners.of(self._keys, root)
+        except SetupError as error:
+            raise RefusedError(
+                f"{error}; make the key here first, so that the root can name it: "
+                "`skerry server new-key snapshot` or `timestamp`"
+            ) from error
+
+    def _make_current(
+        self, adoption: adoptions.Adoption, signers: OnlineSigners, *, now: datetime
+    ) -> list[str]:
+        changed: dict[str, MetaFile] = {}
+        new = [("targets", *adoption.targets)] if adoption.targets else []
+        new += [(one.family, one.version, one.metadata) for one in adoption.lists]
+        for role, version, content in new:
+            changed |= self._store(role, version, content)
+        for version, content in adoption.roots.items():
+            durable_files.write(self._metadata / f"{version}.root.json", content)
+        self._signers = signers
+        if adoption.roots:
+            self._published = self._load()
+        self._republish(changed, now=now)
+        return [
+            *(f"{version}.root.json" for version in adoption.roots),
+            *(f"{version}.{role}.json" for role, version, _ in new),
+        ]
+
+    def _store(self, role: str, version: int, content: bytes) -> dict[str, MetaFile]:
+        durable_files.write(self._metadata / f"{version}.{role}.json", content)
+        return {f"{role}.json": MetaFile.from_data(version, content, ["sha256"])}
+
+    def _check_stored(self, lists: Sequence[Upload]) -> None:
+        for upload in lists:
+            for path, file in upload.added.items():
+                if not self.has(path, file):
+                    raise RefusedError(
+                        f"the list of {upload.family} adds {path}, whose content is not here: "
+                        "new releases come with `skerry model publish`"
+                    )
+
+    def _current_targets(self) -> Path:
+        version = self._published.snapshot.meta["targets.json"].version
+        return self._metadata / f"{version}.targets.json"
 
     def renew(self, *, now: datetime) -> bool:
         """Sign timestamp (and snapshot) anew if half of a lifetime is gone; says whether it did.
@@ -167,7 +288,7 @@ class Repository:
         return True
 
     def _republish(self, changed: dict[str, MetaFile], *, now: datetime) -> None:
-        version = self._published.snapshot.version + 1
+        version = _following(self._published.snapshot.version)
         meta = {**self._published.snapshot.meta, **changed}
         snapshot = self._signers.sign_snapshot(version=version, meta=meta, now=now)
         durable_files.write(self._metadata / f"{version}.snapshot.json", snapshot.to_bytes())
@@ -176,7 +297,7 @@ class Repository:
     def _publish_timestamp(self, *, now: datetime, snapshot_version: int | None = None) -> None:
         snapshot_version = snapshot_version or self._published.snapshot.version
         timestamp = self._signers.sign_timestamp(
-            version=self._published.timestamp.version + 1,
+            version=_following(self._published.timestamp.version),
             snapshot_version=snapshot_version,
             snapshot=(self._metadata / f"{snapshot_version}.snapshot.json").read_bytes(),
             now=now,
@@ -191,18 +312,20 @@ class Repository:
             SetupError: a file is missing or does not verify.
         """
         try:
-            root = self._newest_root()
-            timestamp = self._verified("timestamp.json", root, "timestamp", Timestamp)
-            version = timestamp.snapshot_meta.version
-            snapshot = self._verified(f"{version}.snapshot.json", root, "snapshot", Snapshot)
-            version = snapshot.meta["targets.json"].version
-            targets = self._verified(f"{version}.targets.json", root, "targets", Targets)
+            root = tuf_files.chain(self._metadata)[-1]
+            try:
+                timestamp = self._verified("timestamp.json", root, "timestamp", Timestamp)
+                version = timestamp.snapshot_meta.version
+                snapshot = self._verified(f"{version}.snapshot.json", root, "snapshot", Snapshot)
+                targets = self._listed("targets", snapshot, root)
+            except UnsignedMetadataError:
+                timestamp, snapshot = self._unsigned(root)
+                targets = self._listed("targets", snapshot, root)
             families = {
-                name: self._verified(
-                    f"{snapshot.meta[f'{name}.json'].version}.{name}.json", targets, name, Targets
-                )
+                name: family
                 for name in _delegated(targets)
                 if f"{name}.json" in snapshot.meta
+                and (family := self._family(name, snapshot, targets)) is not None
             }
         except (OSError, RepositoryError, ValueError, KeyError) as error:
             raise SetupError(
@@ -211,18 +334,73 @@ class Repository:
             ) from error
         return Published(root, targets, snapshot, timestamp, families)
 
-    def _newest_root(self) -> Root:
-        versions = [
-            int(path.name.split(".")[0])
-            for path in self._metadata.glob("*.root.json")
-            if path.name.split(".")[0].isdigit()
-        ]
-        if not versions:
-            raise FileNotFoundError("there is no root.json")
-        path = self._metadata / f"{max(versions)}.root.json"
-        metadata = Metadata[Root].from_bytes(path.read_bytes())
-        metadata.signed.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
-        return metadata.signed
+    def _family(self, name: str, snapshot: Snapshot, targets: Targets) -> Targets | None:
+        """Return a family's list; None if its publisher's key was revoked since it was signed.
+
+        Raises:
+            RepositoryError: the file is not the one that the snapshot names.
+        """
+        try:
+            return self._listed(name, snapshot, targets)
+        except UnsignedMetadataError:
+            logger.warning("family_not_signed_by_its_publisher", extra={"family": name})
+            return None
+
+    def _listed(self, name: str, snapshot: Snapshot, delegator: Root | Targets) -> Targets:
+        """Return the targets role of a name if it is whole and signed.
+
+        Raises:
+            UnsignedMetadataError: it is whole, and the delegator accepts no signature on it.
+            RepositoryError: the file is not the one that the snapshot names.
+        """
+        listed = snapshot.meta[f"{name}.json"]
+        file = f"{listed.version}.{name}.json"
+        listed.verify_length_and_hashes((self._metadata / file).read_bytes())
+        return self._verified(file, delegator, name, Targets)
+
+    def _unsigned(self, root: Root) -> tuple[Timestamp, Snapshot]:
+        """Return what snapshot and timestamp will say, expired: to be signed before it is served.
+
+        Raises:
+            RepositoryError: there are no targets that the root accepts.
+        """
+        version, targets = self._newest("targets", root)
+        if targets is None:
+            raise RepositoryError(f"no targets.json holds under root {root.version}")
+        meta = {"targets.json": self._meta_file("targets", version)}
+        for name in self._families_on_disk():  # one that is dropped must not vanish for clients
+            version, _ = self._newest(name, targets)
+            meta[f"{name}.json"] = self._meta_file(name, version)
+        logger.warning("repository_to_be_signed_anew", extra={"root": root.version})
+        timestamp = Metadata[Timestamp].from_bytes((self._metadata / "timestamp.json").read_bytes())
+        before = timestamp.signed.snapshot_meta.version
+        return (
+            Timestamp(timestamp.signed.version, expires=_LONG_AGO, snapshot_meta=MetaFile(before)),
+            Snapshot(before, expires=_LONG_AGO, meta=meta),
+        )
+
+    def _families_on_disk(self) -> set[str]:
+        names = {path.name.split(".")[1] for path in self._metadata.glob("*.*.json")}
+        return names - TOP_LEVEL_ROLE_NAMES
+
+    def _newest(self, role: str, delegator: Root | Targets) -> tuple[int, Targets | None]:
+        """Return the newest version that the delegator accepts, else the newest, unaccepted."""
+        numbers = sorted(
+            (
+                int(path.name.partition(".")[0])
+                for path in self._metadata.glob(f"*.{role}.json")
+                if path.name.partition(".")[0].isdecimal()
+            ),
+            reverse=True,
+        )
+        for version in numbers:
+            with contextlib.suppress(RepositoryError, ValueError):
+                return version, self._verified(f"{version}.{role}.json", delegator, role, Targets)
+        return (numbers[0] if numbers else 0), None
+
+    def _meta_file(self, role: str, version: int) -> MetaFile:
+        content = (self._metadata / f"{version}.{role}.json").read_bytes()
+        return MetaFile.from_data(version, content, ["sha256"])
 
     def _verified(
         self, name: str, delegator: Root | Targets, role: str, kind: type[_Signed]
@@ -234,17 +412,21 @@ class Repository:
         return metadata.signed
 
     def _orphans(self) -> Iterator[Path]:
-        """Find targets and family metadata that the published snapshot does not refer to."""
+        """Find targets and metadata that the published snapshot does not refer to.
+
+        What a revoked publisher signed stays until its successor has signed the family's list.
+        """
+        current = self._published.current
+        pending = current.versions.keys() - self._published.families.keys()
         listed = {
             self.target_file(path, file)
             for role in self._published.families.values()
             for path, file in files_of(role).items()
         }
         for path in self._targets.glob("models/*/*/*"):
-            if path.is_file() and path not in listed:
+            if path.is_file() and path not in listed and path.parts[-3] not in pending:
                 yield path
-        newest = {name: role.version for name, role in self._published.families.items()}
-        newest["snapshot"] = self._published.snapshot.version
+        newest = {**current.versions, "snapshot": self._published.snapshot.version}
         for path in self._metadata.iterdir():
             version, _, rest = path.name.partition(".")
             name = rest.removesuffix(".json")
@@ -253,11 +435,19 @@ class Repository:
             ):
                 yield path
 
-    @contextmanager
+    @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         with self._lock_file.open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _following(version: int) -> int:
+    """Return the next version; a thief's, pushed towards the end, is left behind.
+
+    Clients forget versions of keys that a root has replaced (TUF specification 5.3.11).
+    """
+    return version + 1 if version < _PUSHED else 1
 
 
 def _delegated(targets: Targets) -> list[str]:

@@ -68,18 +68,19 @@ class Releases:
                 verify_metadata,
                 metadata,
                 targets=published.targets,
-                current=published.families,
+                current=published.current,
                 now=self._clock(),
             )
             await self.check_owned(upload.family)
+            wanted = await asyncio.to_thread(self._not_stored, upload)
             folder = await asyncio.to_thread(
                 self.repository.staging_folder,
                 f"upload-{secrets.token_hex(8)}",
-                size_bytes=sum(file.length for file in upload.added.values()),
+                size_bytes=sum(file.length for file in wanted.values()),
             )
             try:
-                staged = await receive_files(form, wanted=upload.added, folder=folder)
-                await asyncio.to_thread(_check_complete, upload, staged)
+                staged = await receive_files(form, wanted=wanted, folder=folder)
+                await asyncio.to_thread(self._check_complete, upload, wanted, staged)
                 async with self._commit:
                     await asyncio.to_thread(
                         self.repository.commit, upload, staged, now=self._clock()
@@ -96,6 +97,21 @@ class Releases:
             },
         )
         return upload
+
+    async def adopt(self, documents: Sequence[bytes]) -> list[str]:
+        """Make offline metadata current, see `Repository.adopt`; returns the names of new files.
+
+        Raises:
+            MalformedError, RefusedError, ConflictError: a document may not become current.
+            StorageFullError: the disk refuses.
+            UnavailableError: the database failed after the adoption; maintenance catches up.
+        """
+        async with self._commit:
+            new = await asyncio.to_thread(self.repository.adopt, documents, now=self._clock())
+            await self._reindex()
+        if new:
+            logger.info("metadata_adopted", extra={"files": new})
+        return new
 
     async def reindex(self) -> None:
         """Bring the index to what the repository has; does nothing where they agree.
@@ -209,6 +225,23 @@ class Releases:
                 listed.append((key, None if unchanged else self._index(key, files)))
         return listed
 
+    def _not_stored(self, upload: Upload) -> dict[str, StoredFile]:
+        """Return what has to be sent: a list that is signed anew may name files that are here."""
+        return {
+            path: file for path, file in upload.added.items() if not self.repository.has(path, file)
+        }
+
+    def _check_complete(
+        self, upload: Upload, wanted: dict[str, StoredFile], staged: dict[str, Path]
+    ) -> None:
+        missing = sorted(wanted.keys() - staged.keys())
+        if missing:
+            raise RefusedError(f"the upload lacks {', '.join(missing[:5])}; nothing was kept")
+        for (family, version), files in by_release(upload.added).items():
+            path = names.target_path(family, version, manifests.MANIFEST_FILE)
+            manifest = staged.get(path) or self.repository.target_file(path, upload.added[path])
+            verify_release(manifest.read_bytes(), family=family, version=version, files=files)
+
     def _index(self, key: tuple[str, str], files: dict[str, StoredFile]) -> Index:
         payload = self.repository.read_manifest(*key)
         return verify_release(payload, family=key[0], version=key[1], files=files)
@@ -230,15 +263,6 @@ async def _receive_metadata(form: AsyncIterator[Piece]) -> bytes:
             case PartEnd():
                 return bytes(metadata)
     return bytes(metadata)
-
-
-def _check_complete(upload: Upload, staged: dict[str, Path]) -> None:
-    missing = sorted(upload.added.keys() - staged.keys())
-    if missing:
-        raise RefusedError(f"the upload lacks {', '.join(missing[:5])}; nothing was kept")
-    for (family, version), files in by_release(upload.added).items():
-        path = names.target_path(family, version, manifests.MANIFEST_FILE)
-        verify_release(staged[path].read_bytes(), family=family, version=version, files=files)
 
 
 def _row(index: Index, *, published_ms: int) -> Release:

@@ -8,7 +8,8 @@ The checks, each with the attack that it stops:
 3. Not expired, and exactly one version after the current one (an old signed list is replayed).
 4. Every target lies in the delegated path and has one SHA-256 (a publisher writes into another
    family).
-5. No published target changes or disappears (a release is swapped under its version).
+5. No published target changes (a release is swapped under its version); a release disappears as a
+   whole, is named as yanked, and never comes back; the security floor never falls.
 6. A new release is one manifest and exactly the files that the manifest names, with the lengths and
    hashes that the manifest states (a manifest that lies about its files).
 """
@@ -21,7 +22,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import DelegatedRole, Metadata, TargetFile, Targets
 
 from fleet_protocol import manifest as manifests
-from fleet_protocol import names
+from fleet_protocol import names, withdrawals
 from fleet_protocol.errors import ProtocolError
 from fleet_server.errors import ConflictError, MalformedError, RefusedError, TooLargeError
 
@@ -29,6 +30,8 @@ MAX_METADATA_BYTES = 4 * 1024 * 1024
 """python-tuf's client reads up to 5,000,000 bytes."""
 
 MAX_TARGETS = 20_000
+_SLASHES = 3
+"""In ``models/<family>/<version>/<file>``; another form is refused further on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,19 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
+class Current:
+    """What is published, as far as new metadata must follow it.
+
+    Attributes:
+        families: lists of families that verify.
+        versions: of every targets role that the snapshot names, verifying or not.
+    """
+
+    families: Mapping[str, Targets]
+    versions: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Index:
     """One release as the index lists it."""
 
@@ -80,15 +96,13 @@ def stored_file(target: TargetFile) -> StoredFile:
     return StoredFile(target.length, digest)
 
 
-def verify_metadata(
-    payload: bytes, *, targets: Targets, current: Mapping[str, Targets], now: datetime
-) -> Upload:
+def verify_metadata(payload: bytes, *, targets: Targets, current: Current, now: datetime) -> Upload:
     """Check uploaded metadata: steps 1 to 5.
 
     Args:
         payload: the delegated role's metadata as uploaded.
         targets: the repository's targets role.
-        current: the delegated roles as they are published.
+        current: what is published.
         now: the present.
 
     Raises:
@@ -101,8 +115,8 @@ def verify_metadata(
     role = _signing_role(metadata, targets)  # (2)
     if signed.is_expired(now):  # (3)
         raise RefusedError(f"the metadata of {role.name} expired at {signed.expires.isoformat()}")
-    published = current.get(role.name)
-    expected = published.version + 1 if published else 1
+    published = current.families.get(role.name)
+    expected = current.versions.get(role.name, 0) + 1
     if signed.version != expected:
         raise ConflictError(
             f"the metadata of {role.name} has version {signed.version} and {expected} is next; "
@@ -226,13 +240,9 @@ def _added(
 ) -> dict[str, StoredFile]:
     before = files_of(published) if published else {}
     after = files_of(signed)
+    _check_yanked(signed, role.name, before, published)
     for path, file in before.items():
-        if path not in after:
-            raise RefusedError(
-                f"the metadata of {role.name} no longer lists {path}: a published release stays; "
-                "to make devices refuse it, publish a newer one with a higher security_counter"
-            )
-        if after[path] != file:
+        if path in after and after[path] != file:
             raise RefusedError(
                 f"{path} is published with other content: a release never changes; "
                 "publish it under a new version"
@@ -243,6 +253,36 @@ def _added(
             raise RefusedError(f"the role {role.name} lists the release {family} {version}")
         _check_lengths(files)
     return added
+
+
+def _check_yanked(
+    signed: Targets, family: str, before: Mapping[str, StoredFile], published: Targets | None
+) -> None:
+    """Accept what a list says of withdrawn releases, and that others are still there (5)."""
+    try:
+        said = withdrawals.of(signed.unrecognized_fields)
+        said_before = withdrawals.of(published.unrecognized_fields if published else {})
+    except ProtocolError as error:
+        raise RefusedError(f"the metadata of {family}: {error}") from error
+    if said.security_floor < said_before.security_floor:
+        raise RefusedError(
+            f"the metadata of {family} lowers the security floor from "
+            f"{said_before.security_floor} to {said.security_floor}: it only rises"
+        )
+    forgotten = said_before.yanked.keys() - said.yanked.keys()
+    if forgotten:
+        raise RefusedError(f"the metadata of {family} forgets that {min(forgotten)} was yanked")
+    listed = {path.split("/")[2] for path in signed.targets if path.count("/") == _SLASHES}
+    back = listed & said.yanked.keys()
+    if back:
+        raise RefusedError(f"{family} {min(back)} was yanked and cannot be published again")
+    for path in before.keys() - signed.targets.keys():
+        version = names.parse_target_path(path)[1]
+        if version not in said.yanked:
+            raise RefusedError(
+                f"the metadata of {family} no longer lists {path}: a published release stays; "
+                "`skerry model yank` withdraws it"
+            )
 
 
 def _check_lengths(files: Mapping[str, StoredFile]) -> None:

@@ -33,6 +33,15 @@ def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     return Fleet.provision(tmp_path_factory.mktemp("authority") / "authority")
 
 
+@pytest.fixture(scope="session")
+def invitations(provisioned: Fleet) -> dict[str, str]:
+    """The claim tokens of the devices that the tests assign to."""
+    many = [f"cam-{number:03}-{'x' * 40}" for number in range(200)]
+    many += [f"cam-{number:03}" for number in range(300)]
+    many += [f"many-{number}" for number in range(450)]
+    return provisioned.claim_tokens("cam-1", "cam-2", *many)
+
+
 @pytest.fixture
 def fleet(provisioned: Fleet, tmp_path: Path) -> Fleet:
     return provisioned.copy_to(tmp_path / "authority")

@@ -11,6 +11,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 from fleet_protocol import delivery
 from fleet_protocol.delivery import ANY_TIME, Terms, Window
 from fleet_server.assignments import entries
+from fleet_server.assignments.director import Director
 from fleet_server.assignments.schemas import DeliveryBody
 from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signer import AssignmentSigner, VersionNotHigherError
@@ -40,6 +41,9 @@ class InProcessSigner:
             return [text.encode() for text in self.signer.sign(SignBatch(requests=requests))]
         except VersionNotHigherError as error:
             raise VersionTakenError(str(error), highest=error.highest) from error
+
+    async def keyids(self) -> list[str]:
+        return self.signer.keyids()
 
     async def answers(self) -> bool:
         return self.up
@@ -79,29 +83,32 @@ def published() -> Published:
 
 
 @pytest.fixture
-async def assignments(
+async def assignments(  # noqa: PLR0913, PLR0917 (fixtures)
     fleet: Fleet,
     database: Database,
     signer: InProcessSigner,
     published: Published,
     clock: FakeClock,
+    invitations: dict[str, str],
 ) -> Assignments:
-    await add_devices(database, "cam-1", "cam-2")
-    root = Metadata[Root].from_bytes((fleet.data.director / "1.root.json").read_bytes()).signed
+    await add_devices(database, "cam-1", "cam-2", claims=invitations)
     return Assignments(
         database=database,
         releases=Index(),
         signer=signer,
         downlink=published,
-        director=root,
+        director=Director(fleet.data.director),
         clock=clock,
     )
 
 
-async def add_devices(database: Database, *names: str) -> None:
+async def add_devices(
+    database: Database, *names: str, claims: dict[str, str] | None = None
+) -> None:
     rows = [
         {
             "id": name,
+            "claim": (claims or {}).get(name, ""),
             "public_key_pem": "",
             "public_key_sha256": "",
             "certificate_pem": "",
@@ -276,18 +283,23 @@ async def test_renewal_takes_no_device_back_in_time(
 
 
 async def test_more_devices_than_fit_into_a_batch(
-    assignments: Assignments, database: Database
+    assignments: Assignments,
+    database: Database,
+    invitations: dict[str, str],
 ) -> None:
-    await add_devices(database, *(f"many-{number}" for number in range(450)))
+    await add_devices(database, *(f"many-{number}" for number in range(450)), claims=invitations)
     rows = await assignments.assign(family=FAMILY, version="1.0.0", devices=None)
     assert len(rows) == 452
     assert len([name async for name, _ in assignments.documents()]) == 452
 
 
 async def test_many_devices_are_stored_in_few_statements_and_verified_beside_the_loop(
-    assignments: Assignments, database: Database, monkeypatch: pytest.MonkeyPatch
+    assignments: Assignments,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    invitations: dict[str, str],
 ) -> None:
-    await add_devices(database, *(f"many-{number}" for number in range(450)))
+    await add_devices(database, *(f"many-{number}" for number in range(450)), claims=invitations)
     threads: set[int] = set()
     statements: list[str] = []
     verify = Root.verify_delegate

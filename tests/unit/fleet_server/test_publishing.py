@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
-from tuf.api.metadata import Delegations, Metadata, Root, TargetFile, Targets
+from tuf.api.metadata import Delegations, Metadata, TargetFile, Targets
 
 from fleet_protocol.manifest import MANIFEST_FILE
 from fleet_server import maintenance
+from fleet_server.assignments.director import Director
 from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signer import AssignmentSigner
 from fleet_server.database import Database
@@ -108,13 +109,12 @@ async def assignments(
     fleet: Fleet, database: Database, clock: FakeClock
 ) -> AsyncIterator[Assignments]:
     signer = AssignmentSigner.open(fleet.data, clock)
-    root = Metadata[Root].from_bytes((fleet.data.director / "1.root.json").read_bytes()).signed
     yield Assignments(
         database=database,
         releases=ReleaseIndex(),
         signer=InProcessSigner(signer),
         downlink=Published(),
-        director=root,
+        director=Director(fleet.data.director),
         clock=clock,
     )
     signer.close()
@@ -357,7 +357,7 @@ async def test_a_crash_before_the_index_is_healed_at_the_next_start(
     upload = verify_metadata(
         signed_role(fleet.publisher(), one),
         targets=published.targets,
-        current=published.families,
+        current=published.current,
         now=clock(),
     )
     folder = repository.staging_folder("upload-1", size_bytes=1)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Root, Targets
 
 from fleet_protocol.assignments import binding_of
@@ -21,7 +20,9 @@ from fleet_server.assignments.signer import (
 )
 from fleet_server.assignments.signer_client import SignerClient, VersionTakenError
 from fleet_server.assignments.signing import SignBatch, SignRequest, Target
+from fleet_server.devices.tokens import ClaimVerifier
 from fleet_server.errors import RefusedError, SetupError, UnavailableError
+from fleet_server.online_keys import OnlineKeys
 from tests.unit.fleet_server.authority import FAMILY, DeviceKey, Fleet
 from tests.unit.fleet_server.conftest import FakeClock
 
@@ -34,7 +35,7 @@ def signer(fleet: Fleet, clock: FakeClock) -> AssignmentSigner:
 
 
 @pytest.fixture
-def make(clock: FakeClock) -> Make:
+def make(clock: FakeClock, invitations: dict[str, str]) -> Make:
     def request(version: int = 1, **changes: object) -> SignRequest:
         path = f"models/{FAMILY}/1.0.0/manifest.json"
         values: dict[str, object] = {
@@ -43,7 +44,9 @@ def make(clock: FakeClock) -> Make:
             "expires_s": int((clock() + timedelta(days=30)).timestamp()),
             "targets": [{"path": path, "length": 100, "sha256": "0" * 64}],
         }
-        return msgspec.convert(values | changes, SignRequest)
+        values |= changes
+        values.setdefault("claim", invitations.get(str(values["device_id"]), ""))
+        return msgspec.convert(values, SignRequest)
 
     return request
 
@@ -150,7 +153,11 @@ async def test_a_full_disk_stops_signing_and_nothing_else(
     (pages,) = database.execute("PRAGMA page_count").fetchone()
     database.execute(f"PRAGMA max_page_count = {pages}")
     limited = AssignmentSigner(
-        signer=CryptoSigner.generate_ed25519(), database=database, clock=clock
+        director=fleet.data.director,
+        keys=OnlineKeys("assignment", fleet.data.signer),
+        claims=ClaimVerifier.load(fleet.data.online / "claim.pub.pem"),
+        database=database,
+        clock=clock,
     )
     many = [make(device_id=f"cam-{number:03}-{'x' * 40}") for number in range(200)]
     for _ in range(2):
@@ -194,3 +201,58 @@ async def test_over_the_socket(signer: AssignmentSigner, make: Make, tmp_path: P
     await serving
     with pytest.raises(UnavailableError, match="does not answer"):
         await client.sign([make(4)])
+
+
+@pytest.mark.parametrize("claim", ["", "junk", "of another device", "of another fleet"])
+def test_an_unknown_device_is_refused(
+    signer: AssignmentSigner, make: Make, invitations: dict[str, str], claim: str
+) -> None:
+    if claim == "of another device":
+        claim = invitations["cam-2"]
+    elif claim == "of another fleet":
+        head, _, rest = invitations["cam-1"].rpartition(".")
+        claim = f"{head}.{rest[::-1]}"
+    with pytest.raises(RefusedError, match=r"unknown|one of cam-2"):
+        sign(signer, make(1, claim=claim))
+    sign(signer, make(1))
+    sign(signer, make(2, claim=""))
+
+
+def test_an_incomplete_list_is_refused(signer: AssignmentSigner, make: Make) -> None:
+    def targets(*families: str) -> list[Target]:
+        return [
+            Target(path=f"models/{family}/1.0.0/manifest.json", length=1, sha256="0" * 64)
+            for family in families
+        ]
+
+    sign(signer, make(1, targets=targets("letters", "digits")))
+    with pytest.raises(RefusedError, match="incomplete: it leaves out letters"):
+        sign(signer, make(2, targets=targets("digits")))
+    sign(signer, make(2, targets=targets("digits", "letters", "words")))
+
+
+async def test_the_three_refusals_over_the_socket(
+    signer: AssignmentSigner, make: Make, tmp_path: Path
+) -> None:
+    path = tmp_path / "signer.sock"
+    stop = asyncio.Event()
+    serving = asyncio.create_task(SignerServer(signer).serve(path, stop))
+    client = SignerClient(path)
+    async with asyncio.timeout(10):
+        while not await client.answers():  # noqa: ASYNC110 (it polls another task's socket)
+            await asyncio.sleep(0.01)
+        both = [
+            Target(path=f"models/{family}/1.0.0/manifest.json", length=1, sha256="0" * 64)
+            for family in ("letters", "digits")
+        ]
+        await client.sign([make(4, targets=both)])
+        with pytest.raises(VersionTakenError):
+            await client.sign([make(4, targets=both)])
+        with pytest.raises(RefusedError, match="incomplete"):
+            await client.sign([make(5, targets=both[:1])])
+        with pytest.raises(RefusedError, match="unknown"):
+            await client.sign([make(1, device_id="made-up")])
+        (held,) = await client.keyids()
+        assert held == signer._signer.public_key.keyid
+        stop.set()
+        await serving

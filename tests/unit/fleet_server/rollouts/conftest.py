@@ -4,14 +4,15 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import pytest
-from sqlalchemy import insert, select
-from tuf.api.metadata import Metadata, Root
+from sqlalchemy import insert, select, update
 
 from fleet_protocol.update_states import UpdateState
+from fleet_server.assignments.director import Director
 from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signer import AssignmentSigner
 from fleet_server.clock import unix_ms
 from fleet_server.database import Database
+from fleet_server.devices.tables import Device as DeviceRow
 from fleet_server.releases.tables import Release
 from fleet_server.rollouts.founding import Founding
 from fleet_server.rollouts.loop import RolloutLoop
@@ -48,7 +49,8 @@ class World:
 
     database: Database
     signer: InProcessSigner
-    root: Root
+    director: Director
+    invitations: dict[str, str]
     clock: FakeClock
     downlink: Downlink = field(default_factory=Downlink)
     fleet: Fleet = field(init=False)
@@ -60,6 +62,10 @@ class World:
         devices = {f"cam-{n:03}": device(n) for n in range(count)}
         self.fleet = Fleet(self.database, self.downlink, self.clock, devices)
         await self.fleet.enroll()
+        async with self.database.writing() as session:
+            for name in devices:
+                invited = update(DeviceRow).where(DeviceRow.id == name)
+                await session.execute(invited.values(claim=self.invitations[name]))
         async with self.database.writing() as session:
             rows = [
                 {
@@ -85,7 +91,7 @@ class World:
             releases=Index(),
             signer=self.signer,
             downlink=self.downlink,
-            director=self.root,
+            director=self.director,
             clock=self.clock,
         )
 
@@ -138,10 +144,12 @@ class World:
 
 
 @pytest.fixture
-async def world(database: Database, fleet: Authority, clock: FakeClock) -> AsyncIterator[World]:
+async def world(
+    database: Database, fleet: Authority, clock: FakeClock, invitations: dict[str, str]
+) -> AsyncIterator[World]:
     signer = AssignmentSigner.open(fleet.data, clock)
-    root = Metadata[Root].from_bytes((fleet.data.director / "1.root.json").read_bytes()).signed
-    yield World(database, InProcessSigner(signer), root, clock)
+    director = Director(fleet.data.director)
+    yield World(database, InProcessSigner(signer), director, invitations, clock)
     signer.close()
 
 

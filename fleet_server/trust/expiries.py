@@ -1,0 +1,170 @@
+"""What of the fleet's trust runs out, when, and what to do about it. Pure but for the certificates.
+
+The warnings come early enough for what has to be done: holders of offline keys have to meet, an
+online role only shows that the server's own renewal fails.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tuf.api.metadata import Root, Targets
+
+from fleet_server.errors import SetupError
+from fleet_server.releases.repository import Published
+
+_DAY = timedelta(days=1)
+
+
+class Level(StrEnum):
+    """How urgent it is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expiry:
+    """One thing that runs out.
+
+    Attributes:
+        kind: ``metadata`` or ``certificate``.
+        family: for the list of a family.
+        key_ids: that may sign the metadata; or the SHA-256 of the certificate's public key.
+        warn: how long before its end it is a warning; for the last quarter of that it is critical.
+        action: what to do, a sentence.
+    """
+
+    name: str
+    kind: str
+    family: str | None = None
+    key_ids: Sequence[str]
+    expires: datetime
+    warn: timedelta
+    action: str
+
+    def level(self, now: datetime) -> Level:
+        """Return how urgent it is."""
+        left = self.expires - now
+        if left <= timedelta():
+            return Level.EXPIRED
+        if left <= self.warn / 4:
+            return Level.CRITICAL
+        return Level.WARNING if left <= self.warn else Level.OK
+
+    def days_left(self, now: datetime) -> float:
+        """Return how many days are left, negative after the end."""
+        return round((self.expires - now) / _DAY, 2)
+
+
+_OFFLINE = timedelta(days=60)
+_CEREMONY = "its holders renew it before that: `skerry provision ceremony {}`"
+_BY_ITSELF = "the running server renews it; if this stays, look for maintenance_failed in its log"
+_CERTIFICATES = {
+    "tls.crt": (
+        "server certificate",
+        timedelta(days=45),
+        (
+            "devices trust the server no more after it; renew it, without touching them: `skerry "
+            "provision renew-certificate`, then `skerry server install-certificate`"
+        ),
+    ),
+    "ingest.crt": ("ingest certificate", timedelta(days=30), _BY_ITSELF),
+    "device-ca.crt": (
+        "device CA",
+        timedelta(days=365),
+        "device certificates end with it: provision a new authority and enrol the devices there",
+    ),
+    "fleet-ca.crt": (
+        "fleet CA",
+        timedelta(days=365),
+        "devices trust no server after it: provision a new authority and enrol the devices there",
+    ),
+}
+
+
+def all_of(published: Published, director: Root, online: Path) -> list[Expiry]:
+    """Return everything that runs out.
+
+    Raises:
+        SetupError: a certificate cannot be read.
+    """
+    return [*_metadata(published), _director(director), *_certificates(online)]
+
+
+def _metadata(published: Published) -> Iterator[Expiry]:
+    root = published.root
+    offline = {"root": (root, "draft-root"), "targets": (published.targets, "draft-targets")}
+    for role, (signed, command) in offline.items():
+        yield Expiry(
+            name=f"release {role}",
+            kind="metadata",
+            key_ids=root.roles[role].keyids,
+            expires=signed.expires,
+            warn=_OFFLINE,
+            action=f"installs stop; {_CEREMONY.format(command)}",
+        )
+    for name, family in published.families.items():
+        yield Expiry(
+            name=f"list of {name}",
+            kind="metadata",
+            family=name,
+            key_ids=_publishers(published.targets, name),
+            expires=family.expires,
+            warn=_OFFLINE,
+            action=f"installs of {name} stop; publish something, or "
+            + _CEREMONY.format("draft-list"),
+        )
+    for role, expires, warn in (
+        ("snapshot", published.snapshot.expires, timedelta(days=2)),
+        ("timestamp", published.timestamp.expires, timedelta(hours=8)),
+    ):
+        yield Expiry(
+            name=f"release {role}",
+            kind="metadata",
+            key_ids=root.roles[role].keyids,
+            expires=expires,
+            warn=warn,
+            action=f"installs stop; {_BY_ITSELF}",
+        )
+
+
+def _director(root: Root) -> Expiry:
+    return Expiry(
+        name="director root",
+        kind="metadata",
+        key_ids=root.roles["root"].keyids,
+        expires=root.expires,
+        warn=_OFFLINE,
+        action="devices accept no assignment any more; "
+        + _CEREMONY.format("draft-root --repository director"),
+    )
+
+
+def _certificates(online: Path) -> Iterator[Expiry]:
+    for file, (name, warn, action) in _CERTIFICATES.items():
+        try:
+            certificate = x509.load_pem_x509_certificate((online / file).read_bytes())
+        except (OSError, ValueError) as error:
+            raise SetupError(f"cannot read the certificate {online / file}: {error}") from error
+        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        yield Expiry(
+            name=name,
+            kind="certificate",
+            key_ids=[sha256(key).hexdigest()],
+            expires=certificate.not_valid_after_utc,
+            warn=warn,
+            action=action,
+        )
+
+
+def _publishers(targets: Targets, family: str) -> Sequence[str]:
+    roles = (targets.delegations.roles if targets.delegations else None) or {}
+    return roles[family].keyids if family in roles else []
