@@ -37,6 +37,7 @@ class Fleet:
     Attributes:
         assigned: version of the family in each device's newest document; None for none.
         held: devices that may not activate yet.
+        claims: with which devices enrol.
     """
 
     database: Database
@@ -46,11 +47,13 @@ class Fleet:
     assigned: dict[str, str | None] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
     windows: int = 0
+    claims: dict[str, str] = field(default_factory=dict)
 
     async def enroll(self) -> None:
         rows = [
             {
                 "id": name,
+                "claim": self.claims.get(name, ""),
                 "public_key_pem": "",
                 "public_key_sha256": "",
                 "certificate_pem": "",

@@ -39,7 +39,7 @@ def invitations(provisioned: Fleet) -> dict[str, str]:
     many = [f"cam-{number:03}-{'x' * 40}" for number in range(200)]
     many += [f"cam-{number:03}" for number in range(300)]
     many += [f"many-{number}" for number in range(450)]
-    return provisioned.claim_tokens("cam-1", "cam-2", *many)
+    return provisioned.claim_tokens("late", "cam-1", "cam-2", *many)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select
 
 from fleet_protocol.update_states import UpdateState
 from fleet_server.assignments.director import Director
@@ -12,7 +12,6 @@ from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signer import AssignmentSigner
 from fleet_server.clock import unix_ms
 from fleet_server.database import Database
-from fleet_server.devices.tables import Device as DeviceRow
 from fleet_server.releases.tables import Release
 from fleet_server.rollouts.founding import Founding
 from fleet_server.rollouts.loop import RolloutLoop
@@ -61,11 +60,8 @@ class World:
         """Enrol devices that all run 1.0.0."""
         devices = {f"cam-{n:03}": device(n) for n in range(count)}
         self.fleet = Fleet(self.database, self.downlink, self.clock, devices)
+        self.fleet.claims = self.invitations
         await self.fleet.enroll()
-        async with self.database.writing() as session:
-            for name in devices:
-                invited = update(DeviceRow).where(DeviceRow.id == name)
-                await session.execute(invited.values(claim=self.invitations[name]))
         async with self.database.writing() as session:
             rows = [
                 {
