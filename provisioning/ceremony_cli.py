@@ -211,7 +211,10 @@ def draft_list(  # noqa: PLR0913
     *,
     out: Out,
     base: Annotated[
-        Path | None, typer.Option(help="The family's signed list, of `skerry model metadata`.")
+        Path | None,
+        typer.Option(
+            help="The family's signed list: repository/metadata/VERSION.FAMILY.json at the server."
+        ),
     ] = None,
     authority: Annotated[
         Path | None, typer.Option(help="Take the targets in its `public/`.")

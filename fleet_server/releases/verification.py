@@ -281,7 +281,7 @@ def _check_yanked(
         if version not in said.yanked:
             raise RefusedError(
                 f"the metadata of {family} no longer lists {path}: a published release stays; "
-                "`skerry model yank` withdraws it"
+                "only one that it names as yanked may go"
             )
 
 
