@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from fleet_protocol import names
 from fleet_protocol.errors import ProtocolError
+from fleet_server.audit import trail
 from fleet_server.errors import RefusedError
 from fleet_server.local_database import opened
 from fleet_server.tenancy import DEFAULT, FamilyOwner, Tenant
@@ -47,4 +48,6 @@ async def make(root: Path, *, name: str, families: Sequence[str]) -> list[str]:
                 session.add(FamilyOwner(family=family, tenant=name))
         await session.flush()
         listed = select(FamilyOwner.family).where(FamilyOwner.tenant == name)
-        return sorted(await session.scalars(listed))
+        owned = sorted(await session.scalars(listed))
+        await trail.record(session, "tenant.change", name, after={"families": owned}, tenant=name)
+        return owned
