@@ -17,6 +17,8 @@ from rich.table import Table
 
 from fleet_server.errors import FleetError, RefusedError
 from fleet_server.operator_client import ApiError, OperatorClient
+from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
+from fleet_server.rollouts import cli as rollouts
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,20 +26,7 @@ app = typer.Typer(
     help="Look at devices, releases and telemetry, and assign releases, over the server's API.",
 )
 
-Server = Annotated[
-    str, typer.Option(envvar="SKERRY_FLEET_SERVER", help="Address, such as https://HOST:8443.")
-]
-TokenFile = Annotated[
-    Path,
-    typer.Option(
-        envvar="SKERRY_FLEET_TOKEN_FILE", help="File with a token of `skerry server token`."
-    ),
-]
-CaFile = Annotated[
-    Path | None,
-    typer.Option("--ca", envvar="SKERRY_FLEET_CA", help="The fleet's CA: `public/fleet-ca.crt`."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
+app.add_typer(rollouts.app, name="rollout")
 
 _DAY_MS = 86_400_000
 _EXPIRY_WARNING_DAYS = 30
@@ -74,7 +63,7 @@ def devices(
 
     Example: `skerry fleet devices --server https://localhost:8443 --token-file token --ca ca.crt`
     """
-    client = _client(server, token_file, ca)
+    client = connected(server, token_file, ca)
     if device is not None:
         _print_json(client.get(f"/api/v1/devices/{quote(device, safe='')}"))
         return
@@ -121,7 +110,7 @@ def releases(
 
     Example: `skerry fleet releases --family fashion_mnist --server URL --token-file token`
     """
-    client = _client(server, token_file, ca)
+    client = connected(server, token_file, ca)
     fields = {"family": family} if family else {}
     found = list(client.pages("/api/v1/releases", "releases", fields))
     if as_json:
@@ -172,7 +161,7 @@ def assign(  # noqa: PLR0913 (each is an option that a person gives)
     """
     if bool(device) == to_all:
         raise RefusedError("say to which devices: --device ID (repeated for more), or --all")
-    client = _client(server, token_file, ca)
+    client = connected(server, token_file, ca)
     body = {"family": family, "version": version, "devices": None if to_all else device}
     answer = client.put("/api/v1/assignments", body)
     if as_json:
@@ -196,7 +185,7 @@ def telemetry(  # noqa: PLR0913 (each is an option that a person gives)
 
     Example: `skerry fleet telemetry --hours 24 --server URL --token-file token`
     """
-    client = _client(server, token_file, ca)
+    client = connected(server, token_file, ca)
     end = int(datetime.now(UTC).timestamp() * 1000) + 1
     fields = {"from": str(end - int(hours * 3_600_000)), "to": str(end)}
     path = "/api/v1/telemetry/summary"
@@ -244,7 +233,7 @@ def decommission(
 
     Example: `skerry fleet decommission cam-01 --server URL --token-file token`
     """
-    client = _client(server, token_file, ca)
+    client = connected(server, token_file, ca)
     client.post(f"/api/v1/devices/{quote(device, safe='')}/decommission")
     sys.stdout.write(f"{device} is decommissioned.\n")
 
@@ -268,7 +257,7 @@ def adopt(
 
     Example: `skerry fleet adopt 2.root.json 2.targets.json --server URL --token-file token`
     """
-    client = _client(server, token_file, ca)
+    client = connected(server, token_file, ca)
     documents = []
     for path in file:
         try:
@@ -295,7 +284,7 @@ def expiries(
 
     Example: `skerry fleet expiries --server URL --token-file token`
     """
-    answer = _client(server, token_file, ca).get("/api/v1/trust/expiries")
+    answer = connected(server, token_file, ca).get("/api/v1/trust/expiries")
     if as_json:
         _print_json(answer)
         return
@@ -334,16 +323,6 @@ def _tell_expiries(expiries: Iterable[Mapping[str, Any]]) -> None:
                 f"{item['level'].upper()}: {item['name']} has {item['days_left']:.1f} days left; "
                 f"{item['action']}\n"
             )
-
-
-def _client(server: str, token_file: Path, ca: Path | None) -> OperatorClient:
-    try:
-        token = token_file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FleetError(f"cannot read the token file {token_file}: {error}") from error
-    if not token or not token.isascii() or len(token.split()) != 1:
-        raise FleetError(f"{token_file} does not hold a token")
-    return OperatorClient(server=server, token=token, ca=ca)
 
 
 def _running(item: Mapping[str, Any]) -> str:

@@ -64,3 +64,23 @@ async def test_a_bad_release_goes_back_and_a_good_one_outlives_a_killed_server(
     assert campaign.serving("3.0.0") == DEVICES
     numbers = [row["number"] for row in done["decisions"]]
     assert numbers == sorted(numbers, reverse=True)
+
+    shown = await commanded(campaign, "show", str(good))
+    assert f"{DEVICES}/{DEVICES} devices healthy" in shown
+    assert f"rollout {good}" in await commanded(
+        campaign, "rollback", str(good), "--reason", "a drill"
+    )
+    said = await commanded(campaign, "watch", str(good))
+    assert said.splitlines()[-1].startswith("rolled_back")
+    await campaign.until(lambda: campaign.serving("1.0.0") == DEVICES)
+
+
+async def commanded(campaign: Campaign, *arguments: str) -> str:
+    """Run a command of `skerry fleet rollout`."""
+    server = campaign.server
+    token = server.fleet.authority.root / "token"
+    token.write_text(campaign.token)
+    where = ["--server", server.url, "--token-file", str(token), "--ca", str(server.ca)]
+    done = await asyncio.to_thread(server.skerry, "fleet", "rollout", *arguments, *where)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

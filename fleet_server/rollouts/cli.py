@@ -1,0 +1,198 @@
+"""`skerry fleet rollout ...`: rollouts from the command line, over the server's API."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fleet_server.errors import FleetError
+from fleet_server.operator_client import OperatorClient
+from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
+
+app = typer.Typer(no_args_is_help=True, help="Bring a release to a fleet in stages.")
+
+Id = Annotated[int, typer.Argument(help="Number of the rollout.")]
+Reason = Annotated[str, typer.Option(help="Why; it is kept in the history.")]
+
+_ROOT = "/api/v1/rollouts"
+_ENDED = frozenset({"completed", "rolled_back", "stopped", "aborted", "paused"})
+_POLL_S = 2.0
+
+
+@app.command("list")
+def list_rollouts(
+    *, server: Server, token_file: TokenFile, ca: CaFile = None, as_json: AsJson = False
+) -> None:
+    """List rollouts, the newest first."""
+    found = list(connected(server, token_file, ca).pages(_ROOT, "rollouts", {}))
+    if as_json:
+        _print_json({"rollouts": found})
+        return
+    table = Table("id", "release", "status", "stage", "because", box=None, pad_edge=False)
+    for item in found:
+        release = f"{item['family']} {item['version']}"
+        stage = f"{item['stage']}/{item['stages']}"
+        table.add_row(str(item["id"]), release, item["status"], stage, escape(item["reason"]))
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
+def create(  # noqa: PLR0913 (each is an option that a person gives)
+    *,
+    family: Annotated[str, typer.Argument(help="Model family.")],
+    version: Annotated[str, typer.Argument(help="Release version.")],
+    plan: Annotated[Path, typer.Option(help="JSON file: stages, thresholds and limits.")],
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    selector: Annotated[str, typer.Option(help="Which devices, by labels and facts.")] = "*",
+    group: Annotated[str | None, typer.Option(help="Only devices of this group.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a rollout; it begins at once with its first stage."""
+    try:
+        stated = json.loads(plan.read_text())
+    except (OSError, ValueError) as error:
+        raise FleetError(f"cannot read the plan {plan}: {error}") from error
+    body = {"family": family, "version": version, "selector": selector, "group": group}
+    client = connected(server, token_file, ca)
+    _show(client.post(_ROOT, {**body, "plan": stated}), as_json=as_json)
+
+
+@app.command()
+def show(
+    *,
+    rollout: Id,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a rollout: its stages, what it waits for, and why."""
+    _show(connected(server, token_file, ca).get(f"{_ROOT}/{rollout}"), as_json=as_json)
+
+
+@app.command()
+def watch(
+    *,
+    rollout: Id,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a rollout does each time that changes, until it rests."""
+    client, said = connected(server, token_file, ca), ""
+    while True:
+        view = client.get(f"{_ROOT}/{rollout}")
+        if view["explanation"] != said:
+            said = view["explanation"]
+            done = f"{view['healthy']}/{view['devices']} healthy"
+            sys.stdout.write(json.dumps(view) if as_json else f"{view['status']}, {done}: {said}")
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+        if view["status"] in _ENDED:
+            return
+        time.sleep(_POLL_S)
+
+
+@app.command()
+def pause(  # noqa: PLR0913 (each is an option that a person gives)
+    *,
+    rollout: Id,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Decide nothing until it is resumed; devices that are changing go on."""
+    _act(connected(server, token_file, ca), rollout, "pause", reason, as_json=as_json)
+
+
+@app.command()
+def resume(  # noqa: PLR0913
+    *,
+    rollout: Id,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Go on; after a stop this accepts the devices that failed until now."""
+    _act(connected(server, token_file, ca), rollout, "resume", reason, as_json=as_json)
+
+
+@app.command()
+def abort(  # noqa: PLR0913
+    *,
+    rollout: Id,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """End it where it is; devices keep what they have."""
+    _act(connected(server, token_file, ca), rollout, "abort", reason, as_json=as_json)
+
+
+@app.command()
+def rollback(  # noqa: PLR0913
+    *,
+    rollout: Id,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Let every device that has the release go back to what it ran before."""
+    _act(connected(server, token_file, ca), rollout, "rollback", reason, as_json=as_json)
+
+
+@app.command()
+def retry(  # noqa: PLR0913
+    *,
+    rollout: Id,
+    device: Annotated[str, typer.Argument(help="Device id.")],
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let one device that failed or fell silent try again."""
+    client = connected(server, token_file, ca)
+    _show(client.post(f"{_ROOT}/{rollout}/devices/{quote(device, safe='')}/retry"), as_json=as_json)
+
+
+def _act(client: OperatorClient, rollout: int, word: str, reason: str, *, as_json: bool) -> None:
+    _show(client.post(f"{_ROOT}/{rollout}/{word}", {"reason": reason}), as_json=as_json)
+
+
+def _show(view: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _print_json(view)
+        return
+    sys.stdout.write(
+        f"rollout {view['id']}: {view['family']} {view['version']}, {view['status']}, "
+        f"{view['healthy']}/{view['devices']} devices healthy\n{view['explanation']}\n"
+    )
+    for stage in view["progress"]:
+        states = ", ".join(f"{count} {state}" for state, count in stage["states"].items())
+        word = "open" if stage["open"] else "not open yet"
+        sys.stdout.write(f"  stage {stage['number']} ({word}): {states}\n")
+    for row in view["decisions"]:
+        sys.stdout.write(f"  {row['number']:>4} {row['kind']}: {row['reason']}\n")
+
+
+def _print_json(content: object) -> None:
+    sys.stdout.write(json.dumps(content, indent=1) + "\n")
