@@ -142,12 +142,14 @@ class BlobStore:
     def collect(self, keep: AbstractSet[str]) -> list[str]:
         """Remove every file that is not of one of the kept hashes; return their names.
 
+        A folder is not ours: where ``blobs/`` is a disk of its own, it has a ``lost+found``.
+
         Raises:
             StoreError: the disk refused.
         """
         removed = []
         for path in sorted(self._folder.iterdir()):
-            if path.name.removesuffix(".part") not in keep:
+            if path.name.removesuffix(".part") not in keep and not path.is_dir():
                 store.remove_file(path)
                 removed.append(path.name)
         return removed

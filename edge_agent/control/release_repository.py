@@ -5,6 +5,7 @@ short. A `ReleaseRepository` opens one `Snapshot` per use, since an ``Updater`` 
 Expiry is judged by the trusted time, which cannot be turned back.
 """
 
+import tempfile
 import threading
 from collections.abc import Iterator
 from datetime import datetime
@@ -82,6 +83,7 @@ class ReleaseRepository:
         with self._turn:  # the cache has one writer at a time
             try:
                 self._cache.mkdir(parents=True, exist_ok=True)
+                self._tidy()
                 updater = self._updater(now)
                 updater.refresh()
             except OSError as error:
@@ -89,6 +91,12 @@ class ReleaseRepository:
             except _FAILURES as error:
                 raise _wrapped(error) from error
         return TufSnapshot(updater, self._cache, self._turn)
+
+    def _tidy(self) -> None:
+        """Remove what python-tuf leaves when the process dies before it renames a file."""
+        for path in self._cache.glob(f"{tempfile.gettempprefix()}*"):
+            if path.suffix != ".json":
+                path.unlink()
 
     def _updater(self, now: datetime) -> Updater:
         updater = Updater(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import store
-from edge_agent.store import StoreError
+from edge_agent.store import DiskFullError, StoreError
 
 
 def test_a_file_is_replaced_whole_and_private(tmp_path: Path) -> None:
@@ -100,6 +100,16 @@ def test_a_damaged_database_says_what_to_do(tmp_path: Path) -> None:
     path.write_bytes(b"this is no database" * 100)
     with pytest.raises(StoreError, match="move it away"):
         store.open_database(path)
+
+
+def test_a_disk_that_fills_up_within_a_transaction_is_told_as_that(tmp_path: Path) -> None:
+    with closing(store.open_database(tmp_path / "state.db")) as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+        with pytest.raises(DiskFullError, match="full"), store.transaction(connection):
+            connection.execute("INSERT INTO facts VALUES ('large', ?)", ("x" * 100_000,))
+        assert not connection.in_transaction
+        assert connection.execute("SELECT count(*) FROM facts").fetchone() == (0,)
 
 
 def test_a_transaction_is_whole_or_nothing(tmp_path: Path) -> None:

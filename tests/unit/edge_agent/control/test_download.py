@@ -233,3 +233,9 @@ def test_collecting_keeps_what_is_named(blobs: BlobStore, tmp_path: Path) -> Non
         (tmp_path / name).write_bytes(b"x")
     assert blobs.collect({SHA256}) == ["a" * 64, "b" * 64 + ".part"]
     assert names(tmp_path) == {SHA256, SHA256 + ".part"}
+
+
+def test_collecting_passes_over_folders(blobs: BlobStore, tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "z").write_bytes(b"")
+    assert blobs.collect(set()) == ["z"]

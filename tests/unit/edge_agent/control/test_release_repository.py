@@ -127,3 +127,16 @@ def test_a_damaged_cache_is_fetched_anew(tmp_path: Path, repository: SimulatedRe
         if not path.is_symlink():
             path.write_bytes(b"{")
     assert client(tmp_path, repository).refresh(START).target(ONE.manifest_path) is not None
+
+
+def test_what_a_death_left_half_written_is_removed(
+    tmp_path: Path, repository: SimulatedRepository
+) -> None:
+    repository.publish()
+    client(tmp_path, repository).refresh(START)
+    cache = tmp_path / "release"
+    before = {path.name for path in cache.iterdir()}
+    (cache / "tmpq1w2e3").write_bytes(b"{")
+    (cache / "tmp-family.json").write_bytes(b"{}")
+    client(tmp_path, repository).refresh(START)
+    assert {path.name for path in cache.iterdir()} == before | {"tmp-family.json"}
