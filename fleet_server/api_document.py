@@ -122,7 +122,7 @@ def _refusals(path: str, method: str, operation: Mapping[str, Any]) -> set[int]:
     if (method, path) == _UPLOAD:
         statuses |= {507}
     if not operation.get("security") and path.startswith("/api/"):
-        statuses |= {401, 403, 429}  # where people prove who they are
+        statuses |= {401, 403, 404, 422, 429}  # where people prove who they are
     if path == "/device/v1/enroll":
         statuses |= {429}
     return statuses
