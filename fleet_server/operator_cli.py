@@ -49,12 +49,18 @@ class _Column:
 
 
 @app.command()
-def devices(
+def devices(  # noqa: PLR0913 (each is an option that a person gives)
     *,
     server: Server,
     token_file: TokenFile,
     ca: CaFile = None,
     device: Annotated[str | None, typer.Argument(help="One device, with all details.")] = None,
+    selector: Annotated[
+        str | None, typer.Option(help="By labels and facts: `site=oslo,ram_gib>=2,!legacy`.")
+    ] = None,
+    search: Annotated[str | None, typer.Option(help="Part of the id.")] = None,
+    group: Annotated[str | None, typer.Option(help="Only the devices of a group.")] = None,
+    health: Annotated[str | None, typer.Option(help="Only this health, such as offline.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List devices: online or not, what they run, how far their update is.
@@ -67,7 +73,9 @@ def devices(
     if device is not None:
         _print_json(client.get(f"/api/v1/devices/{quote(device, safe='')}"))
         return
-    found = list(client.pages("/api/v1/devices", "devices", {}))
+    asked = {"selector": selector, "search": search, "group": group, "health": health}
+    fields = {name: value for name, value in asked.items() if value is not None}
+    found = list(client.pages("/api/v1/devices", "devices", fields))
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     if as_json:
         _print_json({"devices": found})
@@ -75,7 +83,7 @@ def devices(
     _print_table(
         [
             _Column("device"),
-            _Column("online"),
+            _Column("health"),
             _Column("last seen"),
             _Column("update"),
             _Column("certificate"),
@@ -84,7 +92,7 @@ def devices(
         [
             [
                 item["id"],
-                "yes" if item["online"] else "no",
+                item["health"],
                 _time(item["last_seen_ms"]),
                 _coloured(item["update"]),
                 _certificate(item, now_ms),
@@ -92,7 +100,62 @@ def devices(
             ]
             for item in found
         ],
-        empty="No device is enrolled.",
+        empty="No device is enrolled." if not fields else "No such device is enrolled.",
+    )
+
+
+@app.command()
+def label(
+    *,
+    device: Annotated[str, typer.Argument(help="Device id.")],
+    labels: Annotated[list[str], typer.Argument(help="NAME=VALUE sets a label, NAME- removes it.")],
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+) -> None:
+    """Set and remove labels of a device.
+
+    Example: `skerry fleet label cam-01 site=oslo legacy- --server URL --token-file token`
+    """
+    changes: dict[str, str | None] = {}
+    for text in labels:
+        name, separator, value = text.partition("=")
+        if not separator and not text.endswith("-"):
+            raise RefusedError(f"{text[:80]!r}: use NAME=VALUE to set a label, NAME- to remove it")
+        changes[name if separator else text.removesuffix("-")] = value if separator else None
+    client = connected(server, token_file, ca)
+    answer = client.patch(f"/api/v1/devices/{quote(device, safe='')}/labels", {"labels": changes})
+    shown = ", ".join(f"{name}={value}" for name, value in answer["labels"].items())
+    sys.stdout.write(f"{device}: {shown or 'no labels'}\n")
+
+
+@app.command()
+def groups(  # noqa: PLR0913 (each is an option that a person gives)
+    *,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    name: Annotated[str | None, typer.Argument(help="A group to save.")] = None,
+    selector: Annotated[str | None, typer.Option(help="What the group selects.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List groups; with a name and a selector, save one.
+
+    Example: `skerry fleet groups north --selector site=oslo --server URL --token-file token`
+    """
+    if (name is None) != (selector is None):
+        raise RefusedError("to save a group, give its name and --selector")
+    client = connected(server, token_file, ca)
+    if name is not None:
+        client.put(f"/api/v1/groups/{quote(name, safe='')}", {"selector": selector})
+    found = list(client.pages("/api/v1/groups", "groups", {}))
+    if as_json:
+        _print_json({"groups": found})
+        return
+    _print_table(
+        [_Column("group"), _Column("selector"), _Column("description")],
+        [[item["name"], escape(item["selector"]), escape(item["description"])] for item in found],
+        empty="There is no group.",
     )
     _warn_of_expiries(client)
 

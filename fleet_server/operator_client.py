@@ -67,6 +67,14 @@ class OperatorClient:
         """
         return self._request("PUT", path, json=body)
 
+    def patch(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        """Send a change as JSON to a route and return its answer.
+
+        Raises:
+            ApiError: no answer, or a refusal.
+        """
+        return self._request("PATCH", path, json=body)
+
     def post(self, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
         """Call a route, with JSON if it takes any.
 

@@ -374,6 +374,16 @@ def test_operator_commands(server: RunningServer, admin: str, tmp_path: Path) ->
     assert (status, said) == (1, f"error: there is no release {FAMILY} 9.9.9\n")
     assert fleet("assign", FAMILY, "1.0.0")[0] == 1
     assert fleet("telemetry", "--json")[0] == 0
+    assert fleet("label", "camera", "site=oslo", "rack=7") == (0, "camera: rack=7, site=oslo\n")
+    assert fleet("label", "camera", "rack-") == (0, "camera: site=oslo\n")
+    assert "camera" in fleet("devices", "--selector", "site=oslo")[1]
+    assert fleet("devices", "--selector", "site!=oslo", "--search", "camera") == (
+        0,
+        "No such device is enrolled.\n",
+    )
+    assert "character 6" in fleet("devices", "--selector", "site=")[1]
+    assert "site=oslo" in fleet("groups", "north", "--selector", "site==oslo")[1]
+    assert "camera" in fleet("devices", "--group", "north")[1]
     token_file.write_text("wrong")
     assert fleet("devices") == (1, "error: the token is not known to this server\n")
 
