@@ -7,6 +7,8 @@ from fastapi import FastAPI
 
 from fleet_server import api_document, health, http_errors
 from fleet_server.accounts import routes as accounts
+from fleet_server.alerts import routes as alerts
+from fleet_server.alerts import webhook_routes
 from fleet_server.assignments import routes as assignments
 from fleet_server.audit import routes as audit
 from fleet_server.body_limit import BodyLimit
@@ -72,6 +74,8 @@ def _add_routes(app: FastAPI) -> None:
         monitoring.router,
         trust.device_router,
         trust.router,
+        alerts.router,
+        webhook_routes.router,
     ):
         app.include_router(router)
 

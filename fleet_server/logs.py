@@ -8,7 +8,18 @@ from fleet_protocol.log_format import JsonFormatter
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
-_QUIET = ("amqtt", "gmqtt", "transitions", "uvicorn", "aiosqlite", "alembic", "asyncio", "tuf")
+_QUIET = (
+    "amqtt",
+    "gmqtt",
+    "transitions",
+    "uvicorn",
+    "aiosqlite",
+    "alembic",
+    "asyncio",
+    "tuf",
+    "httpcore",
+    "httpx",
+)
 """Libraries that tell the story of each packet; only their warnings are ours to keep."""
 
 

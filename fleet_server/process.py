@@ -29,6 +29,7 @@ from fleet_server.accounts import first_admin
 from fleet_server.accounts import wiring as accounts_wiring
 from fleet_server.accounts.openid import OpenId
 from fleet_server.accounts.openid_settings import provider
+from fleet_server.alerts import wiring as alerts_wiring
 from fleet_server.app import create_app
 from fleet_server.assignments.director import Director
 from fleet_server.assignments.service import Assignments
@@ -197,6 +198,7 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
             online=data.online,
             clock=utc_now,
         ),
+        alerts=alerts_wiring.wired(database, utc_now, config),
     )
     server = https.make_server(data, create_app(services), polls=polls)
     return _Parts(
@@ -251,6 +253,7 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
     await stack.enter_async_context(life.background("certificates", parts.certificates.run()))
     await stack.enter_async_context(life.background("deltas", services.deltas.run()))
     await stack.enter_async_context(life.background("rollouts", _rollout_loop(services).run()))
+    await stack.enter_async_context(life.background("alerts", services.alerts.loop.run()))
     serving = await stack.enter_async_context(
         life.background("https", parts.https.serve([ports.https]))
     )

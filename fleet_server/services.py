@@ -9,6 +9,7 @@ from fleet_server.accounts.logins import Logins
 from fleet_server.accounts.openid import OpenId
 from fleet_server.accounts.service import Accounts
 from fleet_server.accounts.users import Users
+from fleet_server.alerts.wiring import AlertServices
 from fleet_server.assignments.service import Assignments
 from fleet_server.components import Components
 from fleet_server.database import Database
@@ -52,6 +53,7 @@ class Services:
     metrics: ServerMetrics
     fleet_state: FleetState
     trust: Trust
+    alerts: AlertServices
     components: Components
 
 

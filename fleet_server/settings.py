@@ -75,6 +75,13 @@ class ServerSettings(BaseSettings):
             makes none.
         revocation_check_s: how often live MQTT connections are compared with who is let in; those
             whom this process shuts out it cuts off at once.
+        alert_interval_s: how often the servers, together, look at what alerts are about.
+        webhook_plain_http: lets notices go to ``http`` URLs, where anybody on the way reads them.
+        webhook_private_addresses: lets notices go to addresses that are not of the public internet,
+            and so to what only this machine can reach: only if everybody who may make webhooks,
+            in every tenant, may reach that too.
+        webhook_ca: file with certificates of authorities that receivers of notices may have, beside
+            those that the system trusts.
         log_level: lowest level that is logged.
     """
 
@@ -99,6 +106,10 @@ class ServerSettings(BaseSettings):
     max_connections: Annotated[int, Field(ge=2, le=100_000)] = 4096
     delta_cache_bytes: Annotated[int, Field(ge=0, le=2**50)] = 2 * 1024**3
     revocation_check_s: Annotated[float, Field(ge=0.2, le=60)] = 20.0
+    alert_interval_s: Annotated[float, Field(ge=0.05, le=300)] = 10.0
+    webhook_plain_http: bool = False
+    webhook_private_addresses: bool = False
+    webhook_ca: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod

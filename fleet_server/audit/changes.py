@@ -17,7 +17,7 @@ UNTRACKED = "skerry_untracked"
 
 _CHANGES = "skerry_changes"
 _MAX_ROWS = 100
-_KEPT_OUT = ("hash", "sha256", "pem", "document")
+_KEPT_OUT = ("hash", "sha256", "pem", "document", "secret")
 """Parts of the names of columns that are secret or that only a machine reads."""
 
 Columns = dict[str, object]

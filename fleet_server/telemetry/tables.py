@@ -74,6 +74,7 @@ class DeviceEvent(DeviceOwned, Base):
     __table_args__ = (
         UniqueConstraint("device_id", "stream", "sequence", name="uq_event"),
         Index("ix_event_device", "device_id", "id"),
+        Index("ix_event_kind", "kind", "received_ms"),
     )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)
