@@ -22,6 +22,11 @@ def differences(draft: OpenDraft) -> list[str]:
         if isinstance(before, Root) and before.consistent_snapshot != after.consistent_snapshot:
             lines.append(f"consistent snapshots: {after.consistent_snapshot}")
     else:
+        if draft.follows_a_stranger:
+            lines.append(
+                "CAUTION: those who sign this did not sign the version before; compare it with "
+                "the server's, since only its sender says that the rest is unchanged"
+            )
         lines += _roles(_delegated(before), _delegated(after), {})
         lines += _releases(before, after)
     return lines

@@ -58,7 +58,7 @@ def root(repository: str, base: bytes | None, changes: Changes, *, expires: date
     Raises:
         ProvisioningError: a change makes no sense; the message says which.
     """
-    signed = drafts.parse(base, Root).signed if base else Root(version=0, expires=expires)
+    signed = drafts.parse(base, Root).signed if base else Root(expires=expires)
     roles = _ROLES[repository]
     for name in (*changes.add, *changes.remove, *changes.thresholds):
         if name not in roles:
@@ -77,8 +77,7 @@ def root(repository: str, base: bytes | None, changes: Changes, *, expires: date
     for name, role in roles.items():
         check_reachable(name, signed.roles[role].threshold, len(signed.roles[role].keyids))
     _check_online(signed, repository)
-    signed.version += 1
-    signed.expires = expires.replace(microsecond=0)
+    _advance(signed, base, expires)
     return _draft(repository, ROOT, Metadata(signed).to_bytes(), base=base)
 
 
@@ -94,10 +93,9 @@ def targets(base: bytes | None, changes: Changes, *, delegator: bytes, expires: 
     Raises:
         ProvisioningError: a change makes no sense; the message says which.
     """
-    signed = drafts.parse(base, Targets).signed if base else Targets(version=0, expires=expires)
+    signed = drafts.parse(base, Targets).signed if base else Targets(expires=expires)
     signed.delegations = _delegations(signed.delegations, changes)
-    signed.version += 1
-    signed.expires = expires.replace(microsecond=0)
+    _advance(signed, base, expires)
     return _draft(RELEASE, TARGETS, Metadata(signed).to_bytes(), base=base, delegator=delegator)
 
 
@@ -141,12 +139,11 @@ def family_list(family: str, base: bytes | None, *, delegator: bytes, expires: d
     Raises:
         ProvisioningError: the base is no list of releases of this family.
     """
-    signed = drafts.parse(base, Targets).signed if base else Targets(version=0, expires=expires)
+    signed = drafts.parse(base, Targets).signed if base else Targets(expires=expires)
     foreign = [path for path in signed.targets if not path.startswith(f"models/{family}/")]
     if foreign or signed.delegations is not None:
         raise ProvisioningError(f"the base is not the list of {family}'s releases")
-    signed.version += 1
-    signed.expires = expires.replace(microsecond=0)
+    _advance(signed, base, expires)
     return _draft(RELEASE, family, Metadata(signed).to_bytes(), base=base, delegator=delegator)
 
 
@@ -169,6 +166,11 @@ def checked_family(value: str) -> str:
             f"a model family cannot be called {value!r}: update metadata uses that name itself"
         )
     return value
+
+
+def _advance(signed: Root | Targets, base: bytes | None, expires: datetime) -> None:
+    signed.version += 1 if base else 0  # what follows nothing has version 1 already
+    signed.expires = expires.replace(microsecond=0)
 
 
 def _draft(

@@ -10,14 +10,16 @@ whoever holds only the new keys cannot put themselves in the place of the old on
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 import msgspec
+from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 from securesystemslib.signer import Key
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, Root, T, Targets
+from tuf.api.metadata import Metadata, Role, Root, T, Targets
 from tuf.api.serialization import DeserializationError
 
 from provisioning.errors import ProvisioningError
@@ -108,7 +110,7 @@ class OpenDraft:
         if self.signed.is_expired(now):
             raise ProvisioningError(
                 f"{self.title} expires at {self.signed.expires:%Y-%m-%d}, which is past: draft it "
-                "again with a later --expires"
+                "again with more --days"
             )
 
     def _base(self) -> Root | Targets | None:
@@ -117,6 +119,24 @@ class OpenDraft:
         if isinstance(self.signed, Root):
             return parse(self.draft.base, Root).signed
         return parse(self.draft.base, Targets).signed
+
+    @property
+    def follows_a_stranger(self) -> bool:
+        """Whether the version before is not signed by those who are asked to sign this one.
+
+        Then nothing but its sender says that it is what was published: after a change of keys that
+        is so, and if somebody would have signed what looks unchanged.
+        """
+        if not isinstance(self.base, Targets):
+            return False
+        (quorum,) = self.quorums
+        base = parse(self.draft.base, Targets)
+        held = 0
+        for keyid, key in quorum.keys.items():
+            with suppress(UnverifiedSignatureError, VerificationError, KeyError):
+                key.verify_signature(base.signatures[keyid], base.signed_bytes)
+                held += 1
+        return held < quorum.threshold
 
     def _quorums(self) -> list[Quorum]:
         draft, signed = self.draft, self.signed
@@ -157,7 +177,8 @@ def decode(payload: bytes) -> OpenDraft:
         return OpenDraft(msgspec.json.decode(payload, type=Draft))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ProvisioningError(
-            f"this is no draft of `skerry provision ceremony draft`: {error}"
+            f"this is no draft of `skerry provision ceremony draft-root`, `draft-targets` or "
+            f"`draft-list`: {error}"
         ) from error
 
 
@@ -195,17 +216,21 @@ def check_reachable(who: str, threshold: int, keys: int) -> None:
 
 
 def _of_root(root: Root, role: str, who: str) -> Quorum:
-    entry = root.roles[role]
-    return Quorum(who, entry.threshold, {keyid: root.keys[keyid] for keyid in entry.keyids})
+    return _quorum(who, root.roles[role], root.keys)
 
 
 def _of_family(targets: Targets, family: str) -> Quorum:
     roles = targets.delegations.roles if targets.delegations else None
     if targets.delegations is None or not roles or family not in roles:
         raise ProvisioningError(f"the targets metadata does not delegate to the family {family!r}")
-    entry = roles[family]
-    keys = {keyid: targets.delegations.keys[keyid] for keyid in entry.keyids}
-    return Quorum(f"publisher of {family}", entry.threshold, keys)
+    return _quorum(f"publisher of {family}", roles[family], targets.delegations.keys)
+
+
+def _quorum(who: str, role: Role, keys: Mapping[str, Key]) -> Quorum:
+    absent = [keyid for keyid in role.keyids if keyid not in keys]
+    if absent:
+        raise ProvisioningError(f"{who} names the key {absent[0][:16]}, which is not there")
+    return Quorum(who, role.threshold, {keyid: keys[keyid] for keyid in role.keyids})
 
 
 def _check_signed(base: Metadata[Root]) -> None:
