@@ -83,7 +83,7 @@ def run(state: State = DEFAULT_STATE) -> None:
     Example: `skerry agent run --state /var/lib/skerry`
     """
     where = _state(state)
-    settings.load(where.root, os.environ)
+    hang_s = settings.load(where.root, os.environ).supervisor.hang_s
     _check_identity(where)
     missing = [name for name in _RUNTIME_LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
@@ -98,8 +98,8 @@ def run(state: State = DEFAULT_STATE) -> None:
             f"an agent (pid {holder}) already runs on {where.root}; `skerry agent stop` ends it"
         )
     sys.stdout.flush()
-    arguments = [sys.executable, "-m", "edge_agent.supervisor", "--state", str(where.root)]
-    os.execv(sys.executable, arguments)  # noqa: S606 (a module of ours; the memory is why)
+    supervise = [sys.executable, "-m", "edge_agent.supervisor", "--state", str(where.root)]
+    os.execv(sys.executable, [*supervise, "--hang-s", str(hang_s)])  # noqa: S606 (a module of ours; the memory is why)
 
 
 @app.command("status")

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edge_agent.errors import AgentError
+from edge_agent.hang_watch import HANG_S
 from fleet_protocol.names import Family
 
 FILE_NAME = "agent.toml"
@@ -166,6 +167,19 @@ class ControlSettings(
     log_level: LogLevel = "info"
 
 
+class SupervisorSettings(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """What the supervisor is told; it counts from the next `skerry agent run`.
+
+    Attributes:
+        hang_s: silence after which a runtime that has answered before is ended and started again.
+            One that has never answered still loads its models and is given all the time.
+    """
+
+    hang_s: Annotated[float, msgspec.Meta(ge=6, le=30 * 86400)] = HANG_S
+
+
 class AgentSettings(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
@@ -173,6 +187,7 @@ class AgentSettings(
 
     runtime: RuntimeSettings = RuntimeSettings()
     control: ControlSettings = ControlSettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
 
 
 def load(state_root: Path, environment: Mapping[str, str], file: str = FILE_NAME) -> AgentSettings:

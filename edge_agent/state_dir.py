@@ -80,6 +80,11 @@ class StateDir:
         """What the runtime has tried in a child process: a cache, worth nothing elsewhere."""
         return self.run / "probes.json"
 
+    @property
+    def starts(self) -> Path:
+        """Which releases the runtime died of while it loaded them, in this life of the agent."""
+        return self.run / "starts.json"
+
     def blob(self, sha256: str) -> Path:
         """The verified file with that hash."""
         return self.blobs / sha256

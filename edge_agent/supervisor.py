@@ -3,6 +3,7 @@
 It starts both, starts again what dies, and passes SIGTERM on. The children do not depend on it:
 each has a session of its own and no parent-death signal, so they live on when the supervisor is
 killed, and the next supervisor adopts them by their locked pid files instead of starting others.
+A runtime that has served and falls silent is ended and started again like one that has died.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from edge_agent import pid_file
 from edge_agent.errors import AgentError
+from edge_agent.hang_watch import HANG_S, HangWatch
 from edge_agent.pid_file import PidFile
 from edge_agent.state_dir import StateDir
 from fleet_protocol.log_format import JsonFormatter
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 PROCESSES = {"runtime": "edge_agent.inference", "control": "edge_agent.control"}
 """Name of the pid file and module of each child."""
 
+_RUNTIME = "runtime"
 _STEADY_S = 10.0
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
@@ -129,16 +132,27 @@ class Child:
 
 
 class Supervisor:
-    """Watches the children through pid descriptors; one thread, no polling."""
+    """Watches the children through pid descriptors, the runtime by questions too; one thread."""
 
     def __init__(
         self,
         *,
         state: StateDir,
         processes: dict[str, list[str]],
+        hang_s: float = HANG_S,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Prepare.
+
+        Args:
+            state: the state directory.
+            processes: name and command of each child.
+            hang_s: after so long a silence a runtime that has answered before is ended.
+            monotonic_s: clock in seconds.
+        """
         self._monotonic_s = monotonic_s
+        self._hang_s = hang_s
+        self._watch = HangWatch(state.admin_socket, hang_s=hang_s)
         self._stopping = False
         self._children = [
             Child(name, command, state.pid_file(name)) for name, command in processes.items()
@@ -149,7 +163,8 @@ class Supervisor:
         with _signal_socket(self._stop) as wakeup:
             while not self._stopping:
                 self._start_due()
-                self._wait(wakeup, self._until_next_start_s())
+                self._end_hanging()
+                self._wait(wakeup, self._until_next_s())
             deadline_s = self._monotonic_s() + _GRACE_S
             for child in self._children:
                 child.signal(signal.SIGTERM)
@@ -172,14 +187,36 @@ class Supervisor:
             if not child.running and child.due_s <= now_s:
                 try:
                     child.ensure(now_s)
+                    if child.name == _RUNTIME:
+                        self._watch.begin(now_s)
                 except OSError as error:
                     child.due_s = now_s + _LONGEST_PAUSE_S / 10
                     logger.error(  # noqa: TRY400 (the message says it)
                         "process_not_started", extra={"child": child.name, "reason": str(error)}
                     )
 
-    def _until_next_start_s(self) -> float | None:
+    def _end_hanging(self) -> None:
+        """Ask the runtime if it is time to, and end it if it has been silent for too long."""
+        now_s = self._monotonic_s()
+        for child in self._children:
+            if child.name != _RUNTIME or not child.running or self._watch.due_s > now_s:
+                continue
+            if self._watch.tick(now_s):
+                logger.error(
+                    "process_hangs",
+                    extra={
+                        "child": child.name,
+                        "pid": child.pid,
+                        "reason": f"it had not answered for {self._hang_s:g} s; it is ended and "
+                        "started again",
+                    },
+                )
+                child.signal(signal.SIGKILL)
+
+    def _until_next_s(self) -> float | None:
         due = [child.due_s for child in self._children if not child.running]
+        if any(child.name == _RUNTIME and child.running for child in self._children):
+            due.append(self._watch.due_s)
         return max(0.0, min(due) - self._monotonic_s()) if due else None
 
     def _wait(self, wakeup: socket.socket, timeout_s: float | None) -> None:
@@ -189,10 +226,15 @@ class Supervisor:
         watched = {child.descriptor: child for child in self._children if child.running}
         for descriptor in watched:
             poll.register(descriptor, select.POLLIN)
+        question = self._watch.descriptor
+        if question >= 0:
+            poll.register(question, select.POLLIN)
         timeout_ms = None if timeout_s is None else int(timeout_s * 1000) + 1
         for descriptor, _ in poll.poll(timeout_ms):
             if descriptor == wakeup.fileno():
                 wakeup.recv(64)
+            elif descriptor == question:
+                self._watch.read()
             else:
                 watched[descriptor].gone(self._monotonic_s(), expected=self._stopping)
 
@@ -225,6 +267,14 @@ def commands(state: StateDir) -> dict[str, list[str]]:
     }
 
 
+def forget_starts(state: StateDir) -> None:
+    """Let the runtime try everything again: somebody has started the agent anew."""
+    try:
+        state.starts.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("starts_not_forgotten", extra={"reason": str(error)})
+
+
 def main() -> int:
     """Supervise until told to stop; return the exit status."""
     parser = argparse.ArgumentParser(
@@ -232,7 +282,11 @@ def main() -> int:
         description="Keeps the processes of a Skerry agent alive; `skerry agent run` starts it.",
     )
     parser.add_argument("--state", type=Path, required=True, help="state directory of the device")
-    state = StateDir(parser.parse_args().state.absolute())
+    parser.add_argument(
+        "--hang-s", type=float, default=HANG_S, help="seconds of silence that end the runtime"
+    )
+    arguments = parser.parse_args()
+    state = StateDir(arguments.state.absolute())
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -240,7 +294,8 @@ def main() -> int:
         state.create()
         lock = PidFile(state.pid_file("supervisor"))
         logger.info("supervisor_started", extra={"state": str(state.root)})
-        Supervisor(state=state, processes=commands(state)).run()
+        forget_starts(state)
+        Supervisor(state=state, processes=commands(state), hang_s=arguments.hang_s).run()
         logger.info("supervisor_stopped")
         lock.release()
     except AgentError as error:

@@ -1,5 +1,6 @@
 """From ``active.json`` to served models: what makes the runtime independent of everybody else."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import msgspec
 
 from edge_agent.errors import AgentError
 from edge_agent.inference.data_plane import WHOLE_SET, DataPlane
+from edge_agent.inference.fatal_starts import FatalStarts
 from edge_agent.runtime_api import MAX_ACTIVE_SET_BYTES, ActiveRelease, ActiveSet
 
 logger = logging.getLogger(__name__)
@@ -36,10 +38,17 @@ def read_active_set(path: Path) -> ActiveSet:
         ) from error
 
 
-async def serve_committed(plane: DataPlane, path: Path) -> None:
+async def serve_committed(
+    plane: DataPlane, path: Path, *, starts: FatalStarts | None = None
+) -> None:
     """Load and activate every committed release that can be loaded.
 
     What cannot is logged and noted in ``plane.failed``, and takes nobody else down.
+
+    Args:
+        plane: what shall serve them.
+        path: of ``active.json``.
+        starts: is told what is being loaded; None where a crash ends somebody else's process.
     """
     try:
         committed = read_active_set(path)
@@ -48,7 +57,8 @@ async def serve_committed(plane: DataPlane, path: Path) -> None:
         plane.failed[WHOLE_SET] = str(error)
         return
     for release in committed.releases:
-        await _serve(plane, release)
+        with starts.loading(release) if starts is not None else contextlib.nullcontext():
+            await _serve(plane, release)
 
 
 async def _serve(plane: DataPlane, release: ActiveRelease) -> None:

@@ -19,6 +19,7 @@ from edge_agent.inference.backends.engine_cache import EngineCache
 from edge_agent.inference.boot import serve_committed
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.execution_policy import policy_from
+from edge_agent.inference.fatal_starts import FatalStarts
 from edge_agent.inference.grpc_listeners import GrpcListeners
 from edge_agent.inference.http_connection import Limits
 from edge_agent.inference.http_errors import answering
@@ -85,6 +86,7 @@ class RuntimeProcess:
         clock = time.perf_counter
         workers = max(1, (os.cpu_count() or 1) // settings.threads)
         edge_tpu = Path(settings.edgetpu_library) if settings.edgetpu_library else None
+        self._starts = FatalStarts(state)
         self._engines = EngineCache(state.engines, blobs=state.blobs)
         backends = catalog.installed(
             threads=settings.threads,
@@ -103,6 +105,7 @@ class RuntimeProcess:
                     prober=Prober(state.probes),
                     options=[f"--edgetpu-library={edge_tpu}"] if edge_tpu else [],
                 ).placements,
+                refusal=self._starts.refusal,
             ),
             clock=clock,
             workers=workers,
@@ -159,10 +162,13 @@ class RuntimeProcess:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        boot = asyncio.create_task(serve_committed(self._plane, self._state.active_set))
+        boot = asyncio.create_task(
+            serve_committed(self._plane, self._state.active_set, starts=self._starts)
+        )
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait((boot, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not boot.done():
+            self._starts.interrupted()
             return False
         boot.result()
         await self._start_tracing()

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class ReleaseLoader:
     """Loads releases; blocks, so it is called beside the event loop, one call at a time."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its parts, by keyword)
         self,
         *,
         state: StateDir,
@@ -33,6 +33,7 @@ class ReleaseLoader:
         catalog: Catalog,
         clock: Callable[[], float],
         survey: Callable[[], list[Placement]] | None = None,
+        refusal: Callable[[ActiveRelease], str] = lambda _: "",
     ) -> None:
         """Load nothing yet.
 
@@ -43,12 +44,14 @@ class ReleaseLoader:
             catalog: the backends.
             clock: times the warm-up, in seconds.
             survey: says what the backends can do here; None asks them in this process.
+            refusal: says why a release must not be loaded; empty if it may be.
         """
         self.epoch = epoch
         self._state = state
         self._catalog = catalog
         self._clock = clock
         self._survey = survey
+        self._refusal = refusal
         self._files = 0
 
     def placements(self) -> list[Placement]:
@@ -70,8 +73,11 @@ class ReleaseLoader:
             instances: runs at a time that shall be possible, with copies of the model if need be.
 
         Raises:
-            LoadError: the file is missing, or the model is not what the release says.
+            LoadError: the file is missing, the model is not what the release says, or loading it
+                has crashed the process too often.
         """
+        if reason := self._refusal(release):
+            raise LoadError(reason)
         backend = self._catalog.backend_for(
             release.format, release.accelerator, name=release.backend
         )
@@ -116,6 +122,8 @@ class ReleaseLoader:
             release: whose file is among the blobs.
             instances: as for `load`.
         """
+        if self._refusal(release):
+            return Need(first_bytes=0)  # it is not going to be loaded, so nobody has to leave
         try:
             file_bytes = self._state.blob(release.sha256).stat().st_size
         except OSError:

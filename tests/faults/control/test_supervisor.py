@@ -24,6 +24,25 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in sys.argv else
 while True:
     signal.pause()
 """
+ANSWERING_CHILD = """
+import pathlib, socket, sys
+from edge_agent.pid_file import PidFile
+lock = PidFile(pathlib.Path(sys.argv[1]))
+path = pathlib.Path(sys.argv[1]).with_name("admin.sock")
+path.unlink(missing_ok=True)
+server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+server.bind(str(path))
+server.listen()
+while True:
+    asking, _ = server.accept()
+    asked = asking.recv(4096)
+    assert asked.startswith(b"GET /v2/health/live HTTP/1.1\\r\\n"), asked
+    asking.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n\\r\\n")
+    asking.close()
+    with path.with_name("answers").open("a") as answers:
+        answers.write(".")
+"""
+HANG_S = 3.0
 DRIVER = """
 import json, logging, pathlib, sys
 from edge_agent import supervisor
@@ -33,7 +52,8 @@ supervisor._GRACE_S = 1.0
 logging.basicConfig(level=logging.INFO)
 state = StateDir(pathlib.Path(sys.argv[1]))
 lock = PidFile(state.pid_file("supervisor"))
-supervisor.Supervisor(state=state, processes=json.loads(sys.argv[2])).run()
+processes, hang_s = json.loads(sys.argv[2]), float(sys.argv[3])
+supervisor.Supervisor(state=state, processes=processes, hang_s=hang_s).run()
 """
 
 
@@ -54,16 +74,16 @@ class Agent:
     def __init__(self, state: StateDir) -> None:
         self.state = state
         self.stubborn = False
+        self.runtime = CHILD
 
     def start(self) -> "subprocess.Popen[bytes]":
         extra = ["stubborn"] if self.stubborn else []
         processes = {
-            name: [sys.executable, "-c", CHILD, str(self.state.pid_file(name)), *extra]
-            for name in ("runtime", "control")
+            name: [sys.executable, "-c", program, str(self.state.pid_file(name)), *extra]
+            for name, program in (("runtime", self.runtime), ("control", CHILD))
         }
-        return subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(self.state.root), json.dumps(processes)]
-        )
+        arguments = [str(self.state.root), json.dumps(processes), str(HANG_S)]
+        return subprocess.Popen([sys.executable, "-c", DRIVER, *arguments])
 
     def pid(self, name: str) -> int | None:
         return pid_file.holder(self.state.pid_file(name))
@@ -94,6 +114,21 @@ def test_a_child_that_is_killed_is_started_again_and_the_other_lives_on(agent: A
     supervisor = agent.start()
     runtime, control = agent.up()
     os.kill(runtime, signal.SIGKILL)
+    until(lambda: agent.pid("runtime") not in {None, runtime})
+    assert agent.pid("control") == control
+    supervisor.terminate()
+    assert supervisor.wait(10) == 0
+
+
+def test_a_runtime_that_falls_silent_is_ended_and_started_again(agent: Agent) -> None:
+    agent.runtime = ANSWERING_CHILD
+    supervisor = agent.start()
+    runtime, control = agent.up()
+    answers = agent.state.run / "answers"
+    # The second question says that the answer to the first one has been read.
+    until(lambda: answers.exists() and len(answers.read_text()) > 1)
+    assert agent.pid("runtime") == runtime
+    os.kill(runtime, signal.SIGSTOP)
     until(lambda: agent.pid("runtime") not in {None, runtime})
     assert agent.pid("control") == control
     supervisor.terminate()

@@ -26,6 +26,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("[runtime]\nport = 70000", "port"),
         ("[runtime]\nport = '80'", "port"),
         ("[control]\nprobation_s = -1", "probation_s"),
+        ("[supervisor]\nhang_s = 0.5", "hang_s"),
         ('[runtime]\nhost = "0.0.0.0"', "expose_to_network"),
         ('[runtime]\nhost = "device.example.org"', "expose_to_network"),
         ("[runtime", "cannot read"),
