@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fleet_server.alerts import cli as alerts
+from fleet_server.alerts import webhook_cli
 from fleet_server.errors import FleetError, RefusedError
 from fleet_server.operator_client import ApiError, OperatorClient
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
@@ -27,6 +29,10 @@ app = typer.Typer(
 )
 
 app.add_typer(rollouts.app, name="rollout")
+app.command("alerts")(alerts.list_alerts)
+app.add_typer(alerts.app, name="alert")
+app.add_typer(alerts.silences, name="silence")
+app.add_typer(webhook_cli.app, name="webhook")
 
 _DAY_MS = 86_400_000
 _EXPIRY_WARNING_DAYS = 30

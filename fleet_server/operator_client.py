@@ -12,6 +12,7 @@ from fleet_server.errors import FleetError
 
 _TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
 _PAGE = 500
+_NO_CONTENT = 204
 
 
 class ApiError(FleetError):
@@ -83,6 +84,14 @@ class OperatorClient:
         """
         return self._request("POST", path, **({} if body is None else {"json": body}))
 
+    def delete(self, path: str) -> None:
+        """Remove what a route names.
+
+        Raises:
+            ApiError: no answer, or a refusal.
+        """
+        self._request("DELETE", path)
+
     def pages(self, path: str, key: str, fields: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """Yield the items of all pages of a list.
 
@@ -108,6 +117,8 @@ class OperatorClient:
             ) from error
         except urllib3.exceptions.HTTPError as error:
             raise ApiError(f"{self._server} does not answer: {error}", status=None) from error
+        if response.status == _NO_CONTENT:
+            return {}
         try:
             content: object = json.loads(response.data)
         except ValueError:

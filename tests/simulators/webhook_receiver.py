@@ -5,18 +5,26 @@ before it answers. The path says how it answers: ``/ok``, ``/status/N``, ``/redi
 (fails N times for each event), ``/hang``, ``/flood`` (a body without end).
 """
 
+import base64
+import hashlib
+import hmac
 import json
 import os
 import ssl
-import sys
+import subprocess
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from tests.simulators import child_process
 
 
-class Receiver(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     log: Path
     seen: ClassVar[Counter[str]] = Counter()
 
@@ -62,16 +70,66 @@ class Receiver(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@dataclass(frozen=True)
+class WebhookReceiver:
+    """A running receiver.
+
+    Attributes:
+        url: without a path.
+        log: what it took.
+    """
+
+    url: str
+    log: Path
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        if not self.log.exists():
+            return []
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@contextmanager
+def running(log: Path, *tls: Path, port: int = 0) -> Iterator[WebhookReceiver]:
+    """Run a receiver.
+
+    Args:
+        log: its file.
+        tls: certificate and key, for HTTPS.
+        port: any free one if it is 0.
+    """
+    child = subprocess.Popen(
+        child_process.command(__name__, port, log, *tls),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=child_process.ROOT,
+    )
+    with child:
+        try:
+            assert child.stdout is not None
+            listening = int(child.stdout.readline())
+            host = "https://localhost" if tls else "http://127.0.0.1"
+            yield WebhookReceiver(f"{host}:{listening}", log)
+        finally:
+            child.kill()
+
+
+def verified(secret: str, request: Mapping[str, Any]) -> bool:
+    """Verify a signature as the specification tells a receiver to."""
+    headers = request["headers"]
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.{request['body']}".encode()
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    wanted = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    return f"v1,{wanted}" in headers["webhook-signature"].split(" ")
+
+
 def main(port: str, log: str, certificate: str = "", key: str = "") -> None:
-    Receiver.log = Path(log)
-    server = ThreadingHTTPServer(("127.0.0.1", int(port)), Receiver)
+    _Handler.log = Path(log)
+    server = ThreadingHTTPServer(("127.0.0.1", int(port)), _Handler)
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         server.socket = context.wrap_socket(server.socket, server_side=True)
     print(server.server_port, flush=True)  # noqa: T201 (tells the test that it listens, and where)
     server.serve_forever()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

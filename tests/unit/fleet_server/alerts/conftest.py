@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -26,7 +25,7 @@ from fleet_server.clock import unix_ms
 from fleet_server.database import Database
 from fleet_server.devices.tables import Device
 from fleet_server.telemetry.tables import DeviceEvent, ModelCounts, Window
-from tests.simulators import child_process
+from tests.simulators.webhook_receiver import WebhookReceiver, running
 from tests.unit.fleet_server.conftest import FakeClock
 
 LOOPBACK = TargetPolicy(plain_http=True, private_addresses=True)
@@ -168,48 +167,11 @@ def world(database: Database, clock: FakeClock) -> World:
     return World(database, clock)
 
 
-@dataclass
-class Receiver:
-    """A running receiver.
-
-    Attributes:
-        url: without a path.
-        log: what it took.
-    """
-
-    url: str
-    log: Path
-
-    @property
-    def requests(self) -> list[dict[str, Any]]:
-        if not self.log.exists():
-            return []
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-
-Start = Callable[..., Receiver]
+Start = Callable[..., WebhookReceiver]
 
 
 @pytest.fixture
 def receiving(tmp_path: Path) -> Iterator[Start]:
     """Start receivers; they end with the test."""
-    children: list[subprocess.Popen[str]] = []
-
-    def start(*tls: Path) -> Receiver:
-        log = tmp_path / f"webhooks-{len(children)}.jsonl"
-        command = child_process.command("tests.simulators.webhook_receiver", 0, log, *tls)
-        child = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            cwd=child_process.ROOT,
-        )  # fmt: skip
-        children.append(child)
-        assert child.stdout is not None
-        port = int(child.stdout.readline())
-        return Receiver(f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}", log)
-
-    yield start
-    for child in children:
-        child.kill()
-        child.wait()
-        if child.stdout is not None:
-            child.stdout.close()
+    with ExitStack() as stack:
+        yield lambda *tls: stack.enter_context(running(tmp_path / "webhooks.jsonl", *tls))

@@ -1,0 +1,250 @@
+"""`skerry fleet alerts`, `alert rules`, `silence` and `webhook`, over the server's API."""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fleet_server.errors import RefusedError
+from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
+
+app = typer.Typer(no_args_is_help=True, help="Say what an alert is.")
+rules = typer.Typer(no_args_is_help=True, help="Rules: which signal of which devices is an alert.")
+silences = typer.Typer(no_args_is_help=True, help="Keep notices of some alerts back for a time.")
+app.add_typer(rules, name="rules")
+
+Name = Annotated[str, typer.Argument(help="Name of the rule.")]
+
+_FILE_WIDTH = 500
+"""Columns where nobody looks at a terminal: programs read whole lines."""
+
+_UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def list_alerts(  # noqa: PLR0913 (each is an option that a person gives)
+    *,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    state: Annotated[str, typer.Option(help="pending, firing, resolved or all.")] = "firing",
+    rule: Annotated[str | None, typer.Option(help="Only of this rule.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only of this device.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List alerts, the newest first: those that fire, unless others are asked for.
+
+    Example: `skerry fleet alerts --state all --device cam-01 --server URL --token-file token`
+    """
+    wanted = {"state": None if state == "all" else state, "rule": rule, "device": device}
+    fields = {name: value for name, value in wanted.items() if value is not None}
+    found = list(connected(server, token_file, ca).pages("/api/v1/alerts", "alerts", fields))
+    if as_json:
+        _print_json({"alerts": found})
+        return
+    _print_table(
+        ("id", "severity", "state", "rule", "device", "since", "what"),
+        (
+            (
+                str(item["id"]),
+                item["severity"],
+                item["state"],
+                item["rule"],
+                item["device_id"],
+                _time(item["fired_ms"] or item["began_ms"]),
+                item["detail"],
+            )
+            for item in found
+        ),
+        empty="There is no such alert.",
+    )
+
+
+@rules.command("list")
+def list_rules(
+    *, server: Server, token_file: TokenFile, ca: CaFile = None, as_json: AsJson = False
+) -> None:
+    """List the rules that hold, those that every fleet has by default included."""
+    answer = connected(server, token_file, ca).get("/api/v1/alert-rules")
+    if as_json:
+        _print_json(answer)
+        return
+    _print_table(
+        ("rule", "signal", "fires at", "resolves at", "for", "severity", "devices", ""),
+        (
+            (
+                item["name"],
+                item["signal"],
+                f"{item['fires_at']:g}",
+                f"{item['resolves_at']:g}",
+                f"{item['for_s']:g} s",
+                item["severity"],
+                item["selector"],
+                "default" if item["default"] else "" if item["enabled"] else "disabled",
+            )
+            for item in answer["rules"]
+        ),
+        empty="There are no rules.",
+    )
+
+
+@rules.command("set")
+def set_rule(  # noqa: PLR0913 (each is an option that a person gives)
+    *,
+    name: Name,
+    signal: Annotated[str, typer.Option(help="What it looks at, such as p95_ms.")],
+    fires_at: Annotated[float, typer.Option(help="The first bad value.")],
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    resolves_at: Annotated[
+        float | None, typer.Option(help="A good value lies beyond it; without it, fires-at.")
+    ] = None,
+    for_s: Annotated[float, typer.Option(help="How long it has to be bad, in seconds.")] = 0,
+    resolve_for_s: Annotated[float, typer.Option(help="How long it has to be good.")] = 0,
+    window_s: Annotated[float, typer.Option(help="How far back it looks.")] = 600,
+    min_calls: Annotated[int, typer.Option(help="With fewer calls nothing is known.")] = 50,
+    selector: Annotated[str, typer.Option(help="Which devices, by labels and facts.")] = "*",
+    family: Annotated[str | None, typer.Option(help="Only this model family.")] = None,
+    severity: Annotated[str, typer.Option(help="info, warning or critical.")] = "warning",
+    enabled: Annotated[bool, typer.Option(help="Whether it is looked at.")] = True,
+    description: Annotated[str, typer.Option(help="For those who are told.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Store a rule in the place of the one of its name, a default one included.
+
+    Example: `skerry fleet alert rules set slow --signal p95_ms --fires-at 50 --resolves-at 40
+    --for-s 300 --server URL --token-file token`
+    """
+    body = {
+        "signal": signal,
+        "fires_at": fires_at,
+        "resolves_at": resolves_at,
+        "for_s": for_s,
+        "resolve_for_s": resolve_for_s,
+        "window_s": window_s,
+        "min_calls": min_calls,
+        "selector": selector,
+        "family": family,
+        "severity": severity,
+        "enabled": enabled,
+        "description": description,
+    }
+    answer = connected(server, token_file, ca).put(f"/api/v1/alert-rules/{_part(name)}", body)
+    _said(answer, f"The rule {name} holds from the next look on.", as_json=as_json)
+
+
+@rules.command("remove")
+def remove_rule(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
+    """Remove a stored rule; its alerts resolve, and a default of its name holds again."""
+    connected(server, token_file, ca).delete(f"/api/v1/alert-rules/{_part(name)}")
+    sys.stdout.write(f"The rule {name} is removed.\n")
+
+
+@silences.command("list")
+def list_silences(
+    *, server: Server, token_file: TokenFile, ca: CaFile = None, as_json: AsJson = False
+) -> None:
+    """List silences, the newest first, and for a while those that ended."""
+    client = connected(server, token_file, ca)
+    found = list(client.pages("/api/v1/alert-silences", "silences", {}))
+    if as_json:
+        _print_json({"silences": found})
+        return
+    _print_table(
+        ("id", "devices", "rule", "from", "to", "by", "reason"),
+        (
+            (
+                str(item["id"]),
+                item["selector"],
+                item["rule"] or "all",
+                _time(item["starts_ms"]),
+                _time(item["ends_ms"]),
+                item["created_by"],
+                item["reason"],
+            )
+            for item in found
+        ),
+        empty="There are no silences.",
+    )
+
+
+@silences.command("create")
+def create_silence(  # noqa: PLR0913 (each is an option that a person gives)
+    *,
+    selector: Annotated[str, typer.Argument(help="Which devices: `site=oslo`, or `*` for all.")],
+    lasts: Annotated[str, typer.Option("--for", help="How long, such as 30m, 8h or 2d.")],
+    reason: Annotated[str, typer.Option(help="Why.")],
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    rule: Annotated[str | None, typer.Option(help="Only alerts of this rule.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep notices back from now on; what still fires at the end is notified then.
+
+    Example: `skerry fleet silence create site=oslo --for 2h --reason "power works" --server URL
+    --token-file token`
+    """
+    ends_ms = int(datetime.now(UTC).timestamp() * 1000) + _duration_ms(lasts)
+    body = {"selector": selector, "rule": rule, "ends_ms": ends_ms, "reason": reason}
+    answer = connected(server, token_file, ca).post("/api/v1/alert-silences", body)
+    said = f"Silence {answer['id']} lasts until {_time(answer['ends_ms'])}."
+    _said(answer, said, as_json=as_json)
+
+
+@silences.command("end")
+def end_silence(
+    *,
+    silence: Annotated[int, typer.Argument(help="Number of the silence.")],
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a silence now."""
+    answer = connected(server, token_file, ca).post(f"/api/v1/alert-silences/{silence}/end")
+    _said(answer, f"Silence {silence} is over.", as_json=as_json)
+
+
+def _duration_ms(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
+    if match is None:
+        raise RefusedError(f"--for {text!r} is not a time: use a number and s, m, h or d")
+    return int(match[1]) * _UNITS_MS[match[2]]
+
+
+def _part(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _time(unix_ms: int) -> str:
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _said(answer: object, sentence: str, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(answer)
+    else:
+        sys.stdout.write(sentence + "\n")
+
+
+def _print_json(content: object) -> None:
+    sys.stdout.write(json.dumps(content, indent=1) + "\n")
+
+
+def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
+    table = Table(*titles, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    if table.row_count:
+        Console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
+    else:
+        sys.stdout.write(empty + "\n")

@@ -1,0 +1,84 @@
+"""`skerry fleet webhook`: where notices go, over the server's API; for administrators."""
+
+import json
+import sys
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
+
+app = typer.Typer(no_args_is_help=True, help="Where notices of alerts go.")
+
+Name = Annotated[str, typer.Argument(help="Name of the webhook.")]
+
+_ROOT = "/api/v1/alert-webhooks"
+
+
+@app.command("list")
+def list_webhooks(
+    *, server: Server, token_file: TokenFile, ca: CaFile = None, as_json: AsJson = False
+) -> None:
+    """List webhooks; their secrets are not shown."""
+    answer = connected(server, token_file, ca).get(_ROOT)
+    if as_json:
+        _print_json(answer)
+        return
+    for item in answer["webhooks"]:
+        off = "" if item["disabled_ms"] is None else "  (off: it answered that it is gone)"
+        sys.stdout.write(f"{item['name']}  {item['min_severity']}  {item['url']}{off}\n")
+
+
+@app.command()
+def create(  # noqa: PLR0913 (each is an option that a person gives)
+    *,
+    name: Name,
+    url: Annotated[str, typer.Option(help="An https URL that takes the notices.")],
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    min_severity: Annotated[str, typer.Option(help="info, warning or critical.")] = "info",
+) -> None:
+    """Make a webhook and print it with its secret, which is not shown again."""
+    body = {"name": name, "url": url, "min_severity": min_severity}
+    _print_json(connected(server, token_file, ca).post(_ROOT, body))
+
+
+@app.command()
+def rotate(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
+    """Make a new secret and print it; for a day notices are signed with both."""
+    _print_json(connected(server, token_file, ca).post(f"{_path(name)}/secret"))
+
+
+@app.command("test")
+def try_out(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
+    """Send a notice that says nothing; `deliveries` says whether it arrived."""
+    _print_json(connected(server, token_file, ca).post(f"{_path(name)}/test"))
+
+
+@app.command()
+def enable(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
+    """Send notices again to a receiver that had answered 410 Gone."""
+    _print_json(connected(server, token_file, ca).post(f"{_path(name)}/enable"))
+
+
+@app.command()
+def remove(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
+    """Remove a webhook; what waits for it is given up."""
+    connected(server, token_file, ca).delete(_path(name))
+    sys.stdout.write(f"The webhook {name} is removed.\n")
+
+
+@app.command()
+def deliveries(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
+    """Print the newest notices of a webhook as JSON, with what went wrong."""
+    _print_json(connected(server, token_file, ca).get(f"{_path(name)}/deliveries"))
+
+
+def _path(name: str) -> str:
+    return f"{_ROOT}/{quote(name, safe='')}"
+
+
+def _print_json(content: object) -> None:
+    sys.stdout.write(json.dumps(content, indent=1) + "\n")
