@@ -14,7 +14,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fleet_server.data_dir import DataDir
-from fleet_server.database_engine import sqlite_url
 from fleet_server.errors import SettingsError
 from fleet_server.online_keys import OnlineKeys
 from signing_keys.passphrases import Secrets
@@ -128,6 +127,9 @@ class ServerSettings(BaseSettings):
 def database_url(settings: ServerSettings, data: DataDir) -> str:
     """Return the address of the database that the settings mean."""
     if settings.database_url is None:
+        # The signer reads settings as well, and has nothing to do with the database.
+        from fleet_server.database_engine import sqlite_url  # noqa: PLC0415
+
         return sqlite_url(data.database)
     return settings.database_url.get_secret_value()
 

@@ -34,11 +34,8 @@ from sqlalchemy.sql.base import ExecutableOption
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fleet_server.errors import RefusedError
-
-DEFAULT = "default"
-"""The tenant of everything that was there before there were tenants."""
-
-MAX_NAME = 63
+from fleet_server.tenant_names import DEFAULT as DEFAULT  # noqa: PLC0414 (others say tenancy.DEFAULT)
+from fleet_server.tenant_names import MAX_NAME as MAX_NAME  # noqa: PLC0414 (likewise)
 
 
 class Reach(Enum):

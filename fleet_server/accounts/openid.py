@@ -15,11 +15,9 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from types import ModuleType
 
-import httpx
 import msgspec
-from authlib.common.errors import AuthlibBaseError
-from authlib.integrations.httpx_client import AsyncOAuth2Client
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
@@ -39,10 +37,8 @@ from fleet_server.errors import (
 )
 
 PENDING_LIFETIME = timedelta(minutes=10)
-_TIMEOUT_S = 10.0
 _LEEWAY_S = 30
 _ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
-_SCOPE = "openid profile email"
 _MAX_PENDING_NAME = 90
 
 
@@ -104,11 +100,10 @@ class OpenId:
                         expires_ms=unix_ms(self._clock() + PENDING_LIFETIME),
                     )
                 )
-        async with _client(settings) as client:
-            address, _ = client.create_authorization_url(
-                found.authorization_endpoint, state=state, nonce=nonce, code_verifier=verifier
-            )
-        return str(address)
+        address: str = await _link().authorization_url(
+            settings, found.authorization_endpoint, state=state, nonce=nonce, verifier=verifier
+        )
+        return address
 
     async def finish(self, *, state: str, code: str) -> Grant:
         """Begin a session for whoever comes back from the provider; see the module for the steps.
@@ -123,7 +118,9 @@ class OpenId:
         with tenancy.everything():
             pending = await self._taken(state)  # (1)
             found = await _discovered(settings)
-            token = await _exchanged(settings, found, code, pending.code_verifier)  # (2)
+            token = await _link().exchanged(  # (2)
+                settings, found.token_endpoint, code=code, verifier=pending.code_verifier
+            )
             claims = await self._verified(settings, found, token, pending.nonce)  # (3)
             tenant, role = _role(settings, claims)  # (4)
             name = f"{claims['sub']}@{settings.issuer}"[:_MAX_PENDING_NAME]
@@ -149,7 +146,7 @@ class OpenId:
     async def _verified(
         self, settings: ProviderSettings, found: _Discovery, token: str, nonce: str
     ) -> Mapping[str, object]:
-        keys = await _fetched(found.jwks_uri)
+        keys = await _link().fetched(found.jwks_uri)
         registry = jwt.JWTClaimsRegistry(
             now=int(self._clock().timestamp()),
             leeway=_LEEWAY_S,
@@ -172,21 +169,16 @@ class OpenId:
         return claims
 
 
-def _client(settings: ProviderSettings) -> AsyncOAuth2Client:
-    return AsyncOAuth2Client(
-        client_id=settings.client_id,
-        client_secret=settings.client_secret,
-        redirect_uri=settings.redirect_url,
-        scope=_SCOPE,
-        code_challenge_method="S256",
-        timeout=_TIMEOUT_S,
-    )
+def _link() -> ModuleType:
+    from fleet_server.accounts import provider_link  # noqa: PLC0415 (see there)
+
+    return provider_link
 
 
 async def _discovered(settings: ProviderSettings) -> _Discovery:
     address = settings.issuer.rstrip("/") + "/.well-known/openid-configuration"
     try:
-        found = msgspec.json.decode(await _fetched(address), type=_Discovery)
+        found = msgspec.json.decode(await _link().fetched(address), type=_Discovery)
     except msgspec.MsgspecError as error:
         raise UnavailableError(
             f"{address} is not the description of a provider: {error}"
@@ -194,33 +186,6 @@ async def _discovered(settings: ProviderSettings) -> _Discovery:
     if found.issuer != settings.issuer:
         raise UnavailableError(f"{address} describes the provider {found.issuer[:200]}")
     return found
-
-
-async def _fetched(address: str) -> bytes:
-    try:
-        async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
-            answer = await client.get(address)
-            return answer.raise_for_status().content
-    except httpx.HTTPError as error:
-        raise UnavailableError(f"the OpenID Connect provider does not answer: {error}") from error
-
-
-async def _exchanged(
-    settings: ProviderSettings, found: _Discovery, code: str, verifier: str
-) -> str:
-    try:
-        async with _client(settings) as client:
-            tokens = await client.fetch_token(
-                found.token_endpoint, code=code, code_verifier=verifier
-            )
-    except AuthlibBaseError as error:
-        raise NotAuthenticatedError(f"the provider refuses this login: {error}") from error
-    except (httpx.HTTPError, ValueError) as error:
-        raise UnavailableError(f"the OpenID Connect provider does not answer: {error}") from error
-    token = tokens.get("id_token")
-    if not isinstance(token, str):
-        raise NotAuthenticatedError("the provider gave no ID token")
-    return token
 
 
 def _role(settings: ProviderSettings, claims: Mapping[str, object]) -> tuple[str, Role]:

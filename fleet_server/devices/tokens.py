@@ -18,8 +18,8 @@ from joserfc.jwk import ECKey
 from fleet_protocol import names
 from fleet_protocol.claims import DEVICE_AUDIENCE, DEVICE_TOKEN_LIFETIME_S, TOKEN_ISSUER
 from fleet_protocol.errors import ProtocolError
-from fleet_server import tenancy
 from fleet_server.errors import NotAuthenticatedError, SetupError
+from fleet_server.tenant_names import DEFAULT
 
 _ALGORITHMS = ("ES256",)
 LEEWAY_S = 30
@@ -42,7 +42,7 @@ class Claim:
 
     device_id: str
     jti: str
-    tenant: str = tenancy.DEFAULT
+    tenant: str = DEFAULT
     replaces: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -175,7 +175,7 @@ def verify_device_token(token: str, *, key: ECKey, now: datetime) -> int:
 
 
 class _Rest(msgspec.Struct):
-    tenant: str = tenancy.DEFAULT
+    tenant: str = DEFAULT
     replaces: bool = False
     labels: dict[names.LabelName, names.LabelValue] = {}
 
