@@ -6,9 +6,7 @@ family, EfficientNet-Lite0, whose files are some megabytes. Quiet and busy round
 """
 
 import base64
-import contextlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measuring.elsewhere import give_way
 from benchmarks.measuring.other_load import OtherLoad
 from benchmarks.models.bench_models import BenchModel, efficientnet_lite0_onnx
 from benchmarks.peers.programs.onnx_session import open_session
@@ -30,7 +29,6 @@ _ROUNDS = 8
 _ROUND_S = 4.0
 _PAUSE_S = 0.005
 _MAX_RATIO = 1.3
-_LOWEST_NICE = 19
 _COMMIT_WITHIN_S = 60.0
 HOW = (
     f"make bench NAME=update_beside_calls ({_ROUNDS} rounds of {_ROUND_S:g} s quiet and as many "
@@ -60,7 +58,7 @@ def run() -> list[Row]:
 def _prepare(world: World, other: Path) -> None:
     world.provision()
     world.start_server()
-    _give_way(world.server_pid())
+    give_way(world.server_pid())
     _until(world.api("viewer").ready)
     world.enroll(DEVICES[0])
     world.publish("1.0.0", variant="int8")
@@ -68,14 +66,6 @@ def _prepare(world: World, other: Path) -> None:
         world.publish(f"1.0.{version}", variant=("int8", "fp32")[version % 2], model=other)
     world.assign("1.0.0", DEVICES[:1])
     _until(lambda: world.committed(DEVICES[0]) == "1.0.0")
-
-
-def _give_way(pid: int) -> None:
-    """Let the server have what the device leaves: it would be another machine."""
-    os.setpriority(os.PRIO_PROCESS, pid, _LOWEST_NICE)
-    with contextlib.suppress(OSError):
-        # Where the kernel groups sessions (sched(7), autogroup), nice only counts within one.
-        Path(f"/proc/{pid}/autogroup").write_text(str(_LOWEST_NICE))
 
 
 def _rounds(world: World) -> list[Row]:
