@@ -22,13 +22,13 @@ _MADV_DONTNEED = 4
 _SMALLEST_BYTES = 256 * 1024
 
 
-def limit_arenas() -> None:
-    """Let all threads share two heaps: each thread's own would keep what its loads freed.
+def limit_arenas(count: int = _ARENAS) -> None:
+    """Let all threads share a few heaps: each thread's own would keep what its loads freed.
 
     Call it before threads start. Where the C library is not glibc, nothing happens.
     """
     try:
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, count)
     except (OSError, AttributeError):
         logger.debug("arenas_not_limited")
 

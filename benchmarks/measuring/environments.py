@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).parent.parent / "requirements"
+PROJECT = Path(__file__).parents[2]
+REQUIREMENTS = PROJECT / "benchmarks" / "requirements"
 CACHE_VARIABLE = "SKERRY_BENCH_CACHE"
 _STAMP = ".complete"
 
@@ -48,6 +49,24 @@ def environment(
         hashed = ["--require-hashes", "-r", str(file)]
         _pip(python, hashed if dependencies else ["--no-deps", *hashed])
         _pip(python, ["--no-deps", *after] if after else [])
+        (folder / _STAMP).touch()
+    return python
+
+
+def of_the_demo() -> Path:
+    """Return the Python of an environment with what a user installs, and no tool of the tests.
+
+    Raises:
+        subprocess.CalledProcessError: pip failed; it has printed why.
+    """
+    pins = PROJECT / "requirements" / "demo.txt"
+    folder = _folder("demo", pins, [str(PROJECT)])
+    python = folder / "bin" / "python"
+    if not (folder / _STAMP).exists():
+        _announce("demo", folder)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        _pip(python, ["--require-hashes", "-r", str(pins)])
+        _pip(python, ["--no-deps", "--no-build-isolation", "--editable", str(PROJECT)])
         (folder / _STAMP).touch()
     return python
 

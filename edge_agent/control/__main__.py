@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--state", type=Path, required=True, help="state directory of the device")
     state = StateDir(parser.parse_args().state.absolute())
     yield_to_inference()
-    limit_arenas()
+    limit_arenas(1)
     try:
         found = lasting_settings.read(state.root, os.environ, process="control", load=settings.load)
         chosen = found.settings.control
