@@ -98,6 +98,8 @@ class EventKind(StrEnum):
     """What is known of the fleet has expired and nothing newer could be verified: a freeze."""
     METADATA_FRESH = "metadata_fresh"
     """The end of such a time."""
+    RELEASE_WITHDRAWN = "release_withdrawn"
+    """What serves was withdrawn by its publisher; it goes on serving."""
     RUNTIME_RESTARTED = "runtime_restarted"
     OUTBOX_DROPPED = "outbox_dropped"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -21,12 +21,16 @@ from model_pipeline.release_upload import Progress as Told
 from signing_keys import passphrases
 from signing_keys.passphrases import Secrets
 
+if TYPE_CHECKING:
+    from model_pipeline.publish import Publisher
+    from model_pipeline.withdrawal import Withdrawal
+
 _LIMITS = "Limits that devices hold the release to"
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Pack a built model as a release, look into it, publish it.",
+    help="Pack a built model as a release, look into it, publish it, withdraw it.",
 )
 
 Keys = Annotated[
@@ -232,23 +236,11 @@ def publish(  # noqa: PLR0913 (each is an option that a person gives)
     Example: `skerry model publish fashion_mnist-1.1.0.bundle
     --server https://fleet.example.org:8443 --authority authority --token-file publisher.token`
     """
-    from model_pipeline import server_link  # noqa: PLC0415 (inspect needs no network)
-    from model_pipeline.publish import Outcome, Publisher  # noqa: PLC0415
+    from model_pipeline.publish import Outcome  # noqa: PLC0415 (inspect needs no network)
 
     found = bundles.read(bundle)
     manifest = found.manifest
-    link = server_link.ServerLink(
-        server,
-        server_link.Credentials(
-            ca_file=authority / "public" / "fleet-ca.crt", token=server_link.read_token(token_file)
-        ),
-    )
-    publisher = Publisher(
-        link,
-        root=_release_root(authority),
-        cache=authority / "cache",
-        clock=lambda: datetime.now(UTC),
-    )
+    publisher = _publisher(server, authority, token_file)
     uris = key or [publisher_key.default_uri(authority, manifest.family)]
     secrets = Secrets(passphrase_file=passphrase_file, pin_file=pin_file)
     with _progress() as told:
@@ -258,7 +250,88 @@ def publish(  # noqa: PLR0913 (each is an option that a person gives)
             progress=told,
         )
     said = "Published" if outcome is Outcome.PUBLISHED else "Nothing to do, the server has"
-    sys.stdout.write(f"{said} {manifest.family} {manifest.version} at {link.url}\n")
+    sys.stdout.write(f"{said} {manifest.family} {manifest.version} at {server}\n")
+
+
+@app.command()
+def yank(  # noqa: PLR0913 (each is an option that a person gives)
+    family: Annotated[str, typer.Argument(help="Family of the release.")],
+    version: Annotated[str, typer.Argument(help="Version to withdraw.")],
+    *,
+    reason: Annotated[
+        str, typer.Option(help="Why, for the operators of devices that run it (300 characters).")
+    ],
+    server: Annotated[str, typer.Option(help="The server, such as https://fleet.example.org:8443")],
+    authority: Annotated[
+        Path, typer.Option(help="What `skerry provision init` made: roots and publisher's key.")
+    ],
+    token_file: Annotated[Path, typer.Option(help="File with an API token of the role publisher.")],
+    raise_counter: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=2**31 - 1,
+            help="Devices refuse every release of the family with a lower security counter from "
+            "now on. It can never be lowered.",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    key: Keys = None,
+    passphrase_file: PassphraseFile = None,
+    pin_file: PinFile = None,
+) -> None:
+    """Withdraw a release: no device installs it any more, and it never comes back.
+
+    Devices that run it go on serving it and report that it is withdrawn. Says what will happen and
+    asks before anything is signed.
+
+    Example: `skerry model yank fashion_mnist 1.1.0 --reason "wrong labels"
+    --server https://fleet.example.org:8443 --authority authority --token-file publisher.token`
+    """
+    uris = key or [publisher_key.default_uri(authority, family)]
+    secrets = Secrets(passphrase_file=passphrase_file, pin_file=pin_file)
+    from model_pipeline.withdrawal import Order  # noqa: PLC0415
+
+    done = _publisher(server, authority, token_file).yank(
+        Order(family=family, version=version, reason=reason, floor=raise_counter),
+        confirm=lambda plan: _confirmed(plan, yes=yes),
+        signers=lambda: publisher_key.load(uris, secrets),
+    )
+    if json:
+        document = {
+            "family": family,
+            "version": version,
+            "changed": done.changes,
+            "reason": done.after.yanked[version],
+            "security_floor": done.after.security_floor,
+        }
+        sys.stdout.buffer.write(msgspec.json.encode(document) + b"\n")
+        return
+    said = "Withdrew" if done.changes else "Nothing to do, withdrawn already:"
+    sys.stdout.write(
+        f"{said} {family} {version} at {server}; security floor {done.after.security_floor}\n"
+    )
+
+
+def _confirmed(plan: "Withdrawal", *, yes: bool) -> bool:
+    sys.stderr.write("".join(f"- {effect}\n" for effect in plan.effects))
+    return yes or typer.confirm(f"Withdraw {plan.order.name}?", err=True)
+
+
+def _publisher(server: str, authority: Path, token_file: Path) -> "Publisher":
+    from model_pipeline import server_link  # noqa: PLC0415 (inspect needs no network)
+    from model_pipeline.publish import Publisher  # noqa: PLC0415
+
+    credentials = server_link.Credentials(
+        ca_file=authority / "public" / "fleet-ca.crt", token=server_link.read_token(token_file)
+    )
+    return Publisher(
+        server_link.ServerLink(server, credentials),
+        root=_release_root(authority),
+        cache=authority / "cache",
+        clock=lambda: datetime.now(UTC),
+    )
 
 
 def _release_root(authority: Path) -> bytes:

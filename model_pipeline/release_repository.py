@@ -1,4 +1,4 @@
-"""What the publisher knows of the release repository, verified, and how a release is added to it.
+"""What the publisher knows of the release repository, verified, and how its next list is signed.
 
 A publisher signs the whole list of a family's releases again with each new one. The list that is
 signed on top of comes from the server, which may be in an attacker's hands, so:
@@ -32,6 +32,9 @@ from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
+from fleet_protocol import withdrawals
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.withdrawals import Withdrawals
 from model_pipeline.bundle import BundledFile
 from model_pipeline.errors import PipelineError
 
@@ -51,6 +54,18 @@ class RepositoryView:
     def version(self) -> int:
         """Version of the family's list."""
         return self._role.signed.version
+
+    @property
+    def withdrawals(self) -> Withdrawals:
+        """What the family's list says of withdrawn releases.
+
+        Raises:
+            PipelineError: it cannot be read.
+        """
+        try:
+            return withdrawals.of(self._role.signed.unrecognized_fields)
+        except ProtocolError as error:
+            raise PipelineError(f"the list of {self._family}: {error}") from error
 
     def published(self, prefix: str) -> dict[str, TargetFile]:
         """Return the listed targets whose path begins with ``prefix``."""
@@ -76,8 +91,44 @@ class RepositoryView:
         targets = dict(self._role.signed.targets)
         for path, file in files.items():
             targets[path] = TargetFile(file.length, {"sha256": file.sha256}, path)
+        return self._signed(targets, self.withdrawals, signers, now=now)
+
+    def signed_without(
+        self, prefix: str, said: Withdrawals, signers: Sequence[Signer], *, now: datetime
+    ) -> bytes:
+        """Return the next version of the list without the targets below ``prefix``.
+
+        Args:
+            prefix: of the paths that go.
+            said: what the list says of withdrawn releases from now on.
+            signers: the publisher's keys.
+            now: the present.
+
+        Raises:
+            PipelineError: this key is not the publisher's.
+        """
+        kept = {
+            path: target
+            for path, target in self._role.signed.targets.items()
+            if not path.startswith(prefix)
+        }
+        return self._signed(kept, said, signers, now=now)
+
+    def _signed(
+        self,
+        targets: dict[str, TargetFile],
+        said: Withdrawals,
+        signers: Sequence[Signer],
+        *,
+        now: datetime,
+    ) -> bytes:
         following = Metadata(
-            Targets(version=self.version + 1, expires=now + LIFETIME, targets=targets)
+            Targets(
+                version=self.version + 1,
+                expires=now + LIFETIME,
+                targets=targets,
+                unrecognized_fields=withdrawals.extra_fields(said),
+            )
         )
         for signer in signers:
             following.sign(signer, append=True)
@@ -110,7 +161,7 @@ def locked(cache: Path) -> Iterator[None]:
         yield
     except BlockingIOError:
         raise PipelineError(
-            f"another `skerry model publish` is at work with {cache}; wait for it to end"
+            f"another `skerry model publish` or `yank` is at work with {cache}; wait for it to end"
         ) from None
     finally:
         os.close(descriptor)

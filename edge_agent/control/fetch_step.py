@@ -37,10 +37,12 @@ from edge_agent.control.server_client import (
     ServerUnreachableError,
 )
 from edge_agent.control.trust import TrustError
+from edge_agent.control.withdrawn import Withdrawn
 from edge_agent.errors import AgentError
 from edge_agent.runtime_api import Placement
 from edge_agent.store import DiskFullError, StoreError
 from fleet_protocol.update_states import UpdateState
+from fleet_protocol.withdrawals import Withdrawals
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ class FetchStep:
         pauses: Pauses,
         fingerprint: Callable[[], str],
         refusals: Refusals,
+        withdrawn: Withdrawn,
     ) -> None:
         self._installer = installer
         self._ledger = ledger
@@ -72,6 +75,7 @@ class FetchStep:
         self._pauses = pauses
         self._fingerprint = fingerprint
         self._refusals = refusals
+        self._withdrawn = withdrawn
 
     async def run(self, record: UpdateRecord, cancelled: threading.Event) -> None:
         """Fetch a record's release; every outcome but a withdrawn order is in the journal."""
@@ -94,13 +98,18 @@ class FetchStep:
             await self._not_ready(record, waiting, Cause.LOCAL)
             return
         refused: list[str] = []
+        learned: list[Withdrawals] = []
         try:
-            order = await self._order(record, placements, cancelled, refused.append)
+            order = await self._order(
+                record, placements, cancelled, refused=refused.append, learned=learned.append
+            )
             try:
                 candidate = await asyncio.to_thread(self._installer.fetch, order)
             finally:
                 for reason in refused:
                     await self._tell(record, reason)
+                for said in learned:
+                    await self._withdrawn.learn(record.family, said)
         except DisagreementError as error:
             await self._spoilt(record, str(error))
         except InstallRefusedError as error:
@@ -124,7 +133,9 @@ class FetchStep:
         record: UpdateRecord,
         placements: tuple[Placement, ...],
         cancelled: threading.Event,
+        *,
         refused: Callable[[str], None],
+        learned: Callable[[Withdrawals], None],
     ) -> Order:
         fingerprint = await asyncio.to_thread(self._fingerprint)
 
@@ -149,6 +160,7 @@ class FetchStep:
                 ),
                 base=None if committed is None else committed.release,
                 keep=files_needed(all_committed, self._journal.records(connection)),
+                learned=learned,
             )
 
         return await self._database.transact(read)

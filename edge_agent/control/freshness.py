@@ -33,6 +33,7 @@ from edge_agent.control.refusals import Refusals
 from edge_agent.control.release_repository import Releases
 from edge_agent.control.server_client import ServerUnreachableError
 from edge_agent.control.trust import TrustError
+from edge_agent.control.withdrawn import Withdrawn
 from fleet_protocol.messages import EventKind
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Freshness:
         releases: Releases,
         outbox: Outbox,
         refusals: Refusals,
+        withdrawn: Withdrawn,
         clock: Clock,
         trusted_clock: TrustedClock,
         interval_s: float,
@@ -84,6 +86,7 @@ class Freshness:
         self._releases = releases
         self._outbox = outbox
         self._refusals = refusals
+        self._withdrawn = withdrawn
         self._clock = clock
         self._trusted_clock = trusted_clock
         self._interval_s = interval_s
@@ -101,7 +104,9 @@ class Freshness:
                 await asyncio.sleep(self._retry.next_s())
 
     async def check(self) -> bool:
-        """Verify the repository's newest state once; say whether that succeeded.
+        """Verify the repository's newest state once and learn of what was withdrawn.
+
+        Says whether there is no need to ask again soon.
 
         Raises:
             StoreError: the disk refused.
@@ -116,7 +121,17 @@ class Freshness:
             logger.info("repository_not_confirmed", extra={"reason": str(error)})
             return False
         await self._database.transact(partial(self._confirm, now=now, until=snapshot.expires))
-        await self._refusals.over()
+        try:
+            for family in await self._withdrawn.families():
+                said = await asyncio.to_thread(snapshot.withdrawals, family)
+                await self._withdrawn.learn(family, said)
+        except TrustError as error:
+            await self._refusals.tell(str(error))
+        except ServerUnreachableError as error:
+            logger.info("withdrawals_not_read", extra={"reason": str(error)})
+            return False
+        else:
+            await self._refusals.over()
         return True
 
     def _confirm(self, connection: sqlite3.Connection, *, now: datetime, until: datetime) -> None:

@@ -4,7 +4,7 @@ Everything here may be repeated: metadata is refreshed, files that are there alr
 their hash.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from fleet_protocol import manifest as manifests
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.manifest import MAX_MANIFEST_BYTES, Manifest, Variant
 from fleet_protocol.names import target_path
+from fleet_protocol.withdrawals import Withdrawals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Order:
         course: how downloads shall go.
         base: the committed release, which the new one may resemble.
         keep: hashes of the files that committed releases and other updates need.
+        learned: told of what the publisher has withdrawn, as soon as that is verified.
     """
 
     family: str
@@ -52,6 +54,7 @@ class Order:
     course: Course
     base: ActiveRelease | None
     keep: frozenset[str]
+    learned: Callable[[Withdrawals], None]
 
 
 class Installer:
@@ -74,6 +77,10 @@ class Installer:
         """
         install_rule.check_not_replaced(order.manifest, order.held)
         snapshot = self._releases.refresh(order.now)
+        said = snapshot.withdrawals(order.family)
+        order.learned(said)
+        install_rule.check_not_withdrawn(order.family, order.version, said)
+        order = replace(order, floor=max(order.floor, said.security_floor))
         path = order.manifest.path
         target = snapshot.target(path)
         install_rule.check_agreement(

@@ -4,8 +4,9 @@
    alone cannot install anything, and neither can the publisher's key alone.
 2. The manifest is that of the release whose path it has: a signed manifest cannot be passed off as
    another family's or version's.
-3. ``security_counter`` is at least the family's floor: no way back to a release that the publisher
-   has declared insecure, whatever the server asks for.
+3. The publisher has not withdrawn the release, and its ``security_counter`` is at least the
+   family's floor: no way back to a release that the publisher has declared insecure, whatever the
+   server asks for.
 4. A variant fits the hardware and a backend of the runtime.
 5. The variant's target in the release repository agrees with the manifest on length and SHA-256.
 """
@@ -14,6 +15,7 @@ from edge_agent.control.assignment import ManifestRef
 from edge_agent.control.variants import Fitting
 from edge_agent.errors import AgentError
 from fleet_protocol.manifest import Manifest, Variant
+from fleet_protocol.withdrawals import Withdrawals
 
 
 class InstallRefusedError(AgentError):
@@ -37,6 +39,18 @@ def check_agreement(assigned: ManifestRef, repository: ManifestRef | None) -> No
             f"assignment and release repository disagree about {assigned.path}: "
             f"{assigned.length} bytes {assigned.sha256[:12]}, "
             f"{repository.length} bytes {repository.sha256[:12]}"
+        )
+
+
+def check_not_withdrawn(family: str, version: str, said: Withdrawals) -> None:
+    """Accept a release that its publisher has not withdrawn (3).
+
+    Raises:
+        InstallRefusedError: it has.
+    """
+    if version in said.yanked:
+        raise InstallRefusedError(
+            f"{family} {version} was withdrawn by its publisher: {said.yanked[version]}"
         )
 
 

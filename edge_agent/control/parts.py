@@ -50,6 +50,7 @@ from edge_agent.control.telemetry import Telemetry
 from edge_agent.control.trial import Trial
 from edge_agent.control.trial_step import TrialStep
 from edge_agent.control.updater import Updater
+from edge_agent.control.withdrawn import Withdrawn
 from edge_agent.settings import ControlSettings
 from edge_agent.state_dir import StateDir
 from fleet_protocol.claims import ClaimBundle
@@ -165,11 +166,19 @@ class Parts:
             cache=state.trust / "release",
             server=outside.server,
         )
+        self._withdrawn = Withdrawn(
+            database=database,
+            journal=self.journal,
+            outbox=self.outbox,
+            clock=outside.clock,
+            keep_high_water=partial(self._high_water.keep, database),
+        )
         self.freshness = Freshness(
             database=database,
             releases=self._releases,
             outbox=self.outbox,
             refusals=self._refusals,
+            withdrawn=self._withdrawn,
             clock=outside.clock,
             trusted_clock=self._trusted_clock,
             interval_s=settings.repository_check_s,
@@ -261,7 +270,10 @@ class Parts:
             clock=self._outside.clock,
             trusted_clock=self._trusted_clock,
             end_runtime=self._outside.end_runtime,
-            alarms=self.freshness.look,
+            alarms=lambda connection: (
+                *self.freshness.look(connection),
+                *self._withdrawn.look(connection),
+            ),
             hang_s=self._settings.hang_s,
             settings_problem=self._outside.settings_problem,
         )
@@ -277,6 +289,7 @@ class Parts:
             pauses=pauses,
             fingerprint=lambda: hardware.look().fingerprint(),
             refusals=self._refusals,
+            withdrawn=self._withdrawn,
         )
 
     def _trial_step(self, ledger: Ledger, pauses: Pauses) -> TrialStep:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tuf.api import exceptions
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import TargetFile, Targets
 from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
@@ -27,6 +27,11 @@ from edge_agent.control.server_client import (
     ServerUnreachableError,
 )
 from edge_agent.control.trust import TrustError
+from fleet_protocol import withdrawals
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.manifest import MANIFEST_FILE
+from fleet_protocol.names import target_path
+from fleet_protocol.withdrawals import NOTHING, Withdrawals
 
 _BASE_URL = "https://fleet"
 """Only its path matters: the server client knows the real address."""
@@ -47,6 +52,15 @@ class Snapshot(Protocol):
         Raises:
             TrustError: metadata on the way to it does not verify.
             ServerUnreachableError: metadata could not be fetched.
+        """
+
+    def withdrawals(self, family: str) -> Withdrawals:
+        """Return what the publisher of a family withdrew; nothing for an unknown family.
+
+        Raises:
+            TrustError: the family's list does not verify.
+            ServerUnreachableError: it could not be fetched.
+            StoreError: the cache cannot be written.
         """
 
 
@@ -142,9 +156,30 @@ class TufSnapshot:
                 raise store.StoreError(f"cannot write below {self._cache}: {error}") from error
             except _FAILURES as error:
                 raise _wrapped(error) from error
+        self._sync()
+        return found
+
+    def withdrawals(self, family: str) -> Withdrawals:
+        """Return what the publisher of a family withdrew; nothing for an unknown family.
+
+        Raises:
+            TrustError: the family's list does not verify.
+            ServerUnreachableError: it could not be fetched.
+            StoreError: the cache cannot be written.
+        """
+        # python-tuf loads the list of a family on the way to any path of it.
+        self.target(target_path(family, "0.0.0", MANIFEST_FILE))
+        roles = self._updater._trusted_set  # noqa: SLF001 (python-tuf shows its roles nowhere else)
+        if not roles.contains(family, Targets.type):
+            return NOTHING
+        try:
+            return withdrawals.of(roles[family].unrecognized_fields)
+        except ProtocolError as error:
+            raise TrustError(f"the list of {family}: {error}") from error
+
+    def _sync(self) -> None:
         # The cache is what remembers versions against rollback; make it outlive a power cut.
         store.sync_tree(self._cache)
-        return found
 
 
 class _Fetcher(FetcherInterface):

@@ -62,8 +62,8 @@ class Downlink(Protocol):
 class ReleaseIndex(Protocol):
     """Where releases are looked up."""
 
-    async def find(self, family: str, version: str) -> Release:
-        """Return a release."""
+    async def installable(self, family: str, version: str) -> Release:
+        """Return a release that devices do not refuse from the outset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +159,11 @@ class Assignments:
         """Return what an assignment says of a release.
 
         Raises:
-            NotFoundError: there is no such release.
+            NotFoundError: there is no such release, or its publisher has withdrawn it.
+            RefusedError: its security counter is below the floor of its publisher.
             UnavailableError: the database does not answer.
         """
-        release = await self._releases.find(family, version)
+        release = await self._releases.installable(family, version)
         return Entry(
             family=release.family,
             version=release.version,

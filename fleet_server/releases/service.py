@@ -10,8 +10,9 @@ from pathlib import Path
 from sqlalchemy import delete, select
 
 from fleet_protocol import manifest as manifests
-from fleet_protocol import names
+from fleet_protocol import names, withdrawals
 from fleet_protocol.errors import ProtocolError
+from fleet_protocol.withdrawals import NOTHING, Withdrawals
 from fleet_server import tenancy
 from fleet_server.audit import trail
 from fleet_server.clock import Clock, unix_ms
@@ -154,6 +155,15 @@ class Releases:
                 await session.execute(
                     delete(Release).where(Release.family == family, Release.version == version)
                 )
+                reason = self._withdrawals(family).yanked.get(version)
+                if reason is not None:
+                    await trail.record(
+                        session,
+                        "release.yank",
+                        f"{family} {version}",
+                        after={"reason": reason},
+                        tenant=await tenancy.owner_of(session, family),
+                    )
             for index in fresh:
                 await session.merge(_row(index, published_ms=now_ms))
                 await trail.record(
@@ -206,14 +216,42 @@ class Releases:
         """Return one release's row of the index.
 
         Raises:
-            NotFoundError: there is no such release.
+            NotFoundError: there is no such release, or no longer.
             UnavailableError: the database failed.
         """
         async with self._database.reading() as session:
             row = await session.get(Release, (family, version))
+            owned = await tenancy.owns(session, family)
         if row is None:
+            why = self._withdrawals(family).yanked.get(version) if owned else None
+            if why is not None:
+                raise NotFoundError(
+                    f"{family} {version} was withdrawn by its publisher ({why}); choose another "
+                    "release"
+                )
             raise NotFoundError(f"there is no release {family[:80]} {version[:80]}")
         return row
+
+    async def installable(self, family: str, version: str) -> Release:
+        """Return the row of a release that devices do not refuse from the outset.
+
+        Raises:
+            NotFoundError: there is no such release, or no longer.
+            RefusedError: its publisher forbids all of its security counter.
+            UnavailableError: the database failed.
+        """
+        row = await self.find(family, version)
+        floor = self._withdrawals(family).security_floor
+        if row.security_counter < floor:
+            raise RefusedError(
+                f"{family} {version} has security counter {row.security_counter}, and its "
+                f"publisher lets devices install {floor} and higher only; choose a newer release"
+            )
+        return row
+
+    def _withdrawals(self, family: str) -> Withdrawals:
+        signed = self.repository.published.families.get(family)
+        return NOTHING if signed is None else withdrawals.of(signed.unrecognized_fields)
 
     def _listed(
         self, known: dict[tuple[str, str], str]

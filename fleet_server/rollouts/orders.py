@@ -5,7 +5,8 @@ next finds it. Two servers may sign the same order; the one that stores second f
 and its transaction does not happen.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,7 +15,7 @@ from fleet_protocol.delivery import ANY_TIME, Terms
 from fleet_server.assignments.service import Assignments, Change, Changed
 from fleet_server.assignments.signing import MAX_BATCH
 from fleet_server.database import Database
-from fleet_server.errors import UnavailableError
+from fleet_server.errors import FleetError, NotFoundError, RefusedError, UnavailableError
 from fleet_server.rollouts import plan as plans
 from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.plan import Plan
@@ -24,6 +25,16 @@ _Pending = tuple[RolloutOrder, Plan, str | None]
 """An order, the plan that it follows, and what the device was assigned before."""
 
 _FORWARD = {MemberState.PREPARED.value, MemberState.ACTIVATING.value}
+
+logger = logging.getLogger(__name__)
+
+
+class _GoneError(FleetError):
+    """Some rollouts ask for a release that nobody can be assigned any more."""
+
+    def __init__(self, reason: str, *, rollouts: Sequence[int]) -> None:
+        super().__init__(reason)
+        self.rollouts = rollouts
 
 
 class Orders:
@@ -40,10 +51,9 @@ class Orders:
             RefusedError: the signer refuses.
             UnavailableError: signer or database do not answer, or another server was faster.
         """
-        pending = await self._pending()
+        pending, changes = await self._next()
         if not pending:
             return 0
-        changes = await self._changes(pending)
         by_device = {order.device_id: order for order, _, _ in pending}
 
         async def also(session: AsyncSession, changed: Mapping[str, Changed]) -> None:
@@ -54,7 +64,24 @@ class Orders:
         await self._assignments.carry_out(changes, also)
         return len(pending)
 
-    async def _pending(self) -> list[_Pending]:
+    async def _next(self) -> tuple[list[_Pending], list[Change]]:
+        """Return orders and what they change, less those of rollouts whose release is gone.
+
+        What was withdrawn by its publisher cannot be assigned any more; such a rollout waits for
+        its operator, and must not hold the others up.
+        """
+        stuck: set[int] = set()
+        while True:
+            pending = await self._pending(stuck)
+            try:
+                return pending, await self._changes(pending)
+            except _GoneError as error:
+                logger.warning(
+                    "rollout_stuck", extra={"rollouts": error.rollouts, "reason": str(error)}
+                )
+                stuck.update(error.rollouts)
+
+    async def _pending(self, stuck: Collection[int]) -> list[_Pending]:
         oldest = select(func.min(RolloutOrder.id)).group_by(RolloutOrder.device_id)
         query = (
             select(RolloutOrder, Rollout.plan, RolloutMember.previous_version)
@@ -64,7 +91,7 @@ class Orders:
                 (RolloutMember.rollout_id == RolloutOrder.rollout_id)
                 & (RolloutMember.device_id == RolloutOrder.device_id),
             )
-            .where(RolloutOrder.id.in_(oldest))
+            .where(RolloutOrder.id.in_(oldest), RolloutOrder.rollout_id.not_in(stuck))
             .order_by(RolloutOrder.id)
             .limit(MAX_BATCH)
         )
@@ -76,7 +103,19 @@ class Orders:
 
     async def _changes(self, pending: Sequence[_Pending]) -> list[Change]:
         wanted = [(plan.family, *_wanted(order, plan, old)) for order, plan, old in pending]
-        found = {key: await self._assignments.entry(*key) for key in set(wanted) if key[1]}
+        found = {}
+        for key in set(wanted):
+            if not key[1]:
+                continue
+            try:
+                found[key] = await self._assignments.entry(*key)
+            except (NotFoundError, RefusedError) as error:
+                rollouts = {
+                    order.rollout_id
+                    for (order, _, _), of in zip(pending, wanted, strict=True)
+                    if of == key
+                }
+                raise _GoneError(str(error), rollouts=sorted(rollouts)) from error
         return [
             Change(order.device_id, plan.family, found.get(key))
             for (order, plan, _), key in zip(pending, wanted, strict=True)

@@ -32,8 +32,10 @@ DeviceId = Annotated[str, Path(max_length=63)]
 @router.post("", status_code=201)
 async def create_rollout(request: CreateRollout, services: Wired, account: Operator) -> RolloutView:
     """Create a rollout; it begins at once with its first stage."""
+    plan = views.plan_of(request)
+    await services.assignments.entry(plan.family, plan.version)
     rollout_id = await services.founding.create(
-        views.plan_of(request),
+        plan,
         selector_text=request.selector,
         group=request.group,
         who=account.name,

@@ -67,7 +67,7 @@ async def the_next_release_comes(world: World, *, stolen: frozenset[str]) -> Non
     world.repository.version += 100
     if stolen & ONLINE_ROLES:
         world.repository.rotate(*ONLINE_ROLES)
-    last = release("2.0.0", security_counter=1)
+    last = release("2.0.0", security_counter=2)
     world.publishes(last)
     document = world.director.assign(DEVICE, len(world.assignments) + 100, [last])
     await world.device.receive(document)

@@ -80,6 +80,23 @@ async def older_targets_to_a_device_without_its_cache(attacker: Attacker) -> Non
     await attacker.assigns(listed(OLD))
 
 
+async def yanked_model_under_a_raised_floor(attacker: Attacker) -> None:
+    """The publisher yanked and raised the floor; the thief hands the list of before out again."""
+    world, device = attacker.world, attacker.world.device
+    world.publishes(NEXT)
+    version = attacker.newest
+    before = world.recorded[-1][f"{METADATA}{version}.animals.json"]
+    world.repository.withdraw(NEXT.manifest.version, floor=2)
+    world.recorded.append(dict(world.repository.files))
+    assert await device.parts.freshness.check()
+    await device.kill()
+    shutil.rmtree(device.state.trust)
+    device.start()
+    await device.parts.prepare()
+    attacker.publishes(before, version=version)
+    await attacker.assigns(listed(NEXT))
+
+
 async def other_familys_publisher(attacker: Attacker) -> None:
     """The publisher of plants signs a release of animals, in its own role."""
     _serves(attacker)
@@ -167,6 +184,11 @@ ATTACKS = {
     "online keys: older targets to a device that lost cache and database": Attack(
         older_targets_to_a_device_without_its_cache,
         (STATE, "has security counter 0, this device accepts 1 and higher"),
+        holds=ONLINE,
+    ),
+    "online keys: yanked model, the floor raised since": Attack(
+        yanked_model_under_a_raised_floor,
+        (STATE, "has security counter 1, this device accepts 2 and higher"),
         holds=ONLINE,
     ),
     "publisher of another family, own role": Attack(

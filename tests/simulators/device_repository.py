@@ -35,9 +35,10 @@ from edge_agent.control.server_client import (
     ServerTooSlowError,
     ServerUnreachableError,
 )
-from fleet_protocol import delivery
+from fleet_protocol import delivery, withdrawals
 from fleet_protocol.assignments import Binding, extra_fields
 from fleet_protocol.delivery import Terms
+from fleet_protocol.withdrawals import NOTHING, Withdrawals
 from fleet_server.deltas.encoding import encode
 from tests.simulators.device_clock import START_MS
 from tests.simulators.device_releases import Release
@@ -97,6 +98,7 @@ class SimulatedRepository:
         files: what the server hands out, by path.
         version: of timestamp, snapshot and family role.
         offline_version: of root and targets.
+        withdrawn: what the family's list says of withdrawn releases.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class SimulatedRepository:
         }
         self.files: dict[str, bytes] = {}
         self._targets: dict[str, TargetFile] = {}
+        self.withdrawn = NOTHING
         self.version = 0
         self.offline_version = 0
         self.root = self.sign_offline(self.keys["root"])
@@ -133,6 +136,18 @@ class SimulatedRepository:
         for release in releases:
             for path, content in release.targets().items():
                 self.put_target(path, content)
+        self._publish()
+
+    def withdraw(self, *versions: str, floor: int = 0) -> None:
+        """Take releases from the list and say so, as `skerry model yank` does."""
+        self.withdrawn = Withdrawals(
+            yanked={**self.withdrawn.yanked, **dict.fromkeys(versions, "mislabelled")},
+            security_floor=max(floor, self.withdrawn.security_floor),
+        )
+        gone = tuple(f"models/{self._family}/{version}/" for version in versions)
+        self._targets = {
+            path: file for path, file in self._targets.items() if not path.startswith(gone)
+        }
         self._publish()
 
     def put_target(self, path: str, content: bytes) -> None:
@@ -248,7 +263,12 @@ class SimulatedRepository:
     def _publish(self, timestamp_expires: datetime | None = None) -> None:
         self.version += 1
         version = self.version
-        role = Targets(version=version, expires=self._now + FAR_AWAY, targets=dict(self._targets))
+        role = Targets(
+            version=version,
+            expires=self._now + FAR_AWAY,
+            targets=dict(self._targets),
+            unrecognized_fields=withdrawals.extra_fields(self.withdrawn),
+        )
         self.files[f"{METADATA_ROUTE}{version}.{self._family}.json"] = signed(
             role, self.keys["publisher"]
         )

@@ -23,7 +23,8 @@ from joserfc.jwk import ECKey
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
-from fleet_protocol import claims, manifest
+from fleet_protocol import claims, manifest, withdrawals
+from fleet_protocol.withdrawals import NOTHING, Withdrawals
 from fleet_server.data_dir import DataDir
 from fleet_server.releases.verification import StoredFile
 from provisioning import ceremony
@@ -176,6 +177,7 @@ def signed_role(
     *releases: ReleaseFiles,
     version: int = 2,
     expires: datetime | None = None,
+    said: Withdrawals = NOTHING,
 ) -> bytes:
     """Return the metadata of a family's role that lists the given releases."""
     targets = {}
@@ -184,6 +186,13 @@ def signed_role(
             file = stored(content)
             targets[path] = TargetFile(file.length, {"sha256": file.sha256}, path)
     later = (datetime.now(UTC) + timedelta(days=30)).replace(microsecond=0)
-    metadata = Metadata(Targets(version=version, expires=expires or later, targets=targets))
+    metadata = Metadata(
+        Targets(
+            version=version,
+            expires=expires or later,
+            targets=targets,
+            unrecognized_fields=withdrawals.extra_fields(said),
+        )
+    )
     metadata.sign(signer)
     return metadata.to_bytes()

@@ -58,7 +58,7 @@ class Published:
 
 
 class Index:
-    async def find(self, family: str, version: str) -> Release:
+    async def installable(self, family: str, version: str) -> Release:
         if version == "9.9.9":
             raise NotFoundError("there is no release")
         return Release(

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tuf.api.metadata import Delegations, Metadata, TargetFile, Targets
 
 from fleet_protocol.manifest import MANIFEST_FILE
+from fleet_protocol.withdrawals import Withdrawals
 from fleet_server import maintenance
 from fleet_server.assignments.director import Director
 from fleet_server.assignments.service import Assignments
@@ -326,6 +327,46 @@ async def test_a_published_release_stays_as_it_is(
     metadata = signed_role(fleet.publisher(), *changed, version=3)
     with pytest.raises(RefusedError, match=r"1\.0\.0"):
         await publish(releases, *parts(metadata, *changed))
+
+
+WITHDRAWN = Withdrawals(yanked={"1.0.0": "mislabelled"}, security_floor=1)
+
+
+async def test_a_withdrawn_release_leaves_the_index_and_cannot_be_assigned(
+    fleet: Fleet, releases: Releases
+) -> None:
+    one, other = release("1.0.0"), release("1.1.0")
+    await publish(releases, *parts(signed_role(fleet.publisher(), one, other), one, other))
+    await publish(
+        releases, *parts(signed_role(fleet.publisher(), other, version=3, said=WITHDRAWN))
+    )
+    assert await versions(releases) == ["1.1.0"]
+    with pytest.raises(NotFoundError, match=r"1\.0\.0 was withdrawn by its publisher \(mislab"):
+        await releases.installable(one.family, "1.0.0")
+    with pytest.raises(RefusedError, match=r"counter 0, and its publisher lets devices install 1"):
+        await releases.installable(one.family, "1.1.0")
+
+
+@pytest.mark.parametrize(
+    ("following", "sentence"),
+    [
+        (Withdrawals(security_floor=1), "forgets that 1.0.0 was yanked"),
+        (Withdrawals(yanked=WITHDRAWN.yanked), "lowers the security floor from 1 to 0"),
+        (WITHDRAWN, "was yanked and cannot be published again"),
+    ],
+)
+async def test_a_withdrawal_is_never_taken_back(
+    fleet: Fleet, releases: Releases, following: Withdrawals, sentence: str
+) -> None:
+    one = release("1.0.0")
+    await publish(releases, *parts(signed_role(fleet.publisher(), one), one))
+    await publish(releases, *parts(signed_role(fleet.publisher(), version=3, said=WITHDRAWN)))
+    with pytest.raises(RefusedError, match=sentence):
+        await publish(
+            releases,
+            *parts(signed_role(fleet.publisher(), one, version=4, said=following), one),
+        )
+    assert await versions(releases) == []
 
 
 async def test_what_an_interrupted_commit_left_goes_at_the_next_start(

@@ -111,6 +111,31 @@ def test_publish_twice(arguments: dict[str, object]) -> None:
     assert publish(arguments).stdout.startswith("Nothing to do")
 
 
+def test_yank_says_what_it_does_and_asks(arguments: dict[str, object], tmp_path: Path) -> None:
+    publish(arguments)
+    arguments["bundle"] = make_bundle(tmp_path, b"other", version="1.1.0").path
+    publish(arguments)
+    del arguments["bundle"]
+    options = [part for pair in arguments.items() for part in pair]
+    command = ("yank", "letters", "1.0.0", "--reason", "mislabelled", "--raise-counter", 2)
+    unsure = run(*command, *options)
+    assert unsure.exit_code == 1
+    assert "goes on serving it" in unsure.stderr
+    assert "Withdraw letters 1.0.0?" in unsure.stderr
+    done = run(*command, "--yes", "--json", *options)
+    assert json.loads(done.stdout) == {
+        "family": "letters",
+        "version": "1.0.0",
+        "changed": True,
+        "reason": "mislabelled",
+        "security_floor": 2,
+    }
+    assert run(*command, *options).stdout.startswith("Nothing to do")
+    assert "has no letters 7.0.0" in refusal(
+        run("yank", "letters", "7.0.0", "--reason", "x", *options)
+    )
+
+
 @pytest.mark.parametrize(
     ("option", "content", "sentence"),
     [

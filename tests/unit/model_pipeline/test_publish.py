@@ -267,7 +267,7 @@ def test_a_publisher_may_renew_a_list_that_has_run_out(rig: Rig) -> None:
 
 def test_two_publishers_on_one_machine_do_not_share_a_cache_at_once(rig: Rig) -> None:
     def meet() -> Sequence[Signer]:
-        with pytest.raises(PipelineError, match="another `skerry model publish`"):
+        with pytest.raises(PipelineError, match="another `skerry model publish` or `yank`"):
             rig.publisher().publish(rig.bundle, nobody)
         return [rig.signer]
 

@@ -75,7 +75,7 @@ class World:
                     "size_bytes": 0,
                     "published_ms": 0,
                 }
-                for version in ("1.0.0", "2.0.0", "3.0.0", "9.0.0")
+                for version in ("1.0.0", "2.0.0", "3.0.0", "9.0.0", "9.9.9")
             ]
             await session.execute(insert(Release), rows)
         await self.assignments().assign(family=FAMILY, version="1.0.0", devices=None)

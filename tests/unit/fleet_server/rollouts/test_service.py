@@ -39,6 +39,20 @@ async def test_a_good_release_completes(world: World) -> None:
     assert standing.explanation == "Complete; devices that join its group get the release too."
 
 
+async def test_a_withdrawn_release_stands_still_and_holds_no_other_rollout_up(
+    world: World,
+) -> None:
+    """The index of these tests lists 9.9.9 in its table and refuses to assign it."""
+    await world.populate()
+    all_at_once = a_plan(version="9.9.9", stages=(Stage(percent=100),), min_samples=1)
+    stuck = await world.create(all_at_once, selector="id=cam-000")
+    good = await world.create(a_plan(), selector="id!=cam-000")
+    await world.run(world.server(), ticks=20)
+    assert await world.status(good) is Status.COMPLETED
+    assert await world.status(stuck) is not Status.COMPLETED
+    assert world.fleet.assigned["cam-000"] == "1.0.0"
+
+
 async def test_a_bad_release_stops_in_its_first_stage_and_goes_back(world: World) -> None:
     await world.populate(20, lambda n: replace(FAILING) if n % 3 == 0 else Device())
     rollout = await world.create(
