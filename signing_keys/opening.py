@@ -32,6 +32,14 @@ from signing_keys import key_file
 from signing_keys.errors import SigningKeyError
 
 _Result = TypeVar("_Result")
+_REFUSED_PIN = {
+    "PinIncorrect": "the token refuses the PIN",
+    "PinInvalid": "the token refuses the PIN",
+    "PinLenRange": "the token refuses the PIN: its length is wrong",
+    "PinLocked": "too many wrong PINs locked the token; its security officer unlocks it",
+    "PinExpired": "the PIN has expired; set a new one",
+}
+"""What python-pkcs11 raises, which says nothing itself."""
 _EXTRAS = {
     HSMSigner.SCHEME: "skerry[hsm]",
     AWSSigner.SCHEME: "securesystemslib[awskms]",
@@ -41,12 +49,17 @@ _EXTRAS = {
 }
 
 
+class RefusedPinError(SigningKeyError):
+    """A token refuses the PIN; trying again would lock it."""
+
+
 class OpenedSigner(Signer):
     """A signer whose every failure is a `SigningKeyError`."""
 
     def __init__(self, uri: str, signer: Signer) -> None:
         self._uri = uri
         self._signer = signer
+        self._refused: RefusedPinError | None = None
 
     @property
     def public_key(self) -> Key:
@@ -63,10 +76,19 @@ class OpenedSigner(Signer):
     def sign(self, payload: bytes) -> Signature:
         """Sign, and check that the public key of the metadata verifies it.
 
+        A PIN that was refused is not shown to the token again: a server that signs often would
+        lock it within seconds.
+
         Raises:
             SigningKeyError: token, KMS or file do not answer, or it is another key.
         """
-        signature = _guarded(self._uri, lambda: self._signer.sign(payload))
+        if self._refused:
+            raise self._refused
+        try:
+            signature = _guarded(self._uri, lambda: self._signer.sign(payload))
+        except RefusedPinError as error:
+            self._refused = error
+            raise
         try:
             self.public_key.verify_signature(signature, payload)
         except Exception as error:
@@ -125,7 +147,12 @@ def _guarded(uri: str, work: Callable[[], _Result]) -> _Result:
         raise SigningKeyError(f"{uri} needs a library: pip install '{extra}'") from error
     except Exception as error:
         # securesystemslib documents that signers raise whatever their libraries do.
-        reason = str(error) or type(error).__name__
+        name = type(error).__name__
+        if name in _REFUSED_PIN:
+            raise RefusedPinError(
+                f"cannot use the signing key {uri}: {_REFUSED_PIN[name]}"
+            ) from error
+        reason = str(error) or name
         raise SigningKeyError(f"cannot use the signing key {uri}: {reason}") from error
 
 
@@ -135,6 +162,8 @@ def _of_file(uri: str, secrets: SecretsHandler | None) -> Key:
 
 def _of_token(uri: str, secrets: SecretsHandler | None) -> Key:
     parts = urlsplit(uri)
+    if parts.path and not parts.path.isdecimal():
+        raise SigningKeyError(f"{uri[:80]!r} names no key of a token: use hsm:ID?label=TOKEN")
     number = int(parts.path) if parts.path else None
     label = dict(parse_qsl(parts.query)).get("label")
     return HSMSigner.import_(number, label, secrets)[1]
@@ -150,8 +179,12 @@ def _of_google(uri: str, _secrets: SecretsHandler | None) -> Key:
 
 def _of_azure(uri: str, _secrets: SecretsHandler | None) -> Key:
     parts = urlsplit(uri)
-    vault, name = parts.netloc.partition(".")[0], parts.path.split("/")[2]
-    return AzureSigner.import_(vault, name)[1]
+    match parts.path.split("/"):
+        case ["", "keys", name, *_] if name and parts.netloc:
+            return AzureSigner.import_(parts.netloc.partition(".")[0], name)[1]
+    raise SigningKeyError(
+        f"{uri[:80]!r} names no key: use azurekms://VAULT.vault.azure.net/keys/NAME/VERSION"
+    )
 
 
 def _of_vault(uri: str, _secrets: SecretsHandler | None) -> Key:
