@@ -261,7 +261,7 @@ def sign(  # noqa: PLR0913
     ] = None,
     authority: Annotated[
         Path | None,
-        typer.Option(help="Your own copy: the draft must follow the root in its `public/`."),
+        typer.Option(help="Your own copy: the draft must follow what is in its `public/`."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Sign without asking.")] = False,
     passphrase_file: PassphraseFile = None,
@@ -410,10 +410,10 @@ def _public(path: Path) -> Key:
 
 
 def _check_follows(opened: OpenDraft, authority: Authority) -> None:
-    """Refuse a draft whose base (root) or delegator is not the one that this signer knows.
+    """Refuse a draft whose base is not the metadata that this signer knows.
 
     Raises:
-        ProvisioningError: it is another one.
+        ProvisioningError: it is another one, or of a role that an authority does not keep.
     """
     draft = opened.draft
     known = {
@@ -421,8 +421,13 @@ def _check_follows(opened: OpenDraft, authority: Authority) -> None:
         (DIRECTOR, drafts.ROOT): (authority.director_root, draft.base),
         (RELEASE, drafts.TARGETS): (authority.published_targets, draft.base),
     }
-    path, base = known.get((draft.repository, draft.role), (authority.published_targets, None))
-    if base is not None and base.encode() != (_content(path) or b""):
+    if (draft.repository, draft.role) not in known:
+        raise ProvisioningError(
+            f"{authority.root} keeps no list of releases to compare {opened.title} with: sign it "
+            "without --authority"
+        )
+    path, base = known[draft.repository, draft.role]
+    if base.encode() != (_content(path) or b""):
         raise ProvisioningError(
             f"{opened.title} does not follow {path}, which you trust: ask where it comes from"
         )
