@@ -75,6 +75,7 @@ class Watch:
         self._database = database
         self._clock = clock
         self._interval_ms = round(interval_s * 1000)
+        self._gap_ms = max(_GAP_MS, 4 * self._interval_ms)
 
     async def once(self) -> bool:
         """Look at every device, unless somebody did so just now; says whether it did.
@@ -107,7 +108,7 @@ class Watch:
         """Take the look of this interval; None if it is taken."""
         async with self._database.reading() as session:
             seen = await session.get(AlertWatch, 1)
-        if seen is not None and now_ms - seen.looked_ms < self._interval_ms:
+        if seen is not None and self._is_taken(seen, now_ms):
             return None
         async with self._database.writing() as session:
             await take_turn(session, "alert watch")
@@ -115,12 +116,16 @@ class Watch:
             if row is None:
                 session.add(AlertWatch(id=1, looked_ms=now_ms, watched_since_ms=now_ms))
                 return now_ms
-            if now_ms - row.looked_ms < self._interval_ms:
+            if self._is_taken(row, now_ms):
                 return None
-            if now_ms - row.looked_ms > max(_GAP_MS, 4 * self._interval_ms):
+            if abs(now_ms - row.looked_ms) > self._gap_ms:
                 row.watched_since_ms = now_ms
             row.looked_ms = now_ms
             return row.watched_since_ms
+
+    def _is_taken(self, row: AlertWatch, now_ms: int) -> bool:
+        """Say whether somebody looked just now; a look far in the future had a wrong clock."""
+        return -self._gap_ms <= now_ms - row.looked_ms < self._interval_ms
 
     async def _page(self, after: str, watched_since_ms: int) -> str | None:
         """Look at one page; returns the last id of it, None for the last page."""

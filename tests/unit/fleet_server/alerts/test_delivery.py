@@ -7,7 +7,7 @@ import pytest
 from fleet_server.alerts import targets
 from fleet_server.alerts.deliveries import MAX_AGE_MS, pause_s
 from fleet_server.alerts.rules import Severity
-from fleet_server.alerts.sender import Letter, Sender
+from fleet_server.alerts.sender import Letter, Outcome, Sender
 from fleet_server.alerts.targets import TargetError, TargetPolicy
 from fleet_server.errors import RefusedError
 from tests.simulators.webhook_receiver import verified
@@ -74,6 +74,20 @@ async def test_a_server_that_dies_after_it_sent_sends_again(world: World, receiv
     assert (len(receiver.requests), len(ids)) == (2, 1)
     await world.deliveries.note(("default", "pager"), leased, outcome)  # late, and not believed
     assert (await world.queue())[0].attempts == 2
+
+
+async def test_only_the_newest_lease_notes_an_outcome(world: World) -> None:
+    await webhook(world, "http://127.0.0.1:1/")
+    await world.webhooks.test("pager")
+    key = ("default", "pager")
+    (first,) = await world.deliveries.lease(key)
+    assert await world.deliveries.lease(key) == []
+    world.clock.advance(seconds=61)
+    (second,) = await world.deliveries.lease(key)
+    await world.deliveries.note(key, first, Outcome())  # late: somebody else is at it
+    assert (await world.queue())[0].delivered_ms is None
+    await world.deliveries.note(key, second, Outcome())
+    assert (await world.queue())[0].delivered_ms == world.now_ms
 
 
 async def test_a_receiver_that_is_gone_is_left_alone(world: World, receiving: Start) -> None:

@@ -46,6 +46,14 @@ async def test_servers_that_were_away_do_not_blame_the_devices(world: World) -> 
     assert await world.states() == {("cam-01", "device-offline"): "firing"}
 
 
+async def test_a_clock_that_was_set_back_does_not_stop_the_looks(world: World) -> None:
+    await world.look()
+    world.clock.advance(hours=-5)
+    await world.add(runtime_up=False)
+    await world.look(180)
+    assert await world.states() == {("cam-01", "runtime-down"): "firing"}
+
+
 async def test_signals_of_telemetry_and_state(world: World) -> None:
     rule = Rule(name="slow", signal=Signal.P95_MS, fires_at=50, resolves_at=40)
     await world.book.put_rule(rule)
