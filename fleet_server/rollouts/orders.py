@@ -43,6 +43,7 @@ class Orders:
     def __init__(self, *, database: Database, assignments: Assignments) -> None:
         self._database = database
         self._assignments = assignments
+        self._told: set[int] = set()
 
     async def carry_out(self) -> int:
         """Carry out the oldest order of each of some devices; return how many orders that were.
@@ -74,12 +75,16 @@ class Orders:
         while True:
             pending = await self._pending(stuck)
             try:
-                return pending, await self._changes(pending)
+                changes = await self._changes(pending)
             except _GoneError as error:
-                logger.warning(
-                    "rollout_stuck", extra={"rollouts": error.rollouts, "reason": str(error)}
-                )
+                if not self._told.issuperset(error.rollouts):
+                    logger.warning(
+                        "rollout_stuck", extra={"rollouts": error.rollouts, "reason": str(error)}
+                    )
                 stuck.update(error.rollouts)
+            else:
+                self._told = stuck
+                return pending, changes
 
     async def _pending(self, stuck: Collection[int]) -> list[_Pending]:
         oldest = select(func.min(RolloutOrder.id)).group_by(RolloutOrder.device_id)
