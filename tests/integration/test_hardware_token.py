@@ -8,6 +8,8 @@ import pytest
 from tuf.api.metadata import Metadata, Root, Targets
 
 from fleet_protocol.errors import SkerryError
+from fleet_server import settings
+from fleet_server.data_dir import DataDir
 from fleet_server.errors import SetupError
 from fleet_server.online_keys import OnlineKeys
 from model_pipeline import publisher_key
@@ -78,19 +80,22 @@ def test_a_publisher_s_key_may_be_in_a_token(token: HardwareToken, uri: str) -> 
 def test_the_server_finds_its_assignment_key_in_a_token(
     token: HardwareToken, uri: str, tmp_path: Path
 ) -> None:
-    secrets = Secrets(pin_file=token.pin_file)
+    def keys(uris: str) -> OnlineKeys:
+        data = DataDir(tmp_path)
+        environment = {
+            "SKERRY_SERVER_ASSIGNMENT_KEYS": uris,
+            "SKERRY_SERVER_PIN_FILE": str(token.pin_file),
+        }
+        return settings.assignment_keys(settings.load(data.settings_file, environment), data)
+
     root = Root(version=1, expires=datetime.now(UTC) + timedelta(days=1))
-    public = opening.public_key(uri, secrets)
+    public = opening.public_key(uri, None)
     root.add_key(public, "targets")
     other = token.make_key(3)
-    signer = OnlineKeys("assignment", tmp_path, uris=[other, uri], secrets=secrets).signer_for(
-        root, "targets"
-    )
+    signer = keys(f"{other} {uri}").signer_for(root, "targets")
     public.verify_signature(signer.sign(b"assignment"), b"assignment")
     with pytest.raises(SetupError, match="no key that root 1 names for assignment"):
-        OnlineKeys("assignment", tmp_path, uris=[other], secrets=secrets).signer_for(
-            root, "targets"
-        )
+        keys(other).signer_for(root, "targets")
 
 
 def test_a_refused_pin_is_shown_once_or_the_token_would_lock_itself(uri: str) -> None:
