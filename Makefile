@@ -41,6 +41,7 @@ documents: $(VENV)/dev.stamp ## Write docs/api anew: OpenAPI of the server, Asyn
 	$(BIN)/python -m fleet_server.api_document docs/api
 
 bench: $(VENV)/dev.stamp ## Measurements (NAME=local_call for one), written to benchmarks/results/
+	@$(BIN)/python -m compileall -q $(PACKAGES) # as an installation does
 	@$(BIN)/python -m benchmarks $(NAME)
 
 requirements: $(VENV)/uv.stamp ## Pin the requirements anew from pyproject.toml
