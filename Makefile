@@ -7,7 +7,7 @@ ARGS ?=
 NAME ?=
 # Half of a test's time goes into waiting for processes, so two workers for each processor pay off.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 4 ? 8 : 2 * n)))
-PACKAGES := fleet_protocol edge_agent fleet_server model_pipeline provisioning skerry
+PACKAGES := fleet_protocol edge_agent fleet_server model_pipeline provisioning signing_keys skerry
 
 .PHONY: help documents demo test soak check format bench requirements clean
 .DEFAULT_GOAL := help
