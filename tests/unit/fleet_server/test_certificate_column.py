@@ -29,6 +29,7 @@ def test_the_certificate_column(
     device = {
         "id": "cam-1",
         "online": True,
+        "health": "decommissioned" if gone else said if said == "expired" else "healthy",
         "last_seen_ms": now_ms,
         "update": "updated",
         "reported": None,
