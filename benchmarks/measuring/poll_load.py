@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 _HEAD_END = b"\r\n\r\n"
@@ -46,27 +47,28 @@ class Pollers:
     """Connections that poll one server."""
 
     def __init__(self, port: int, *, count: int, tls: ssl.SSLContext | None) -> None:
-        """Connect.
-
-        Raises:
-            OSError: nobody listens there, or the handshake failed.
-        """
-        self._sockets = [_connected(port, tls) for _ in range(count)]
+        """Connect with the first run."""
+        self._connect = partial(_connected, port, tls)
+        self._count = count
+        self._sockets: list[socket.socket] = []
 
     def run(
         self, requests: Iterator[Sequence[bytes]], *, status: bytes, pid: int, seconds: float
     ) -> Load:
-        """Poll until the time is over or the requests are.
+        """Connect anew, since servers close what is idle, and poll until the time is over.
 
         Args:
-            requests: for each round a request for every connection.
+            requests: for each round a request for every connection; their end ends the run too.
             status: the expected one, such as ``b"304"``.
             pid: of the server.
             seconds: how long.
 
         Raises:
             PollError: another status came.
+            OSError: nobody listens there, or the handshake failed.
         """
+        self.close()
+        self._sockets = [self._connect() for _ in range(self._count)]
         polls = 0
         server, own = _server_s(pid), _own_s()
         began = time.perf_counter()
