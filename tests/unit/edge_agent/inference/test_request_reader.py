@@ -209,3 +209,17 @@ def test_phases_tell_what_is_awaited() -> None:
     (request,) = pour(reader, b"bcd")
     assert bytes(request.body) == b"abcd"
     assert phase(reader) is Phase.IDLE
+
+
+def test_a_head_that_comes_again_is_understood_as_the_first_time() -> None:
+    first = b"POST /a HTTP/1.1\r\nContent-Length: 3\r\nInference-Header-Content-Length: 1\r\n\r\n"
+    other = b"POST /b HTTP/1.1\r\nContent-Length: 2\r\nInference-Header-Content-Length: 0\r\n\r\n"
+    stream = first + b"one" + first + b"two" + other + b"xy" + b"\r\n\r\n" + first + b"six"
+    assert [
+        (request.path, bytes(request.body), request.header_length) for request in read(stream)
+    ] == [("/a", b"one", 1), ("/a", b"two", 1), ("/b", b"xy", 0), ("/a", b"six", 1)]
+
+
+def test_a_head_of_a_chunked_body_is_never_taken_for_known() -> None:
+    chunked = b"POST /a HTTP/1.1\r\n" + CHUNKED + b"3\r\none\r\n0\r\n\r\n"
+    assert [bytes(request.body) for request in read(*[chunked] * 3)] == [b"one"] * 3
