@@ -12,7 +12,8 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_protocol.delivery import ANY_TIME, Terms
-from fleet_server.assignments.service import Assignments, Change, Changed
+from fleet_server.assignments.plans import Change, Changed
+from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signing import MAX_BATCH
 from fleet_server.database import Database
 from fleet_server.errors import FleetError, NotFoundError, RefusedError, UnavailableError
