@@ -55,8 +55,8 @@ def _pair(
     return Pair(
         base_sha256=base[1].sha256,
         new_sha256=new[1].sha256,
-        base=repository.target_file(*base),
-        new=repository.target_file(*new),
+        base=repository.files.location(*base),
+        new=repository.files.location(*new),
     )
 
 

@@ -1,12 +1,10 @@
-"""The TUF repository on disk: loads it, commits verified uploads, renews the online roles.
+"""The TUF repository on disk: commits uploads, adopts offline metadata, renews its online roles.
 
 All of it blocks and belongs in a thread. Commit order makes a crash harmless: targets, the family's
 metadata, the snapshot, and last ``timestamp.json``, whose rename is the moment of publication. What
 an interrupted commit left is not referred to by the timestamp, and goes at the next start.
 
-Snapshot and timestamp say nothing that the offline roles do not say: where the newest root no
-longer accepts them (new keys; an adoption that was cut off), they are made anew from what the
-holders of the offline keys signed. So a repository also recovers from stolen online keys.
+What is there is read and verified in `published`; target files lie where `target_files` says.
 """
 
 import contextlib
@@ -14,25 +12,18 @@ import fcntl
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
-from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import (
-    TOP_LEVEL_ROLE_NAMES,
-    Metadata,
     MetaFile,
     Root,
     Snapshot,
-    Targets,
     Timestamp,
 )
 
 from fleet_protocol import manifest as manifests
 from fleet_protocol import names
-from fleet_server import tuf_files
 from fleet_server.errors import (
     ConflictError,
     NotFoundError,
@@ -49,37 +40,14 @@ from fleet_server.releases.online_roles import (
     OnlineSigners,
     renewal_due,
 )
-from fleet_server.releases.verification import Current, StoredFile, Upload, files_of
+from fleet_server.releases.published import MetadataFolder, Published
+from fleet_server.releases.target_files import TargetFiles
+from fleet_server.releases.verification import Upload, files_of
 
 logger = logging.getLogger(__name__)
 
-_Signed = TypeVar("_Signed", Root, Snapshot, Targets, Timestamp)
-_FREE_BYTES_KEPT = 64 * 1024 * 1024
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _PUSHED = 2**30
 """Nobody signs so often: at one a second it would take 34 years."""
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """The verified metadata of the repository at one moment."""
-
-    root: Root
-    targets: Targets
-    snapshot: Snapshot
-    timestamp: Timestamp
-    families: Mapping[str, Targets]
-
-    @property
-    def current(self) -> Current:
-        """What new metadata has to follow."""
-        return Current(
-            families=self.families,
-            versions={
-                name.removesuffix(".json"): file.version
-                for name, file in self.snapshot.meta.items()
-            },
-        )
 
 
 class Repository:
@@ -99,10 +67,10 @@ class Repository:
             SetupError: the repository does not verify, or a key is missing.
         """
         self._metadata = root / "metadata"
-        self._targets = root / "targets"
-        self._staging = root / "staging"
+        self.files = TargetFiles(root)
+        self._reading = MetadataFolder(self._metadata)
         self._lock_file = root / ".lock"
-        published = self._load()
+        published = self._reading.load()
         self._published = published
         self._keys = keys or [OnlineKeys(role, online) for role in (Snapshot.type, Timestamp.type)]
         self._signers = OnlineSigners.of(self._keys, published.root)
@@ -119,8 +87,8 @@ class Repository:
             SetupError: the folder is not writable.
         """
         try:
-            shutil.rmtree(self._staging, ignore_errors=True)
-            self._staging.mkdir(mode=0o700)
+            shutil.rmtree(self.files.staging, ignore_errors=True)
+            self.files.staging.mkdir(mode=0o700)
             with self._exclusive():
                 for orphan in self._orphans():
                     logger.warning("repository_orphan_removed", extra={"file": str(orphan)})
@@ -128,27 +96,6 @@ class Repository:
             self.renew(now=now)
         except OSError as error:
             raise SetupError(f"cannot write to the repository: {error}") from error
-
-    def staging_folder(self, name: str, *, size_bytes: int) -> Path:
-        """Make a folder for an upload, on the same file system as the targets.
-
-        Raises:
-            StorageFullError: the disk has no room for that many bytes.
-        """
-        free = shutil.disk_usage(self._staging).free
-        if free < size_bytes + _FREE_BYTES_KEPT:
-            raise StorageFullError(
-                f"the upload needs {size_bytes} bytes and the server has {free} free; "
-                "nothing was kept"
-            )
-        folder = self._staging / names.file_name(name)
-        folder.mkdir()
-        return folder
-
-    def target_file(self, path: str, file: StoredFile) -> Path:
-        """Return where a target lies (consistent snapshots: its name starts with its hash)."""
-        family, version, name = names.parse_target_path(path)
-        return self._targets / "models" / family / version / f"{file.sha256}.{name}"
 
     def metadata_file(self, name: str) -> Path:
         """Return where a metadata file lies; the name must have been checked."""
@@ -164,7 +111,7 @@ class Repository:
         role = self._published.families.get(family)
         if role is None or path not in role.targets:
             raise NotFoundError(f"there is no release {family} {version}")
-        return self.target_file(path, files_of(role)[path]).read_bytes()
+        return self.files.location(path, files_of(role)[path]).read_bytes()
 
     def commit(self, upload: Upload, staged: Mapping[str, Path], *, now: datetime) -> None:
         """Publish a verified upload; the last rename is the moment.
@@ -185,19 +132,12 @@ class Repository:
                         f"another upload of {upload.family} came first; sign anew and send again"
                     )
                 for path, source in staged.items():
-                    durable_files.move(source, self.target_file(path, upload.added[path]))
+                    durable_files.move(source, self.files.location(path, upload.added[path]))
                 self._republish(
                     self._store(upload.family, upload.version, upload.metadata), now=now
                 )
         except OSError as error:
             raise StorageFullError(f"the upload could not be stored: {error}") from error
-
-    def has(self, path: str, file: StoredFile) -> bool:
-        """Say whether a target is stored, with its content verified when it came."""
-        try:
-            return self.target_file(path, file).stat().st_size == file.length
-        except OSError:
-            return False
 
     def adopt(self, documents: Sequence[bytes], *, now: datetime) -> list[str]:
         """Make offline metadata current: roots, targets, lists of families; all or nothing.
@@ -247,7 +187,7 @@ class Repository:
             durable_files.write(self._metadata / f"{version}.root.json", content)
         self._signers = signers
         if adoption.roots:
-            self._published = self._load()
+            self._published = self._reading.load()
         self._republish(changed, now=now)
         return [
             *(f"{version}.root.json" for version in adoption.roots),
@@ -261,7 +201,7 @@ class Repository:
     def _check_stored(self, lists: Sequence[Upload]) -> None:
         for upload in lists:
             for path, file in upload.added.items():
-                if not self.has(path, file):
+                if not self.files.has(path, file):
                     raise RefusedError(
                         f"the list of {upload.family} adds {path}, whose content is not here: "
                         "new releases come with `skerry model publish`"
@@ -303,113 +243,7 @@ class Repository:
             now=now,
         )
         durable_files.write(self._metadata / "timestamp.json", timestamp.to_bytes())
-        self._published = self._load()
-
-    def _load(self) -> Published:
-        """Verify the repository from its newest root down.
-
-        Raises:
-            SetupError: a file is missing or does not verify.
-        """
-        try:
-            root = tuf_files.chain(self._metadata)[-1]
-            try:
-                timestamp = self._verified("timestamp.json", root, "timestamp", Timestamp)
-                version = timestamp.snapshot_meta.version
-                snapshot = self._verified(f"{version}.snapshot.json", root, "snapshot", Snapshot)
-                targets = self._listed("targets", snapshot, root)
-            except UnsignedMetadataError:
-                timestamp, snapshot = self._unsigned(root)
-                targets = self._listed("targets", snapshot, root)
-            families = {
-                name: family
-                for name in _delegated(targets)
-                if f"{name}.json" in snapshot.meta
-                and (family := self._family(name, snapshot, targets)) is not None
-            }
-        except (OSError, RepositoryError, ValueError, KeyError) as error:
-            raise SetupError(
-                f"the repository below {self._metadata.parent} does not verify: {error}; "
-                "restore it from a backup, or provision anew"
-            ) from error
-        return Published(root, targets, snapshot, timestamp, families)
-
-    def _family(self, name: str, snapshot: Snapshot, targets: Targets) -> Targets | None:
-        """Return a family's list; None if its publisher's key was revoked since it was signed.
-
-        Raises:
-            RepositoryError: the file is not the one that the snapshot names.
-        """
-        try:
-            return self._listed(name, snapshot, targets)
-        except UnsignedMetadataError:
-            logger.warning("family_not_signed_by_its_publisher", extra={"family": name})
-            return None
-
-    def _listed(self, name: str, snapshot: Snapshot, delegator: Root | Targets) -> Targets:
-        """Return the targets role of a name if it is whole and signed.
-
-        Raises:
-            UnsignedMetadataError: it is whole, and the delegator accepts no signature on it.
-            RepositoryError: the file is not the one that the snapshot names.
-        """
-        listed = snapshot.meta[f"{name}.json"]
-        file = f"{listed.version}.{name}.json"
-        listed.verify_length_and_hashes((self._metadata / file).read_bytes())
-        return self._verified(file, delegator, name, Targets)
-
-    def _unsigned(self, root: Root) -> tuple[Timestamp, Snapshot]:
-        """Return what snapshot and timestamp will say, expired: to be signed before it is served.
-
-        Raises:
-            RepositoryError: there are no targets that the root accepts.
-        """
-        version, targets = self._newest("targets", root)
-        if targets is None:
-            raise RepositoryError(f"no targets.json holds under root {root.version}")
-        meta = {"targets.json": self._meta_file("targets", version)}
-        for name in self._families_on_disk():  # one that is dropped must not vanish for clients
-            version, _ = self._newest(name, targets)
-            meta[f"{name}.json"] = self._meta_file(name, version)
-        logger.warning("repository_to_be_signed_anew", extra={"root": root.version})
-        timestamp = Metadata[Timestamp].from_bytes((self._metadata / "timestamp.json").read_bytes())
-        before = timestamp.signed.snapshot_meta.version
-        return (
-            Timestamp(timestamp.signed.version, expires=_LONG_AGO, snapshot_meta=MetaFile(before)),
-            Snapshot(before, expires=_LONG_AGO, meta=meta),
-        )
-
-    def _families_on_disk(self) -> set[str]:
-        names = {path.name.split(".")[1] for path in self._metadata.glob("*.*.json")}
-        return names - TOP_LEVEL_ROLE_NAMES
-
-    def _newest(self, role: str, delegator: Root | Targets) -> tuple[int, Targets | None]:
-        """Return the newest version that the delegator accepts, else the newest, unaccepted."""
-        numbers = sorted(
-            (
-                int(path.name.partition(".")[0])
-                for path in self._metadata.glob(f"*.{role}.json")
-                if path.name.partition(".")[0].isdecimal()
-            ),
-            reverse=True,
-        )
-        for version in numbers:
-            with contextlib.suppress(RepositoryError, ValueError):
-                return version, self._verified(f"{version}.{role}.json", delegator, role, Targets)
-        return (numbers[0] if numbers else 0), None
-
-    def _meta_file(self, role: str, version: int) -> MetaFile:
-        content = (self._metadata / f"{version}.{role}.json").read_bytes()
-        return MetaFile.from_data(version, content, ["sha256"])
-
-    def _verified(
-        self, name: str, delegator: Root | Targets, role: str, kind: type[_Signed]
-    ) -> _Signed:
-        metadata = Metadata[_Signed].from_bytes((self._metadata / name).read_bytes())
-        if not isinstance(metadata.signed, kind):
-            raise ValueError(f"{name} is not metadata of the role {role}")  # noqa: TRY004
-        delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-        return metadata.signed
+        self._published = self._reading.load()
 
     def _orphans(self) -> Iterator[Path]:
         """Find targets and metadata that the published snapshot does not refer to.
@@ -419,11 +253,11 @@ class Repository:
         current = self._published.current
         pending = current.versions.keys() - self._published.families.keys()
         listed = {
-            self.target_file(path, file)
+            self.files.location(path, file)
             for role in self._published.families.values()
             for path, file in files_of(role).items()
         }
-        for path in self._targets.glob("models/*/*/*"):
+        for path in self.files.targets.glob("models/*/*/*"):
             if path.is_file() and path not in listed and path.parts[-3] not in pending:
                 yield path
         newest = {**current.versions, "snapshot": self._published.snapshot.version}
@@ -448,9 +282,3 @@ def _following(version: int) -> int:
     Clients forget versions of keys that a root has replaced (TUF specification 5.3.11).
     """
     return version + 1 if version < _PUSHED else 1
-
-
-def _delegated(targets: Targets) -> list[str]:
-    if targets.delegations is None or targets.delegations.roles is None:
-        return []
-    return list(targets.delegations.roles)

@@ -45,7 +45,7 @@ async def device_target(path: str, request: Request, services: Wired) -> Respons
     await services.devices.authenticate(bearer_token(request))
     target, file = parse_hashed(path)
     await services.releases.check_owned(names.parse_target_path(target)[0])
-    location = services.releases.repository.target_file(target, file)
+    location = services.releases.repository.files.location(target, file)
     tag = f'"{file.sha256}"'
     headers = {"ETag": tag, "Cache-Control": "private, max-age=31536000, immutable"}
     try:

@@ -75,7 +75,7 @@ class Releases:
             await self.check_owned(upload.family)
             wanted = await asyncio.to_thread(self._not_stored, upload)
             folder = await asyncio.to_thread(
-                self.repository.staging_folder,
+                self.repository.files.staging_folder,
                 f"upload-{secrets.token_hex(8)}",
                 size_bytes=sum(file.length for file in wanted.values()),
             )
@@ -266,7 +266,9 @@ class Releases:
     def _not_stored(self, upload: Upload) -> dict[str, StoredFile]:
         """Return what has to be sent: a list that is signed anew may name files that are here."""
         return {
-            path: file for path, file in upload.added.items() if not self.repository.has(path, file)
+            path: file
+            for path, file in upload.added.items()
+            if not self.repository.files.has(path, file)
         }
 
     def _check_complete(
@@ -277,7 +279,7 @@ class Releases:
             raise RefusedError(f"the upload lacks {', '.join(missing[:5])}; nothing was kept")
         for (family, version), files in by_release(upload.added).items():
             path = names.target_path(family, version, manifests.MANIFEST_FILE)
-            manifest = staged.get(path) or self.repository.target_file(path, upload.added[path])
+            manifest = staged.get(path) or self.repository.files.location(path, upload.added[path])
             verify_release(manifest.read_bytes(), family=family, version=version, files=files)
 
     def _index(self, key: tuple[str, str], files: dict[str, StoredFile]) -> Index:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tuf.api.metadata import Root, Targets
 
 from fleet_server.errors import SetupError
-from fleet_server.releases.repository import Published
+from fleet_server.releases.published import Published
 
 _DAY = timedelta(days=1)
 

@@ -88,7 +88,7 @@ async def test_a_proper_upload(fleet: Fleet, releases: Releases, repository: Rep
     assert row.size_bytes == sum(len(content) for content in new.files.values())
     assert manifest.variants[0].file == "model.onnx"
     for path, file in upload.added.items():
-        assert repository.target_file(path, file).read_bytes() == new.by_path[path]
+        assert repository.files.location(path, file).read_bytes() == new.by_path[path]
     assert list(files_below(fleet.data.repository / "staging")) == []
 
 
@@ -401,7 +401,7 @@ async def test_a_crash_before_the_index_is_healed_at_the_next_start(
         current=published.current,
         now=clock(),
     )
-    folder = repository.staging_folder("upload-1", size_bytes=1)
+    folder = repository.files.staging_folder("upload-1", size_bytes=1)
     staged = {path: folder / str(number) for number, path in enumerate(one.by_path)}
     for path, content in one.by_path.items():
         staged[path].write_bytes(content)
