@@ -62,6 +62,7 @@ class _Body:
     def __init__(self, server: "FolderServer", path: Path) -> None:
         self._server = server
         self._path = path
+        self.file_bytes = path.stat().st_size
 
     def chunks(self) -> Iterator[bytes]:
         with self._path.open("rb") as file:

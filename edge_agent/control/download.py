@@ -6,7 +6,9 @@ without ``.part`` is a verified file. Nothing is held in memory but one piece.
 
 Where an older file is held and the server has a delta from it, the new one is rebuilt from both
 instead. A delta is not trusted: whatever is wrong with it, the whole file is fetched after all, and
-either way what counts is the signed hash.
+either way what counts is the signed hash. Neither is what an earlier attempt left: it may have come
+from a wrong delta or from something between device and server, so a file that was begun then and
+has the wrong hash is fetched once more, whole, before anybody is blamed.
 """
 
 import logging
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent import store
+from edge_agent.control.answer_head import PARTIAL_CONTENT
 from edge_agent.control.delta_reading import rebuilt
 from edge_agent.control.pace import Pace
 from edge_agent.control.partial_file import DownloadError, PartialFile, digest_of
@@ -27,6 +30,7 @@ from edge_agent.control.server_client import (
     ReleaseServer,
     ServerRefusedError,
     ServerUnreachableError,
+    UnfitAnswerError,
 )
 from edge_agent.store import DiskFullError
 from fleet_protocol.delta import DeltaError
@@ -35,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 _LEAST_DELTA_BYTES = 16 * 1024
 _RESERVE_BYTES = 16 * 1024 * 1024
-_PARTIAL_CONTENT = 206
 _RANGE_NOT_SATISFIABLE = 416
 
 
@@ -111,6 +114,7 @@ class BlobStore:
             DownloadError: the file is not the signed one.
             CancelledDownloadError: the caller said so.
             ServerUnreachableError: the connection broke; what arrived is kept.
+            UnfitAnswerError: what answered does not hand out this file; what was there is kept.
             ServerRefusedError: the server does not hand the file out.
             StoreError: the disk is too full or refused.
         """
@@ -121,10 +125,13 @@ class BlobStore:
                 return final
             partial = PartialFile(final.with_suffix(".part"), length, course.cancelled)
             self._check_room(length - partial.have)
+            begun = partial.have > 0
             rebuilt = self._rebuild(download, partial)
             self._complete(download, partial)
-            if rebuilt and partial.hexdigest() != sha256:
-                course.refused(f"the delta for {target_path} does not give the signed file")
+            if (begun or rebuilt) and partial.hexdigest() != sha256:
+                if rebuilt:
+                    course.refused(f"the delta for {target_path} does not give the signed file")
+                logger.warning("file_begun_anew", extra=download.fields("its hash was wrong"))
                 partial.restart()
                 self._complete(download, partial)
         except OSError as error:
@@ -197,8 +204,13 @@ class BlobStore:
             with self._server.open(
                 f"{TARGETS_ROUTE}{download.name}", headers, slowly=download.slowly
             ) as body:
+                if body.file_bytes not in {None, partial.length}:
+                    raise UnfitAnswerError(
+                        f"what answers for {download.target_path} has {body.file_bytes} bytes; "
+                        f"signed are {partial.length}"
+                    )
                 partial.append(
-                    self._paced(body.chunks(), download), ranged=body.status == _PARTIAL_CONTENT
+                    self._paced(body.chunks(), download), ranged=body.status == PARTIAL_CONTENT
                 )
         except ServerRefusedError as error:
             if error.status == _RANGE_NOT_SATISFIABLE:
@@ -235,7 +247,8 @@ class BlobStore:
         except DeltaError as error:
             logger.warning("delta_refused", extra=download.fields(str(error)))
             download.course.refused(f"the delta for {download.target_path}: {error}")
-            partial.restart()
+            if partial.have > before:
+                partial.restart()
             return False
         return partial.have > before
 

@@ -1,9 +1,10 @@
 """The downloading step: fetches a release and says in the journal how that ended.
 
-Three kinds of failure. The world is not ready (no server, metadata not fresh, a full disk): the
-step is repeated for as long as it takes, with pauses that outlast a restart. The attempt is spoilt
-(wrong bytes, the repository does not agree yet): it counts, three of them and the update has
-failed. The release may not run here: it has failed at once.
+Three kinds of failure. The world is not ready (no server or something else that answers in its
+place, metadata not fresh, a full disk): the step is repeated for as long as it takes, with pauses
+that outlast a restart. The attempt is spoilt (wrong bytes, the repository does not agree yet): it
+counts, three of them and the update has failed. The release may not run here: it has failed at
+once.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ from edge_agent.control.server_client import (
     ServerRefusedError,
     ServerTooSlowError,
     ServerUnreachableError,
+    UnfitAnswerError,
 )
 from edge_agent.control.trust import TrustError
 from edge_agent.control.withdrawn import Withdrawn
@@ -117,7 +119,7 @@ class FetchStep:
         except DownloadError as error:
             await self._tell(record, str(error))
             await self._spoilt(record, str(error))
-        except (TrustError, ServerTooSlowError) as error:
+        except (TrustError, ServerTooSlowError, UnfitAnswerError) as error:
             await self._tell(record, str(error))
             await self._not_ready(record, str(error), Cause.SHARED)
         except _NOT_READY as error:

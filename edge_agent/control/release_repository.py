@@ -23,7 +23,6 @@ from edge_agent.control.server_client import (
     METADATA_ROUTE,
     ReleaseServer,
     ServerRefusedError,
-    ServerTooSlowError,
     ServerUnreachableError,
 )
 from edge_agent.control.trust import TrustError
@@ -211,6 +210,6 @@ def _wrapped(error: Exception) -> Exception:
     if isinstance(error, exceptions.RepositoryError | exceptions.DownloadLengthMismatchError):
         return TrustError(f"the release repository is not valid: {error}")
     cause = error if isinstance(error, ServerUnreachableError) else error.__cause__
-    kind = ServerTooSlowError if isinstance(cause, ServerTooSlowError) else ServerUnreachableError
-    said = cause if isinstance(cause, ServerUnreachableError) else error
-    return kind(f"cannot fetch the release metadata: {said}")
+    if not isinstance(cause, ServerUnreachableError):
+        return ServerUnreachableError(f"cannot fetch the release metadata: {error}")
+    return type(cause)(f"cannot fetch the release metadata: {cause}")

@@ -23,6 +23,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 from urllib3.connection import HTTPSConnection
 
+from edge_agent.control.answer_head import stated_bytes
 from edge_agent.control.clock import Clock
 from edge_agent.errors import AgentError
 from fleet_protocol.claims import DEVICE_AUDIENCE, DEVICE_TOKEN_LIFETIME_S
@@ -51,6 +52,10 @@ class ServerTooSlowError(ServerUnreachableError):
     """The server hands out so little at a time that waiting would hold the device up."""
 
 
+class UnfitAnswerError(ServerUnreachableError):
+    """Something answered, but not with what was asked for; nothing of it was taken."""
+
+
 class ServerRefusedError(AgentError):
     """The server answered with an error.
 
@@ -68,7 +73,11 @@ class Body(Protocol):
 
     @property
     def status(self) -> int:
-        """HTTP status, 200 or 206."""
+        """HTTP status, 200 or 206; the latter for the part that was asked for and no other."""
+
+    @property
+    def file_bytes(self) -> int | None:
+        """How large the whole file is, None if the answer does not say."""
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the body.
@@ -195,7 +204,7 @@ class FleetServer:
                     f"(request {request_id})",
                     status=response.status,
                 )
-            yield _HttpBody(response)
+            yield _HttpBody(response, _file_bytes(response, path, headers.get("Range")))
         finally:
             with self._lock:
                 self._open.discard(response)
@@ -214,7 +223,11 @@ class FleetServer:
             ServerRefusedError: an answer that is neither 200 nor 204.
         """
         token = (tokens or self._tokens).token()
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+        }
         try:
             response = self._fast.request(
                 "POST",
@@ -223,6 +236,7 @@ class FleetServer:
                 headers=headers,
                 redirect=False,
                 preload_content=False,
+                decode_content=False,
             )
             with response:
                 answer = response.read(MAX_MESSAGE_BYTES + 1)
@@ -294,9 +308,22 @@ def _ended_after(seconds: float, sock: socket.socket) -> Iterator[None]:
         raise ConnectionAbortedError(f"the head of the answer did not come within {seconds:g} s")
 
 
+def _file_bytes(response: urllib3.BaseHTTPResponse, path: str, asked: str | None) -> int | None:
+    """Return how large the file of an answer is.
+
+    Raises:
+        UnfitAnswerError: the answer is to another request.
+    """
+    try:
+        return stated_bytes(response.status, response.headers, asked=asked)
+    except ValueError as error:
+        raise UnfitAnswerError(f"the answer to {path} is {error}") from error
+
+
 class _HttpBody:
-    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, file_bytes: int | None) -> None:
         self._response = response
+        self.file_bytes = file_bytes
 
     @property
     def status(self) -> int:

@@ -64,6 +64,7 @@ async def the_next_release_comes(world: World, *, stolen: frozenset[str]) -> Non
     """
     world.repository.files = dict(world.recorded[-1])
     world.repository.faults.too_slow = ""
+    world.repository.faults.stated_bytes = None
     world.repository.version += 100
     if stolen & ONLINE_ROLES:
         world.repository.rotate(*ONLINE_ROLES)

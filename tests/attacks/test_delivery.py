@@ -44,6 +44,11 @@ async def endless_root(attacker: Attacker) -> None:
     attacker.serves("2.root.json", b" " * 512_001)
 
 
+async def page_in_place_of_files(attacker: Attacker) -> None:
+    await attacker.world.wants(NEXT)
+    attacker.world.repository.faults.stated_bytes = 512
+
+
 async def slow_retrieval(attacker: Attacker) -> None:
     await attacker.world.wants(NEXT)
     attacker.world.repository.faults.too_slow = "model.onnx"
@@ -76,6 +81,9 @@ ATTACKS = {
     "endless timestamp": Attack(endless_timestamp, (REFUSED, "exceeding the maximum .* 16384")),
     "endless snapshot": Attack(endless_snapshot, (REFUSED, "exceeding the maximum .* 2000000")),
     "endless root": Attack(endless_root, (REFUSED, "exceeding the maximum .* 512000")),
+    "page in place of files": Attack(
+        page_in_place_of_files, (REFUSED, r"what answers for .* has 512 bytes; signed are \d+")
+    ),
     "slow retrieval": Attack(slow_retrieval, (REFUSED, r"sent 1 bytes in 60 s; less than")),
     "slow metadata": Attack(
         slow_metadata, (REFUSED, r"cannot fetch the release metadata: the server sent 1 bytes")

@@ -73,6 +73,7 @@ class Faults:
         break_after: bytes after which a body breaks off.
         end_after: bytes after which a body ends as if it were complete.
         ignore_range: answer 200 with the whole file, as some proxies do.
+        stated_bytes: what the head of an answer states as the size of the file.
         content: served in the place of a file whose path contains the key.
         too_slow: a file whose path contains it comes so slowly that the client gives up.
     """
@@ -82,6 +83,7 @@ class Faults:
     break_after: int | None = None
     end_after: int | None = None
     ignore_range: bool = False
+    stated_bytes: int | None = None
     content: dict[str, bytes] = field(default_factory=dict)
     too_slow: str = ""
 
@@ -304,6 +306,10 @@ class _Answer:
     @property
     def status(self) -> int:
         return self._status
+
+    @property
+    def file_bytes(self) -> int | None:
+        return self._faults.stated_bytes
 
     def chunks(self) -> Iterator[bytes]:
         sent = 0

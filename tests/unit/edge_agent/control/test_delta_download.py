@@ -146,6 +146,24 @@ def test_a_delta_that_broke_off_leaves_a_beginning_that_is_kept(held: Device) ->
     assert "bytes=0-" not in held.asked_for_the_whole
 
 
+def test_what_is_no_delta_at_all_costs_nothing_that_is_there(held: Device) -> None:
+    held.repository.put_delta(BASE, PATH, NEW, b"<html>")
+    (held.folder / f"{sha256(NEW)}.part").write_bytes(NEW[:40_000])
+    assert held.fetch().read_bytes() == NEW
+    assert held.asked_for_the_whole == ["bytes=40000-"]
+
+
+@pytest.mark.parametrize("size", [1, 49_999, 50_000, 65_536, len(NEW) - 1, len(NEW)])
+@pytest.mark.parametrize("content", [NEW, BASE], ids=["of a good delta", "of a wrong one"])
+def test_killed_while_it_rebuilds_it_ends_with_the_signed_file(
+    held: Device, content: bytes, size: int
+) -> None:
+    """Nothing but the beginning of the file is left of it, however far it had come."""
+    held.repository.put_delta(BASE, PATH, NEW)
+    (held.folder / f"{sha256(NEW)}.part").write_bytes(content[:size])
+    assert held.fetch().read_bytes() == NEW
+
+
 def test_with_half_of_the_file_there_the_rest_is_fetched_as_it_is(held: Device) -> None:
     held.repository.put_delta(BASE, PATH, NEW)
     (held.folder / f"{sha256(NEW)}.part").write_bytes(NEW[:60_000])

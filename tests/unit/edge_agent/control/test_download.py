@@ -13,6 +13,7 @@ from edge_agent.control.server_client import (
     TARGETS_ROUTE,
     ServerRefusedError,
     ServerUnreachableError,
+    UnfitAnswerError,
 )
 from edge_agent.store import DiskFullError, refusal
 from tests.simulators.device_clock import ManualClock
@@ -113,16 +114,38 @@ def test_a_complete_partial_file_needs_no_server(
     assert fetch(blobs).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("partial", [b"", b"junk" * 100, CONTENT + b"more"])
+@pytest.mark.parametrize(
+    "partial", [b"", b"junk" * 100, CONTENT + b"more", b"x" * len(CONTENT), b"x" + CONTENT[1:]]
+)
 def test_a_spoilt_partial_file_costs_a_download_and_no_more(
     blobs: BlobStore, tmp_path: Path, partial: bytes
 ) -> None:
     (tmp_path / f"{SHA256}.part").write_bytes(partial)
-    try:
-        fetch(blobs)
-    except DownloadError:
-        assert names(tmp_path) == set()
     assert fetch(blobs).read_bytes() == CONTENT
+
+
+def test_a_spoilt_beginning_and_a_wrong_file_are_refused(
+    blobs: BlobStore, repository: SimulatedRepository, tmp_path: Path
+) -> None:
+    (tmp_path / f"{SHA256}.part").write_bytes(b"junk" * 100)
+    repository.faults.content["model.onnx"] = b"x" * len(CONTENT)
+    with pytest.raises(DownloadError, match="SHA-256"):
+        fetch(blobs)
+    assert names(tmp_path) == set()
+    assert [wanted for _, wanted in repository.requests] == ["bytes=400-", None]
+
+
+def test_an_answer_of_another_size_is_not_begun(
+    blobs: BlobStore, repository: SimulatedRepository, tmp_path: Path
+) -> None:
+    """A proxy's page for people, say, with status 200."""
+    (tmp_path / f"{SHA256}.part").write_bytes(CONTENT[:5000])
+    repository.faults.stated_bytes = 512
+    with pytest.raises(UnfitAnswerError, match="has 512 bytes; signed are 65536"):
+        fetch(blobs)
+    repository.faults.stated_bytes = len(CONTENT)
+    assert fetch(blobs).read_bytes() == CONTENT
+    assert repository.requests[-1][1] == "bytes=5000-"
 
 
 def test_other_bytes_are_refused_and_not_kept(

@@ -1,5 +1,6 @@
 """HTTPS to the fleet server: token, pinned authority, bounds, breaking off."""
 
+import gzip
 import socket
 import threading
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from edge_agent.control.server_client import (
     ServerRefusedError,
     ServerTooSlowError,
     ServerUnreachableError,
+    UnfitAnswerError,
 )
 from edge_agent.identity import pinned_tls_context
 from fleet_protocol.claims import ClaimBundle
@@ -115,10 +117,38 @@ def test_a_body_that_is_cut_short_is_noticed(serve: Serve, authority: Authority)
         read(client(url, authority))
 
 
-def test_what_looks_compressed_is_handed_on_as_it_is(serve: Serve, authority: Authority) -> None:
-    """Nothing is decompressed: a bomb stays as small as it is."""
-    with serve(lambda _: Answer(body=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})) as url:
-        assert read(client(url, authority)) == b"\x1f\x8b"
+@pytest.mark.parametrize(
+    ("asked", "answer", "problem"),
+    [
+        ("", Answer(body=b"\x1f\x8b", headers={"Content-Encoding": "gzip"}), "encoding 'gzip'"),
+        ("bytes=5-", Answer(206, headers={"Content-Range": "bytes 0-9/10"}), "part 'bytes 0-9/10'"),
+    ],
+)
+def test_what_was_not_asked_for_is_not_taken(
+    serve: Serve, authority: Authority, asked: str, answer: Answer, problem: str
+) -> None:
+    """A bomb is not decompressed, another part not put behind what is there."""
+    headers = {"Range": asked} if asked else {}
+    with (
+        serve(lambda _: answer) as url,
+        pytest.raises(UnfitAnswerError, match=f"the answer to /x is .*{problem}"),
+    ):
+        read(client(url, authority), headers=headers)
+
+
+def test_an_answer_states_the_size_of_the_file(serve: Serve, authority: Authority) -> None:
+    part = Answer(206, b"56789", {"Content-Range": "bytes 5-9/10"})
+    with (
+        serve(lambda _: part) as url,
+        client(url, authority).open("/x", {"Range": "bytes=5-"}) as body,
+    ):
+        assert (body.status, body.file_bytes, b"".join(body.chunks())) == (206, 10, b"56789")
+
+
+def test_the_answer_to_a_post_is_not_unpacked(serve: Serve, authority: Authority) -> None:
+    bomb = gzip.compress(bytes(1_000_000))
+    with serve(lambda _: Answer(body=bomb, headers={"Content-Encoding": "gzip"})) as url:
+        assert client(url, authority).post("/x", b"{}") == bomb
 
 
 def test_a_server_of_another_authority_gets_no_token(serve: Serve) -> None:
