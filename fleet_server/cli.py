@@ -139,6 +139,22 @@ def migrate(data: Data) -> None:
     sys.stdout.write(f"The database has revision {asyncio.run(steps.upgrade(url))}.\n")
 
 
+@app.command("broker-config")
+def broker_config(data: Data) -> None:
+    """Write the configuration of a Mosquitto that runs beside the server, and print its path.
+
+    Mosquitto takes the address from the settings `host` and `mqtt_port`, its certificates and the
+    list of revoked ones from the data directory, and runs as the directory's owner. The server
+    uses it with `broker_url = "mqtts://HOST:PORT"`. Make the configuration anew after an upgrade
+    and when those settings change.
+
+    Example: `mosquitto -c "$(skerry server broker-config --data DIR)"`
+    """
+    from fleet_server.broker.commands import configure  # noqa: PLC0415
+
+    sys.stdout.write(f"{asyncio.run(configure(data.absolute()))}\n")
+
+
 @app.command()
 def new_key(
     role: Annotated[str, typer.Argument(help="snapshot, timestamp or assignment.")], data: Data

@@ -5,7 +5,6 @@ from typing import Protocol
 from sqlalchemy import select
 
 from fleet_server.assignments.signer_client import SignerClient
-from fleet_server.broker.embedded import EmbeddedBroker
 from fleet_server.database import Database
 from fleet_server.errors import FleetError
 from fleet_server.telemetry.mqtt_link import MqttLink
@@ -18,11 +17,19 @@ class Components(Protocol):
         """Say of each component of the process whether it works now."""
 
 
+class ServingBroker(Protocol):
+    """The broker, embedded or not."""
+
+    @property
+    def serving(self) -> bool:
+        """Whether connections are accepted now."""
+
+
 class ProcessComponents:
     """The parts of one process."""
 
     def __init__(
-        self, *, database: Database, broker: EmbeddedBroker, link: MqttLink, signer: SignerClient
+        self, *, database: Database, broker: ServingBroker, link: MqttLink, signer: SignerClient
     ) -> None:
         self._database = database
         self._broker = broker

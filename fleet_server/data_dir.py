@@ -24,7 +24,7 @@ _ONLINE_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class DataDir:
-    """The paths of docs/architecture.md; `skerry provision init` makes all but the last three."""
+    """The paths of docs/architecture.md; `skerry provision init` makes what `check` asks for."""
 
     root: Path
 
@@ -64,8 +64,13 @@ class DataDir:
         return self.root / "fleet.db"
 
     @property
+    def broker(self) -> Path:
+        """Configuration, revocation list and store of a Mosquitto beside the server."""
+        return self.root / "broker"
+
+    @property
     def run(self) -> Path:
-        """The signer's socket and the lock of the running server."""
+        """The sockets of signer and Mosquitto, and the lock of the running server."""
         return self.root / "run"
 
     @property

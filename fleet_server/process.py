@@ -12,7 +12,6 @@ import os
 import resource
 import signal
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -35,9 +34,8 @@ from fleet_server.assignments.director import Director
 from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signer_child import SignerChild
 from fleet_server.assignments.signer_client import SignerClient
-from fleet_server.broker import revocation
-from fleet_server.broker import tls as broker_tls
-from fleet_server.broker.embedded import EmbeddedBroker
+from fleet_server.broker import wiring as broker_wiring
+from fleet_server.broker.wiring import Broker
 from fleet_server.clock import utc_now
 from fleet_server.components import ProcessComponents
 from fleet_server.data_dir import DataDir
@@ -64,7 +62,7 @@ from fleet_server.rollouts.service import Rollouts
 from fleet_server.services import Services
 from fleet_server.settings import ServerSettings
 from fleet_server.telemetry.ingest import Ingest
-from fleet_server.telemetry.mqtt_link import MqttLink, tls_context
+from fleet_server.telemetry.mqtt_link import MqttLink
 from fleet_server.telemetry.service import Telemetry
 from fleet_server.telemetry.store import TelemetryStore
 from fleet_server.trust.live_certificates import LiveCertificates, renew_ingest
@@ -72,15 +70,13 @@ from fleet_server.trust.service import Trust
 
 logger = logging.getLogger(__name__)
 
-_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared with, not bound)
-
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The listening sockets, opened before everything else."""
+    """The listening sockets, opened before everything else; ``mqtt`` of an embedded broker."""
 
     https: socket.socket
-    mqtt: socket.socket
+    mqtt: socket.socket | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +87,7 @@ class _Parts:
     store: TelemetryStore
     child: SignerChild
     registry: EnrolledDevices
-    broker: EmbeddedBroker
+    broker: Broker
     ingest: Ingest
     link: MqttLink
     services: Services
@@ -121,7 +117,7 @@ async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
             extra={
                 "pid": os.getpid(),
                 "https": f"{config.host}:{config.https_port}",
-                "mqtt": f"{config.host}:{config.mqtt_port}",
+                "mqtt": config.broker_url or f"{config.host}:{config.mqtt_port}",
                 "data": str(data.root),
             },
         )
@@ -136,20 +132,19 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
     releases = await _releases(data, config, database)
     store = TelemetryStore(database=database, clock=utc_now)
     registry = EnrolledDevices(database, clock=utc_now)
-    broker_context = _broker_context(data)
-    broker = _broker(broker_context, config, ports, registry)
     ingest = Ingest(store, monotonic=time.monotonic)
-    ingest_context = tls_context(
-        certificate=data.online / "ingest.crt",
-        key=data.online / "ingest.pem",
-        ca=data.online / "fleet-ca.crt",
-    )
-    link = _link(ingest_context, config, ingest)
+    link, ingest_context = broker_wiring.link(data, config, ingest)
     polls = Polls(database=database, clock=utc_now, monotonic=time.monotonic)
     signer = SignerClient(data.signer_socket)
     director = await asyncio.to_thread(Director, data.director)
     ca = DeviceCa.load(
         key_file=data.online / "device-ca.pem", certificate_file=data.online / "device-ca.crt"
+    )
+    broker_context = broker_wiring.serving_context(data)
+    broker: Broker = (
+        broker_wiring.external(data, database, ca, link)
+        if ports.mqtt is None
+        else broker_wiring.embedded(ports.mqtt, broker_context, config, registry)
     )
     accounts, users, logins = accounts_wiring.wired(database, utc_now)
     assignments = Assignments(
@@ -225,23 +220,12 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
     services = parts.services
     await parts.store.forget_presence()
     await stack.enter_async_context(life.background("signer", parts.child.run()))
-    await parts.broker.start()
-    stack.push_async_callback(parts.broker.shutdown)
+    await broker_wiring.start(parts.broker, parts.registry, services.settings, life, stack)
 
     async def publish_all() -> None:
         await parts.link.publish_assignments(services.assignments.documents())
 
     await stack.enter_async_context(life.background("polls", services.polls.run()))
-    await stack.enter_async_context(
-        life.background(
-            "revocation",
-            revocation.run(
-                parts.broker,
-                parts.registry,
-                interval_s=services.settings.revocation_check_s,
-            ),
-        )
-    )
     await stack.enter_async_context(life.background("link", parts.link.run(publish_all)))
     storing = await stack.enter_async_context(
         life.background("ingest", parts.ingest.run(parts.link))
@@ -280,34 +264,6 @@ async def _releases(data: DataDir, config: ServerSettings, database: Database) -
     return releases
 
 
-def _broker_context(data: DataDir) -> ssl.SSLContext:
-    return broker_tls.server_context(
-        certificate=data.online / "tls.crt",
-        key=data.online / "tls.pem",
-        client_ca=data.online / "device-ca.crt",
-    )
-
-
-def _broker(
-    tls: ssl.SSLContext, config: ServerSettings, ports: Ports, registry: EnrolledDevices
-) -> EmbeddedBroker:
-    return EmbeddedBroker(
-        listener=ports.mqtt,
-        tls=tls,
-        registry=registry,
-        max_connections=config.max_connections,
-    )
-
-
-def _link(tls: ssl.SSLContext, config: ServerSettings, ingest: Ingest) -> MqttLink:
-    return MqttLink(
-        host=_ANY_HOST.get(config.host, config.host),
-        port=config.mqtt_port,
-        tls=tls,
-        on_message=ingest.receive,
-    )
-
-
 async def _store_the_rest(ingest: Ingest, storing: asyncio.Task[None]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(https.GRACE_S):
@@ -337,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.configure(config.log_level)
         ports = Ports(
             https=listening.open_port(host=config.host, port=config.https_port, key="https_port"),
-            mqtt=listening.open_port(host=config.host, port=config.mqtt_port, key="mqtt_port"),
+            mqtt=broker_wiring.open_port(config),
         )
         data.lock()
         uvloop.run(migrate.prepare(settings.database_url(config, data)))

@@ -36,6 +36,17 @@ def _postgresql(url: SecretStr) -> SecretStr:
     return url
 
 
+def _mqtts(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme == "mqtts" and bool(parts.hostname) and parts.port is not None
+    except ValueError:
+        known = False
+    if not known or parts.netloc.count("@") or parts.path.strip("/") or parts.query:
+        raise ValueError("use mqtts://HOST:PORT; the server shows its certificate, no password")
+    return url
+
+
 def _words(value: object) -> object:
     return value.split() if isinstance(value, str) else value
 
@@ -50,7 +61,9 @@ class ServerSettings(BaseSettings):
         host: address on which HTTPS and MQTT listen. The default serves this machine only; set it
             to ``0.0.0.0`` (or the address of one interface) so that devices can reach the server.
         https_port: API for devices, operators and publishers.
-        mqtt_port: the embedded broker; TLS with client certificates.
+        mqtt_port: where devices find the broker; TLS with client certificates.
+        broker_url: a broker of its own, ``mqtts://HOST:PORT``; without it one is embedded. For
+            Mosquitto beside the server `skerry server broker-config` writes the configuration.
         public_host: the broker's host name as devices shall use it. Without it each device is told
             the name by which it called the API.
         database_url: a PostgreSQL database, ``postgresql://user:password@host:5432/name``; without
@@ -89,6 +102,7 @@ class ServerSettings(BaseSettings):
     host: Annotated[str, Field(min_length=1, max_length=253)] = "127.0.0.1"
     https_port: Port = 8443
     mqtt_port: Port = 8883
+    broker_url: Annotated[str, AfterValidator(_mqtts)] | None = None
     public_host: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     database_url: Annotated[SecretStr, AfterValidator(_postgresql)] | None = None
     rollout_interval_s: Annotated[float, Field(ge=0.05, le=60)] = 2.0

@@ -1,6 +1,7 @@
-"""The device CA: reads certificate requests, issues and reads device certificates."""
+"""The device CA: reads certificate requests, issues, reads and revokes device certificates."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -153,6 +154,32 @@ class DeviceCa:
     def issue_ingest(self, key: ec.EllipticCurvePublicKey, *, now: datetime) -> IssuedCertificate:
         """Issue a certificate for the ingest service."""
         return self._issue(INGEST_NAME, INGEST_URI, key, now)
+
+    def revocation_list(
+        self, serials: Iterable[int], *, now: datetime, until: datetime
+    ) -> x509.CertificateRevocationList:
+        """Sign a list of certificates that are refused although they have not expired.
+
+        Args:
+            serials: of the certificates.
+            now: the list counts as newer than those signed before.
+            until: after it nobody who needs a list accepts any certificate.
+        """
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._certificate.subject)
+            .last_update(now)
+            .next_update(until)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+            .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
+        )
+        entry = x509.RevokedCertificateBuilder().revocation_date(now)
+        for serial in serials:
+            builder = builder.add_revoked_certificate(entry.serial_number(serial).build())
+        return builder.sign(self._key, hashes.SHA256())
 
     def _issue(
         self, name: str, uri: str, key: ec.EllipticCurvePublicKey, now: datetime

@@ -23,14 +23,14 @@ class ServerMetrics:
         *,
         uplinks: Callable[[], Mapping[str, int]],
         backlog: Callable[[], int],
-        connections: Callable[[], int],
+        connections: Callable[[], int | None],
     ) -> None:
         """Begin at zero.
 
         Args:
             uplinks: messages of devices so far, by what became of them.
             backlog: messages that wait for the database now.
-            connections: MQTT connections now.
+            connections: MQTT connections of this process now; None if the broker is another one.
         """
         self.registry = CollectorRegistry()
         self._requests = Counter(
@@ -72,7 +72,7 @@ class _Read(Collector):
         self,
         uplinks: Callable[[], Mapping[str, int]],
         backlog: Callable[[], int],
-        connections: Callable[[], int],
+        connections: Callable[[], int | None],
     ) -> None:
         self._uplinks = uplinks
         self._backlog = backlog
@@ -93,6 +93,8 @@ class _Read(Collector):
             "Messages of devices that wait for the database.",
             self._backlog(),
         )
-        yield GaugeMetricFamily(
-            "skerry_server_mqtt_connections", "MQTT connections.", self._connections()
-        )
+        connections = self._connections()
+        if connections is not None:
+            yield GaugeMetricFamily(
+                "skerry_server_mqtt_connections", "MQTT connections.", connections
+            )

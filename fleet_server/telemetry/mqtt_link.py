@@ -40,8 +40,15 @@ class _Client(gmqtt.Client):
         """Do not: `MqttLink` makes a new client instead."""
 
 
-def tls_context(*, certificate: Path, key: Path, ca: Path) -> ssl.SSLContext:
+def tls_context(*, certificate: Path, key: Path, ca: Path, check_name: bool) -> ssl.SSLContext:
     """Return the client side of mutual TLS.
+
+    Args:
+        certificate: of the ingest service.
+        key: of the certificate.
+        ca: the fleet CA, which the broker's certificate has to come from.
+        check_name: whether the broker's certificate has to name the host that is called. A
+            broker on this machine is called by a loopback address, which it need not name.
 
     Raises:
         SetupError: a file cannot be read.
@@ -49,9 +56,7 @@ def tls_context(*, certificate: Path, key: Path, ca: Path) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # The link calls its own process by a loopback address, which the certificate need not name;
-        # the chain to the fleet CA is still required.
-        context.check_hostname = False
+        context.check_hostname = check_name
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
         raise SetupError(

@@ -1,0 +1,43 @@
+"""`skerry server broker-config`: prepares a data directory for a Mosquitto beside the server."""
+
+import os
+from pathlib import Path
+
+from fleet_server import settings
+from fleet_server.broker import mosquitto, revocation_list
+from fleet_server.broker.mosquitto import MosquittoFiles
+from fleet_server.clock import utc_now
+from fleet_server.data_dir import DataDir
+from fleet_server.devices.certificates import DeviceCa
+from fleet_server.errors import SetupError
+from fleet_server.local_database import opened
+from fleet_server.releases import durable_files
+
+
+async def configure(root: Path) -> Path:
+    """Write what Mosquitto needs, with the revocation list as the database has it now.
+
+    Returns:
+        The configuration with which to start Mosquitto.
+
+    Raises:
+        SetupError: the directory is no data directory, its database or disk cannot be used.
+        UnavailableError: the database failed.
+    """
+    data = DataDir(root)
+    async with opened(root) as database:
+        config = settings.load(data.settings_file, os.environ)
+        revoked = await revocation_list.revoked(database, now=utc_now())
+    ca = DeviceCa.load(
+        key_file=data.online / "device-ca.pem", certificate_file=data.online / "device-ca.crt"
+    )
+    files = MosquittoFiles(data)
+    try:
+        for folder in (data.broker, data.run):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        revocation_list.write(files.revoked, ca, revoked.serials, now=utc_now())
+        durable_files.write(files.access, mosquitto.access_list().encode())
+        durable_files.write(files.configuration, mosquitto.configuration(files, config).encode())
+    except OSError as error:
+        raise SetupError(f"cannot write below {data.root}: {error}") from error
+    return files.configuration

@@ -1,0 +1,119 @@
+"""Makes and starts the broker that the settings mean: the embedded one, or the link to another."""
+
+import socket
+import ssl
+from contextlib import AsyncExitStack
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from fleet_server import listening
+from fleet_server.broker import revocation
+from fleet_server.broker import tls as broker_tls
+from fleet_server.broker.embedded import EmbeddedBroker
+from fleet_server.broker.external import ExternalBroker
+from fleet_server.broker.mosquitto import MosquittoFiles
+from fleet_server.clock import utc_now
+from fleet_server.data_dir import DataDir
+from fleet_server.database import Database
+from fleet_server.devices.certificates import DeviceCa
+from fleet_server.devices.registry import EnrolledDevices
+from fleet_server.lifetime import Lifetime
+from fleet_server.settings import ServerSettings
+from fleet_server.telemetry.ingest import Ingest
+from fleet_server.telemetry.mqtt_link import MqttLink, tls_context
+
+Broker = EmbeddedBroker | ExternalBroker
+
+_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared with, not bound)
+
+
+def open_port(config: ServerSettings) -> socket.socket | None:
+    """Return the listening socket of an embedded broker; None if there is another broker.
+
+    Raises:
+        SetupError: the port cannot be opened.
+    """
+    if config.broker_url is not None:
+        return None
+    return listening.open_port(host=config.host, port=config.mqtt_port, key="mqtt_port")
+
+
+def link(data: DataDir, config: ServerSettings, ingest: Ingest) -> tuple[MqttLink, ssl.SSLContext]:
+    """Return the server's own connection to the broker, not yet made, and its side of TLS.
+
+    Raises:
+        SetupError: key or certificate cannot be used.
+    """
+    host, port = _address(config)
+    context = tls_context(
+        certificate=data.online / "ingest.crt",
+        key=data.online / "ingest.pem",
+        ca=data.online / "fleet-ca.crt",
+        check_name=not _is_loopback(host),
+    )
+    return MqttLink(host=host, port=port, tls=context, on_message=ingest.receive), context
+
+
+def serving_context(data: DataDir) -> ssl.SSLContext:
+    """Return the embedded broker's side of TLS.
+
+    Raises:
+        SetupError: key or certificate cannot be used.
+    """
+    return broker_tls.server_context(
+        certificate=data.online / "tls.crt",
+        key=data.online / "tls.pem",
+        client_ca=data.online / "device-ca.crt",
+    )
+
+
+def embedded(
+    listener: socket.socket, tls: ssl.SSLContext, config: ServerSettings, registry: EnrolledDevices
+) -> EmbeddedBroker:
+    """Return the broker of this process, not yet started."""
+    return EmbeddedBroker(
+        listener=listener, tls=tls, registry=registry, max_connections=config.max_connections
+    )
+
+
+def external(data: DataDir, database: Database, ca: DeviceCa, link: MqttLink) -> ExternalBroker:
+    """Return what looks after the broker of another process."""
+    return ExternalBroker(
+        database=database,
+        ca=ca,
+        files=MosquittoFiles(data),
+        connected=lambda: link.connected,
+        clock=utc_now,
+    )
+
+
+async def start(
+    broker: Broker,
+    registry: EnrolledDevices,
+    config: ServerSettings,
+    life: Lifetime,
+    stack: AsyncExitStack,
+) -> None:
+    """Start serving devices, and cutting off those who are shut out; the stack stops it."""
+    interval_s = config.revocation_check_s
+    if isinstance(broker, ExternalBroker):
+        watch = broker.run(interval_s=interval_s)
+    else:
+        await broker.start()
+        stack.push_async_callback(broker.shutdown)
+        watch = revocation.run(broker, registry, interval_s=interval_s)
+    await stack.enter_async_context(life.background("revocation", watch))
+
+
+def _address(config: ServerSettings) -> tuple[str, int]:
+    if config.broker_url is None:
+        return _ANY_HOST.get(config.host, config.host), config.mqtt_port
+    parts = urlsplit(config.broker_url)
+    return parts.hostname or "", parts.port or config.mqtt_port
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
