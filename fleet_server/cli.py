@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import msgspec
 import typer
 
 from fleet_server.accounts.roles import Role
+from fleet_server.duration import duration
 from fleet_server.errors import RefusedError
 
 app = typer.Typer(
@@ -20,7 +20,6 @@ app = typer.Typer(
     help="Run and look after the fleet server, on the machine where it lives.",
 )
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 Data = Annotated[
     Path,
@@ -69,7 +68,13 @@ def token(  # noqa: PLR0913 (each is an option that a person gives)
 
     checked = _checked_name(name)
     text, expiry = asyncio.run(
-        issue(data.absolute(), name=checked, role=role, lifetime=_duration(expires), tenant=tenant)
+        issue(
+            data.absolute(),
+            name=checked,
+            role=role,
+            lifetime=duration(expires, option="--expires"),
+            tenant=tenant,
+        )
     )
     if as_json:
         record = {"token": text, "name": checked, "role": role.value, "expires": expiry.isoformat()}
@@ -264,10 +269,3 @@ def _checked_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,99}", name):
         raise RefusedError(f"--name {name[:100]!r}: use 1 to 100 letters, digits and . _ @ -")
     return name
-
-
-def _duration(text: str) -> timedelta:
-    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
-    if match is None:
-        raise RefusedError(f"--expires {text!r} is not a lifetime: use a number and s, m, h or d")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})

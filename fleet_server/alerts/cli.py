@@ -1,7 +1,6 @@
 """`skerry fleet alerts`, `alert rules`, `silence` and `webhook`, over the server's API."""
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fleet_server.errors import RefusedError
+from fleet_server.duration import duration
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
 
 app = typer.Typer(no_args_is_help=True, help="Say what an alert is.")
@@ -25,8 +24,6 @@ Name = Annotated[str, typer.Argument(help="Name of the rule.")]
 
 _FILE_WIDTH = 500
 """Columns where nobody looks at a terminal: programs read whole lines."""
-
-_UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def list_alerts(  # noqa: PLR0913 (each is an option that a person gives)
@@ -193,7 +190,7 @@ def create_silence(  # noqa: PLR0913 (each is an option that a person gives)
     Example: `skerry fleet silence create site=oslo --for 2h --reason "power works" --server URL
     --token-file token`
     """
-    ends_ms = int(datetime.now(UTC).timestamp() * 1000) + _duration_ms(lasts)
+    ends_ms = int((datetime.now(UTC) + duration(lasts, option="--for")).timestamp() * 1000)
     body = {"selector": selector, "rule": rule, "ends_ms": ends_ms, "reason": reason}
     answer = connected(server, token_file, ca).post("/api/v1/alert-silences", body)
     said = f"Silence {answer['id']} lasts until {_time(answer['ends_ms'])}."
@@ -212,13 +209,6 @@ def end_silence(
     """End a silence now."""
     answer = connected(server, token_file, ca).post(f"/api/v1/alert-silences/{silence}/end")
     _said(answer, f"Silence {silence} is over.", as_json=as_json)
-
-
-def _duration_ms(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
-    if match is None:
-        raise RefusedError(f"--for {text!r} is not a time: use a number and s, m, h or d")
-    return int(match[1]) * _UNITS_MS[match[2]]
 
 
 def _part(name: str) -> str:

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fleet_server.errors import FleetError
+from fleet_server.errors import FleetError, RefusedError
 from fleet_server.operator_client import OperatorClient
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
+from fleet_server.rollouts import stage_option
 
 app = typer.Typer(no_args_is_help=True, help="Bring a release to a fleet in stages.")
 
@@ -48,22 +49,37 @@ def create(  # noqa: PLR0913 (each is an option that a person gives)
     *,
     family: Annotated[str, typer.Argument(help="Model family.")],
     version: Annotated[str, typer.Argument(help="Release version.")],
-    plan: Annotated[Path, typer.Option(help="JSON file: stages, thresholds and limits.")],
     server: Server,
     token_file: TokenFile,
     ca: CaFile = None,
     selector: Annotated[str, typer.Option(help="Which devices, by labels and facts.")] = "*",
     group: Annotated[str | None, typer.Option(help="Only devices of this group.")] = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            help="How many devices, or which share, have it after each stage, and how long they "
+            "are watched then, such as `5:1h,10%:30m,100%`; the default is `1,10%,100%`."
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file with stages, thresholds and limits instead: see docs/rollouts.md."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a rollout; it begins at once with its first stage."""
-    try:
-        stated = json.loads(plan.read_text())
-    except (OSError, ValueError) as error:
-        raise FleetError(f"cannot read the plan {plan}: {error}") from error
+    """Create a rollout; it begins at once with its first stage.
+
+    Example: `skerry fleet rollout create fashion_mnist 1.1.0 --selector site=oslo
+    --stages 2:10m,20%,100% --server URL --token-file token`
+    """
     body = {"family": family, "version": version, "selector": selector, "group": group}
-    client = connected(server, token_file, ca)
-    _show(client.post(_ROOT, {**body, "plan": stated}), as_json=as_json)
+    stated = {**body, "plan": _plan(stages, plan)}
+    view = connected(server, token_file, ca).post(_ROOT, stated)
+    _show(view, as_json=as_json)
+    if not as_json:
+        sys.stdout.write(f"Follow it with `skerry fleet rollout watch {view['id']}`.\n")
 
 
 @app.command()
@@ -172,6 +188,17 @@ def retry(  # noqa: PLR0913
     """Let one device that failed or fell silent try again."""
     client = connected(server, token_file, ca)
     _show(client.post(f"{_ROOT}/{rollout}/devices/{quote(device, safe='')}/retry"), as_json=as_json)
+
+
+def _plan(stages: str | None, file: Path | None) -> object:
+    if file is None:
+        return {"stages": stage_option.stages(stages or stage_option.DEFAULT_STAGES)}
+    if stages is not None:
+        raise RefusedError("give either --stages or --plan: a plan has stages of its own")
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise FleetError(f"cannot read the plan {file}: {error}") from error
 
 
 def _act(client: OperatorClient, rollout: int, word: str, reason: str, *, as_json: bool) -> None:
