@@ -58,7 +58,8 @@ def create(  # noqa: PLR0913 (each is an option that a person gives)
         str | None,
         typer.Option(
             help="How many devices, or which share, have it after each stage, and how long they "
-            "are watched then, such as `5:1h,10%:30m,100%`; the default is `1,10%,100%`."
+            "are watched then, such as `5:1h,10%:30m,100%`; otherwise one device, a tenth, "
+            "everyone, as far as the fleet is large enough."
         ),
     ] = None,
     plan: Annotated[
@@ -192,7 +193,7 @@ def retry(  # noqa: PLR0913
 
 def _plan(stages: str | None, file: Path | None) -> object:
     if file is None:
-        return {"stages": stage_option.stages(stages or stage_option.DEFAULT_STAGES)}
+        return {} if stages is None else {"stages": stage_option.stages(stages)}
     if stages is not None:
         raise RefusedError("give either --stages or --plan: a plan has stages of its own")
     try:

@@ -58,6 +58,7 @@ class Founding:
             devices = await self._devices(
                 session, plan, await _condition(session, tenant, parsed, group)
             )
+            plan = membership.with_stages(plan, len(devices))
             await _check_counters(session, plan, release, set(devices.values()))
             row = Rollout(
                 family=plan.family,

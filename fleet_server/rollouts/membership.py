@@ -7,8 +7,10 @@ and every server finds the same order.
 import hashlib
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from fleet_server.errors import RefusedError
-from fleet_server.rollouts.plan import Plan
+from fleet_server.rollouts.plan import Plan, Stage
 
 
 def rank(rollout_id: str, device_id: str) -> int:
@@ -20,6 +22,24 @@ def rank(rollout_id: str, device_id: str) -> int:
 def in_order(rollout_id: str, device_ids: Iterable[str]) -> list[str]:
     """Return devices in the order of their turn."""
     return sorted(device_ids, key=lambda device_id: (rank(rollout_id, device_id), device_id))
+
+
+def with_stages(plan: Plan, members: int) -> Plan:
+    """Return a plan that has stages: its own, or else a canary, a tenth and everyone.
+
+    In a small fleet only those of them that add enough devices to be judged.
+    """
+    if plan.stages:
+        return plan
+    needed = plan.min_samples
+    stages: list[Stage] = []
+    reached = 0
+    for stage in (Stage(count=needed), Stage(percent=10)):
+        end = stage.end(members)
+        if end - reached >= needed and members - end >= needed:
+            stages.append(stage)
+            reached = end
+    return msgspec.structs.replace(plan, stages=(*stages, Stage(percent=100)))
 
 
 def stage_ends(plan: Plan, members: int) -> list[int]:

@@ -75,6 +75,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The whole plan.
 
     Attributes:
+        stages: in order; none until the devices are known, for the usual ones.
         min_samples: devices that must have answered before a stage is judged.
         failure_threshold: share of a stage's devices that may fail. Silence counts as failure.
         timeout_threshold: if set, silent devices are held against this share instead.

@@ -58,8 +58,8 @@ def _compared() -> ComparisonBody | None:
 class PlanBody(_Asked):
     """Stages, thresholds and limits. A silent device counts as failed."""
 
-    stages: Annotated[list[StageBody], Field(min_length=1, max_length=20)]
-    """In order; the last one has `percent: 100`."""
+    stages: Annotated[list[StageBody], Field(max_length=20)] = []
+    """In order; the last one has `percent: 100`. None: one device, a tenth, everyone."""
     min_samples: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Devices of a stage that must have answered before it is judged."""
     failure_threshold: Share = 0.05
@@ -77,7 +77,7 @@ class PlanBody(_Asked):
 
     @model_validator(mode="after")
     def _reaches_all(self) -> Self:
-        if self.stages[-1].percent != 100:  # noqa: PLR2004
+        if self.stages and self.stages[-1].percent != 100:  # noqa: PLR2004
             raise ValueError("the last stage must have percent: 100")
         return self
 
@@ -91,7 +91,7 @@ class CreateRollout(_Asked):
     """Which devices, by labels and facts; `*` for all."""
     group: Annotated[str, Field(max_length=64)] | None = None
     """Only devices of this group."""
-    plan: PlanBody
+    plan: PlanBody = Field(default_factory=PlanBody)
 
 
 class Words(_Asked):

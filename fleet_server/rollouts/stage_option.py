@@ -6,9 +6,6 @@ from datetime import timedelta
 from fleet_server.duration import duration
 from fleet_server.errors import RefusedError
 
-DEFAULT_STAGES = "1,10%,100%"
-"""One device, a tenth, everyone: whoever says nothing gets a canary all the same."""
-
 
 def stages(text: str) -> list[dict[str, float]]:
     """Return the stages of a plan, as the API takes them.
@@ -30,8 +27,7 @@ def _stage(text: str) -> dict[str, float]:
     if match is None:
         raise RefusedError(
             f"--stages: {text[:40]!r} is no stage: use a number of devices or a share, and how "
-            "long it is watched if you like, such as 5 or 10% or 10%:30m; the default is "
-            f"{DEFAULT_STAGES}"
+            "long it is watched if you like, such as 5 or 10% or 10%:30m"
         )
     reach, soak = match.groups()
     stage: dict[str, float] = (
