@@ -248,6 +248,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     with transaction(connection):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == SCHEMA_VERSION:
+            return  # setting it again would be a write, for which a full disk has no room
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"{path} has schema {version} and this agent knows {SCHEMA_VERSION}: it was "

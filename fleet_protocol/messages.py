@@ -100,6 +100,10 @@ class EventKind(StrEnum):
     """The end of such a time."""
     RELEASE_WITHDRAWN = "release_withdrawn"
     """What serves was withdrawn by its publisher; it goes on serving."""
+    MODEL_DAMAGED = "model_damaged"
+    """The file of a committed release is gone, rotten or cannot be read; it is fetched anew."""
+    MODEL_REPAIRED = "model_repaired"
+    """The end of such a time."""
     RUNTIME_RESTARTED = "runtime_restarted"
     OUTBOX_DROPPED = "outbox_dropped"
 

@@ -8,11 +8,15 @@ import sys
 from pathlib import Path
 
 from edge_agent import identity, lasting_settings, settings
+from edge_agent.control.active_set import ActiveSetFile
 from edge_agent.control.priority import yield_to_inference
 from edge_agent.control.process import ControlProcess
+from edge_agent.control.runtime_client import AdminSocket
+from edge_agent.control.way_back import serve_what_is_committed
 from edge_agent.lean_memory import limit_arenas
 from edge_agent.pid_file import PidFile
 from edge_agent.state_dir import StateDir
+from edge_agent.store import StoreError
 from fleet_protocol.errors import SkerryError
 from fleet_protocol.log_format import JsonFormatter
 
@@ -36,11 +40,17 @@ def main() -> int:
         who = identity.load(state)
         state.create()
         lock = PidFile(state.pid_file("control"))
-        asyncio.run(
-            ControlProcess(
-                state=state, who=who, settings=chosen, settings_problem=found.problem
-            ).run()
-        )
+        try:
+            asyncio.run(
+                ControlProcess(
+                    state=state, who=who, settings=chosen, settings_problem=found.problem
+                ).run()
+            )
+        except StoreError:
+            serve_what_is_committed(
+                AdminSocket(state.admin_socket), ActiveSetFile(state.active_set)
+            )
+            raise
         lock.release()
     except SkerryError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -9,6 +9,9 @@ instead. A delta is not trusted: whatever is wrong with it, the whole file is fe
 either way what counts is the signed hash. Neither is what an earlier attempt left: it may have come
 from a wrong delta or from something between device and server, so a file that was begun then and
 has the wrong hash is fetched once more, whole, before anybody is blamed.
+
+A file that the disk does not read any more stays until another copy is verified and takes its name:
+the next attempt to read it may succeed, and then nothing was lost.
 """
 
 import logging
@@ -32,7 +35,8 @@ from edge_agent.control.server_client import (
     ServerUnreachableError,
     UnfitAnswerError,
 )
-from edge_agent.store import DiskFullError
+from edge_agent.control.turns import Turns
+from edge_agent.store import DiskFullError, StoreError
 from fleet_protocol.delta import DeltaError
 
 logger = logging.getLogger(__name__)
@@ -100,6 +104,7 @@ class BlobStore:
         self._server = server
         self._pace = pace
         self._free_bytes = free_bytes
+        self._turns = Turns()
 
     def fetch(self, target_path: str, *, length: int, sha256: str, course: Course) -> Path:
         """Return the verified file, downloaded as far as it is not there yet.
@@ -118,8 +123,12 @@ class BlobStore:
             ServerRefusedError: the server does not hand the file out.
             StoreError: the disk is too full or refused.
         """
+        with self._turns.alone(sha256, course.cancelled):
+            return self._fetch(_Download(target_path, sha256, course), length)
+
+    def _fetch(self, download: _Download, length: int) -> Path:
+        target_path, sha256, course = download.target_path, download.sha256, download.course
         final = self._folder / sha256
-        download = _Download(target_path, sha256, course)
         try:
             if _is_whole(final, length, sha256, course.cancelled):
                 return final
@@ -143,7 +152,15 @@ class BlobStore:
                 f"{target_path} as the server sent it has SHA-256 {found[:12]}..., "
                 f"signed is {sha256[:12]}..."
             )
-        store.publish_file(partial.path, final)
+        try:
+            store.publish_file(partial.path, final)
+        except DiskFullError:
+            raise
+        except StoreError:
+            # What could not be made durable once may look whole to us and never reach the disk.
+            with suppress(StoreError):
+                partial.restart()
+            raise
         return final
 
     def collect(self, keep: AbstractSet[str]) -> list[str]:
@@ -161,19 +178,24 @@ class BlobStore:
                 removed.append(path.name)
         return removed
 
-    def make_room(self, lengths: Mapping[str, int], *, keep: frozenset[str]) -> None:
+    def make_room(
+        self, lengths: Mapping[str, int], *, keep: frozenset[str], anew: bool = False
+    ) -> None:
         """Have room for all files of an update before the first byte of them comes.
 
         Args:
             lengths: signed length of each file by its hash.
             keep: hashes that are needed besides; everything else goes if there is no room else.
+            anew: files that are there are fetched all the same.
 
         Raises:
             DiskFullError: there is no room.
             StoreError: the disk refused.
         """
         try:
-            missing = sum(length - self._size(sha256) for sha256, length in lengths.items())
+            missing = sum(
+                length - self._size(sha256, anew=anew) for sha256, length in lengths.items()
+            )
             if missing + _RESERVE_BYTES > self._free_bytes(self._folder):
                 self.collect(keep | lengths.keys())
                 self._check_room(missing)
@@ -188,9 +210,10 @@ class BlobStore:
                 f"which {_RESERVE_BYTES} stay in reserve; make room on the device"
             )
 
-    def _size(self, sha256: str) -> int:
+    def _size(self, sha256: str, *, anew: bool) -> int:
         final = self._folder / sha256
-        for path in (final, final.with_suffix(".part")):
+        part = final.with_suffix(".part")
+        for path in (part,) if anew else (final, part):
             with suppress(FileNotFoundError):
                 return path.stat().st_size
         return 0
@@ -230,7 +253,7 @@ class BlobStore:
         """
         base = self._folder / download.course.base
         worth_it = partial.length >= _LEAST_DELTA_BYTES and partial.have < partial.length // 2
-        if not download.course.base or not worth_it or not base.is_file():
+        if download.course.base in {"", download.sha256} or not worth_it or not base.is_file():
             return False
         before = partial.have
         try:
@@ -260,8 +283,15 @@ class BlobStore:
 
 
 def _is_whole(path: Path, length: int, sha256: str, cancelled: Callable[[], bool]) -> bool:
-    """Say whether a verified file still is what it was; a rotten one is removed."""
-    digest, have = digest_of(path, cancelled)
+    """Say whether a verified file still is what it was; a rotten one is removed.
+
+    One that cannot be read stays: it may be the only copy, and the disk may read it another time.
+    """
+    try:
+        digest, have = digest_of(path, cancelled)
+    except OSError as error:
+        logger.warning("blob_unreadable", extra={"file": path.name, "reason": str(error)})
+        return False
     if have == length and digest.hexdigest() == sha256:
         return True
     store.remove_file(path)

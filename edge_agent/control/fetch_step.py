@@ -30,7 +30,7 @@ from edge_agent.control.journal import (
 from edge_agent.control.ledger import Ledger, StaleRecordError
 from edge_agent.control.observation import Observation, placements_seen
 from edge_agent.control.partial_file import CancelledDownloadError, DownloadError
-from edge_agent.control.pauses import Cause, Pauses
+from edge_agent.control.pauses import Cause, Pauses, cause_of
 from edge_agent.control.refusals import Refusals
 from edge_agent.control.server_client import (
     ServerRefusedError,
@@ -40,9 +40,8 @@ from edge_agent.control.server_client import (
 )
 from edge_agent.control.trust import TrustError
 from edge_agent.control.withdrawn import Withdrawn
-from edge_agent.errors import AgentError
 from edge_agent.runtime_api import Placement
-from edge_agent.store import DiskFullError, StoreError
+from edge_agent.store import StoreError
 from fleet_protocol.update_states import UpdateState
 from fleet_protocol.withdrawals import Withdrawals
 
@@ -86,7 +85,7 @@ class FetchStep:
         except (CancelledDownloadError, StaleRecordError):
             logger.info("download_withdrawn", extra=_fields(record))
         except StoreError as error:
-            self._pauses.failed(record.family, _cause(error))
+            self._pauses.failed(record.family, cause_of(error))
             self._observation.note(record.family, str(error))
             logger.error("journal_not_written", extra={**_fields(record), "reason": str(error)})  # noqa: TRY400 (a full disk needs no traceback)
         except Exception:
@@ -123,7 +122,7 @@ class FetchStep:
             await self._tell(record, str(error))
             await self._not_ready(record, str(error), Cause.SHARED)
         except _NOT_READY as error:
-            await self._not_ready(record, str(error), _cause(error))
+            await self._not_ready(record, str(error), cause_of(error))
         else:
             await self._verified(record, candidate, order)
 
@@ -157,7 +156,7 @@ class FetchStep:
                 now=self._trusted_clock.now(connection),
                 course=Course(
                     cancelled=cancelled.is_set,
-                    limit=partial(self._limit, record.family),
+                    limit=partial(self._observation.rate_limit, record.family),
                     refused=refused,
                 ),
                 base=None if committed is None else committed.release,
@@ -166,14 +165,6 @@ class FetchStep:
             )
 
         return await self._database.transact(read)
-
-    def _limit(self, family: str) -> int | None:
-        """Return the rate that the newest assignment allows."""
-        situation = self._observation.situation
-        if situation is None or situation.assignment is None:
-            return None
-        release = situation.assignment.releases.get(family)
-        return None if release is None else release.terms.max_bytes_per_s
 
     async def _verified(self, record: UpdateRecord, candidate: Candidate, order: Order) -> None:
         await self._ledger.move(record, UpdateState.VERIFIED, candidate=candidate)
@@ -207,12 +198,6 @@ class FetchStep:
     async def _failed(self, record: UpdateRecord, reason: str) -> None:
         logger.warning("release_refused", extra={**_fields(record), "reason": reason})
         await self._ledger.move(record, UpdateState.FAILED, detail=reason[:4000], retry=False)
-
-
-def _cause(error: AgentError) -> Cause:
-    if isinstance(error, DiskFullError):
-        return Cause.DISK
-    return Cause.LOCAL if isinstance(error, StoreError) else Cause.SHARED
 
 
 def _fields(record: UpdateRecord) -> dict[str, str]:

@@ -92,7 +92,8 @@ class Freshness:
         self._interval_s = interval_s
         self._retry = retry
         self._random = randomness
-        self._counted_s = clock.monotonic_s()
+        self._made_s = clock.monotonic_s()
+        self._life: tuple[int, float] | None = None
 
     async def run(self) -> None:
         """Ask the repository now and then until cancelled, spread over the fleet."""
@@ -135,21 +136,18 @@ class Freshness:
         return True
 
     def _confirm(self, connection: sqlite3.Connection, *, now: datetime, until: datetime) -> None:
-        self._counted_s = self._clock.monotonic_s()
+        self._life = _ms(now), self._clock.monotonic_s()
         self._trusted_clock.trust(connection, now)
         _keep(connection, Confirmed(at_ms=_ms(now), until_ms=_ms(until)))
 
     def look(self, connection: sqlite3.Connection) -> tuple[str, ...]:
-        """Return the alarms of this moment as sentences; raised and ended ones become events."""
-        now = self._trusted_clock.now(connection)
-        alarms = {
-            name: sentence
-            for name, sentence in (
-                ("release repository", self._repository(connection, now)),
-                ("assignment", _assignment(connection, now)),
-            )
-            if sentence
-        }
+        """Return the alarms of this moment as sentences; writes nothing."""
+        return tuple(self._alarms(connection).values())
+
+    def note(self, connection: sqlite3.Connection) -> None:
+        """Make events of alarms that were raised or have ended, and keep count of time."""
+        self._count(connection)
+        alarms = self._alarms(connection)
         raised = set(msgspec.json.decode(facts.get(connection, _RAISED) or "[]", type=list[str]))
         if raised != alarms.keys():
             facts.put(connection, _RAISED, msgspec.json.encode(sorted(alarms)).decode())
@@ -157,16 +155,18 @@ class Freshness:
                 self._tell(connection, EventKind.METADATA_STALE, alarms[name])
             for name in raised - alarms.keys():
                 self._tell(connection, EventKind.METADATA_FRESH, f"the {name} is up to date again")
-        return tuple(alarms.values())
+
+    def _alarms(self, connection: sqlite3.Connection) -> dict[str, str]:
+        now = self._trusted_clock.now(connection)
+        sentences = (
+            ("release repository", self._repository(connection, now)),
+            ("assignment", _assignment(connection, now)),
+        )
+        return {name: sentence for name, sentence in sentences if sentence}
 
     def _repository(self, connection: sqlite3.Connection, now: datetime) -> str:
-        known = facts.get(connection, _CONFIRMED)
-        if known is None:
-            _keep(connection, Confirmed(at_ms=_ms(now), until_ms=_ms(now) + _FIRST_LIFE_MS))
-            return ""
-        confirmed = msgspec.json.decode(known, type=Confirmed)
-        lived_s = self._lived_s(connection, confirmed)
-        if not confirmed.expired(_ms(now), lived_s):
+        confirmed = _confirmed(connection)
+        if confirmed is None or not confirmed.expired(_ms(now), self._lived_s(confirmed)):
             return ""
         return (
             f"the release repository was last confirmed on {_words(confirmed.at_ms)}, what was "
@@ -174,14 +174,23 @@ class Freshness:
             "verified: somebody may be keeping releases back, or the server cannot be reached"
         )
 
-    def _lived_s(self, connection: sqlite3.Connection, confirmed: Confirmed) -> float:
-        """Return the monotonic age, written down now and then."""
-        now_s = self._clock.monotonic_s()
-        lived_s = confirmed.lived_s + now_s - self._counted_s
-        if now_s - self._counted_s >= _COUNT_EVERY_S:
-            self._counted_s = now_s
+    def _count(self, connection: sqlite3.Connection) -> None:
+        """Write the monotonic age down now and then; begin to count on a new device."""
+        confirmed = _confirmed(connection)
+        if confirmed is None:
+            now_ms = _ms(self._trusted_clock.now(connection))
+            _keep(connection, Confirmed(at_ms=now_ms, until_ms=now_ms + _FIRST_LIFE_MS))
+            return
+        lived_s = self._lived_s(confirmed)
+        if lived_s - confirmed.lived_s >= _COUNT_EVERY_S:
             _keep(connection, msgspec.structs.replace(confirmed, lived_s=lived_s))
-        return lived_s
+
+    def _lived_s(self, confirmed: Confirmed) -> float:
+        """Return the monotonic age: what is on disk of an earlier process, and this one's count."""
+        if self._life is None or self._life[0] != confirmed.at_ms:
+            since_s = self._made_s if self._life is None else self._clock.monotonic_s()
+            self._life = confirmed.at_ms, since_s - confirmed.lived_s
+        return self._clock.monotonic_s() - self._life[1]
 
     def _tell(self, connection: sqlite3.Connection, kind: EventKind, detail: str) -> None:
         logger.warning("freshness_changed", extra={"kind": str(kind), "detail": detail})
@@ -203,6 +212,11 @@ def _assignment(connection: sqlite3.Connection, now: datetime) -> str:
         f"{_words(accepted.assignment.expires_ms)} and no newer one came: somebody may be keeping "
         "it back, or the broker cannot be reached; nothing new is installed"
     )
+
+
+def _confirmed(connection: sqlite3.Connection) -> Confirmed | None:
+    known = facts.get(connection, _CONFIRMED)
+    return None if known is None else msgspec.json.decode(known, type=Confirmed)
 
 
 def _keep(connection: sqlite3.Connection, confirmed: Confirmed) -> None:

@@ -121,7 +121,8 @@ class Journal:
         for family, counter in floors.items():
             connection.execute(
                 "INSERT INTO floors VALUES (?, ?) ON CONFLICT (family) DO UPDATE SET "
-                "security_counter = max(security_counter, excluded.security_counter)",
+                "security_counter = excluded.security_counter "
+                "WHERE excluded.security_counter > security_counter",
                 (family, counter),
             )
 

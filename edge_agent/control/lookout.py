@@ -2,6 +2,9 @@
 
 It also notices when the runtime has restarted, which is an event, and when it hangs with a
 candidate, which only its end can cure: the supervisor then starts it with the committed releases.
+
+A look needs no room on the disk. What it would like to note waits until there is some; a candidate
+that has to be taken back must not.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ from edge_agent.control.active_set import ActiveSetFile, DamagedActiveSetError
 from edge_agent.control.assignment import Assignment
 from edge_agent.control.blob_audit import BlobAudit
 from edge_agent.control.clock import Clock, TrustedClock
+from edge_agent.control.damage_alarms import DamageAlarms
 from edge_agent.control.database import Database
 from edge_agent.control.journal import Journal, UpdateRecord
 from edge_agent.control.outbox import EventDraft, Outbox
@@ -61,10 +65,15 @@ class Lookout:
         trusted_clock: TrustedClock,
         end_runtime: Callable[[], None],
         alarms: Callable[[sqlite3.Connection], tuple[str, ...]],
+        note_alarms: Callable[[sqlite3.Connection], None],
+        damage: DamageAlarms,
         hang_s: float,
         settings_problem: str,
     ) -> None:
-        """Take the sources, and what kills the runtime process if there is one."""
+        """Take the sources, and what kills the runtime process if there is one.
+
+        ``alarms`` only reads; ``note_alarms`` writes what there is to write about them.
+        """
         self._database = database
         self._journal = journal
         self._outbox = outbox
@@ -75,23 +84,24 @@ class Lookout:
         self._trusted_clock = trusted_clock
         self._end_runtime = end_runtime
         self._alarms = alarms
+        self._note_alarms = note_alarms
+        self._damage = damage
         self._hang_s = hang_s
         self._settings_problem = settings_problem
         self._silent_since_s: float | None = None
+        self._notes_wait = False
 
     async def look(self) -> Situation:
         """Return the situation of this moment.
 
         Raises:
-            StoreError: the database refused.
+            StoreError: the database cannot be read, or ``active.json`` not restored.
         """
         status = await asyncio.to_thread(self._status)
         active = await self._active()
         damaged = await asyncio.to_thread(self._audit.damaged, active.values())
 
         def read(connection: sqlite3.Connection) -> Situation:
-            if status is not None:
-                self._note_epoch(connection, status)
             accepted = assignment.load(connection)
             wanted = None if accepted is None else accepted.assignment
             now = self._trusted_clock.now(connection)
@@ -104,12 +114,34 @@ class Lookout:
                 runtime=status,
                 damaged=damaged,
                 waiting=_waiting(wanted, now),
-                alarms=(*self._alarms(connection), *self._settings_alarms(status)),
+                alarms=(
+                    *self._alarms(connection),
+                    *self._damage.look(damaged),
+                    *self._settings_alarms(status),
+                ),
             )
 
-        situation = await self._database.transact(read)
+        def note_and_read(connection: sqlite3.Connection) -> Situation:
+            if status is not None:
+                self._note_epoch(connection, status)
+            self._note_alarms(connection)
+            self._damage.note(connection, damaged)
+            return read(connection)
+
+        try:
+            situation = await self._database.transact(note_and_read)
+        except StoreError as error:
+            self._complain(error)
+            situation = await self._database.transact(read)
+        else:
+            self._notes_wait = False
         await self._end_hanging(situation)
         return situation
+
+    def _complain(self, error: StoreError) -> None:
+        if not self._notes_wait:
+            logger.warning("look_not_noted", extra={"reason": str(error)})
+        self._notes_wait = True
 
     def _settings_alarms(self, runtime: RuntimeStatus | None) -> Iterator[str]:
         problems = (

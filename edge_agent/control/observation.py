@@ -45,6 +45,13 @@ class Observation:
         if differs:
             self.changed.bump()
 
+    def rate_limit(self, family: str) -> int | None:
+        """Return how many bytes per second the newest assignment allows, None for any number."""
+        if self.situation is None or self.situation.assignment is None:
+            return None
+        release = self.situation.assignment.releases.get(family)
+        return None if release is None else release.terms.max_bytes_per_s
+
     def note(self, family: str, trouble: str) -> None:
         """Keep in memory what a full disk does not let the journal say."""
         if self.troubles.get(family) != trouble:

@@ -1,12 +1,15 @@
 """A file on its way: ``<sha256>.part``, and the hash of what is there of it."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from edge_agent import store
 from edge_agent.errors import AgentError
+
+logger = logging.getLogger(__name__)
 
 _HASH_BYTES = 1024 * 1024
 
@@ -23,11 +26,20 @@ class PartialFile:
     """A file on its way: what is there of it, and the hash of that."""
 
     def __init__(self, path: Path, length: int, cancelled: Callable[[], bool]) -> None:
-        """Hash what is there; more than the signed length is thrown away."""
+        """Hash what is there; more than the signed length, or what cannot be read, is thrown away.
+
+        Raises:
+            CancelledDownloadError: the caller said so.
+            StoreError: the disk refused.
+        """
         self.path = path
         self.length = length
         self.cancelled = cancelled
-        self._digest, self.have = digest_of(path, cancelled)
+        try:
+            self._digest, self.have = digest_of(path, cancelled)
+        except OSError as error:  # a bad sector would be met at every attempt
+            logger.warning("part_unreadable", extra={"file": path.name, "reason": str(error)})
+            self.restart()
         if self.have > length:
             self.restart()
 

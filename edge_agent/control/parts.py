@@ -23,6 +23,7 @@ from edge_agent.control.choosing import Choosing
 from edge_agent.control.clock import Clock, TrustedClock
 from edge_agent.control.contest import Contest
 from edge_agent.control.counter_files import CounterFiles, Reading
+from edge_agent.control.damage_alarms import DamageAlarms
 from edge_agent.control.database import Database
 from edge_agent.control.director_roots import DirectorRoots
 from edge_agent.control.download import BlobStore
@@ -42,6 +43,7 @@ from edge_agent.control.pace import Pace
 from edge_agent.control.pauses import Pauses
 from edge_agent.control.refusals import Refusals
 from edge_agent.control.release_repository import ReleaseRepository
+from edge_agent.control.repairing import RepairStep
 from edge_agent.control.reporter import Reporter
 from edge_agent.control.runtime_client import Runtime
 from edge_agent.control.sender import Sender
@@ -243,6 +245,11 @@ class Parts:
         )
         audit = BlobAudit(blob=self._state.blob)
         ledger = Ledger(database=self._database, journal=self.journal, clock=outside.clock)
+        trial = Trial(
+            runtime=outside.runtime,
+            blob=self._state.blob,
+            available_memory=outside.machine.available_memory,
+        )
         return Updater(
             lookout=self._lookout(active_set, audit),
             observation=self.observation,
@@ -252,7 +259,18 @@ class Parts:
             audit=audit,
             runtime=outside.runtime,
             fetch_step=self._fetch_step(blobs, ledger, self._pauses),
-            trial_step=self._trial_step(ledger, self._pauses),
+            repair_step=RepairStep(
+                blobs=blobs,
+                audit=audit,
+                trial=trial,
+                runtime=outside.runtime,
+                database=self._database,
+                journal=self.journal,
+                observation=self.observation,
+                pauses=self._pauses,
+                refusals=self._refusals,
+            ),
+            trial_step=self._trial_step(trial, ledger, self._pauses),
             pauses=self._pauses,
             accepted=self.desk.accepted,
             keep_high_water=partial(self._high_water.keep, self._database),
@@ -274,6 +292,8 @@ class Parts:
                 *self.freshness.look(connection),
                 *self._withdrawn.look(connection),
             ),
+            note_alarms=self.freshness.note,
+            damage=DamageAlarms(outbox=self.outbox, clock=self._outside.clock),
             hang_s=self._settings.hang_s,
             settings_problem=self._outside.settings_problem,
         )
@@ -292,13 +312,9 @@ class Parts:
             withdrawn=self._withdrawn,
         )
 
-    def _trial_step(self, ledger: Ledger, pauses: Pauses) -> TrialStep:
+    def _trial_step(self, trial: Trial, ledger: Ledger, pauses: Pauses) -> TrialStep:
         return TrialStep(
-            trial=Trial(
-                runtime=self._outside.runtime,
-                blob=self._state.blob,
-                available_memory=self._outside.machine.available_memory,
-            ),
+            trial=trial,
             choosing=Choosing(
                 contest=Contest(
                     runtime=self._outside.runtime,

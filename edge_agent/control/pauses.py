@@ -9,6 +9,8 @@ import msgspec
 from edge_agent.control import facts
 from edge_agent.control.backoff import Backoff
 from edge_agent.control.clock import Clock
+from edge_agent.errors import AgentError
+from edge_agent.store import DiskFullError, StoreError
 
 _FACT = "pauses"
 
@@ -22,6 +24,13 @@ class Cause(StrEnum):
     """Something that thousands of devices may have seen at the same instant."""
     DISK = "disk"
     """A disk that is too full: a person has to make room, so there is no hurry."""
+
+
+def cause_of(error: AgentError) -> Cause:
+    """Return the cause that a failed download tells of."""
+    if isinstance(error, DiskFullError):
+        return Cause.DISK
+    return Cause.LOCAL if isinstance(error, StoreError) else Cause.SHARED
 
 
 class _Rest(msgspec.Struct, frozen=True):

@@ -8,7 +8,8 @@ situation that this table has an answer for.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from edge_agent.control.assignment import AssignedRelease, Assignment
+from edge_agent.control.assignment import AssignedRelease, Assignment, ManifestRef
+from edge_agent.control.blob_audit import Damage
 from edge_agent.control.journal import MAX_ATTEMPTS, Committed, UpdateRecord
 from edge_agent.control.waiting import AT_ONCE, Waiting, held_back
 from edge_agent.runtime_api import ActiveRelease, LoadedRelease, RuntimeStatus
@@ -25,7 +26,7 @@ class Situation:
         active: ``active.json`` by family: what the runtime serves after a restart.
         committed: what the journal knows of committed releases.
         runtime: its status, None while it does not answer.
-        damaged: families whose committed file is gone or not what was verified.
+        damaged: by family, what is wrong with its committed file.
         waiting: what the terms of delivery keep a family from now.
         alarms: what the operator should look after; decides nothing here.
     """
@@ -36,7 +37,7 @@ class Situation:
     active: Mapping[str, ActiveRelease]
     committed: Mapping[str, Committed]
     runtime: RuntimeStatus | None
-    damaged: frozenset[str] = frozenset()
+    damaged: Mapping[str, Damage] = field(default_factory=dict)
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
 
@@ -55,14 +56,9 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Start an update to an assigned release.
-
-    Attributes:
-        healing: it was tried in vain already, but what is committed is damaged.
-    """
+    """Start an update to an assigned release."""
 
     release: AssignedRelease
-    healing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +66,23 @@ class Fetch:
     """Download and verify; resumes what is there."""
 
     family: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Fetch the damaged file of a committed release anew, beside whatever update is under way.
+
+    The journal knows what was verified at its commit, so neither an assignment nor fresh metadata
+    is asked for: no other bytes can come of it.
+    """
+
+    release: ActiveRelease
+    manifest: ManifestRef
+
+    @property
+    def family(self) -> str:
+        """Whose file it is."""
+        return self.release.family
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +156,18 @@ class Unload:
 
 
 Action = (
-    Begin | Fetch | Try | Compare | Watch | Commit | GiveUp | Remove | Serve | StopFamily | Unload
+    Begin
+    | Fetch
+    | Repair
+    | Try
+    | Compare
+    | Watch
+    | Commit
+    | GiveUp
+    | Remove
+    | Serve
+    | StopFamily
+    | Unload
 )
 
 
@@ -179,8 +203,19 @@ def _family(family: str, situation: Situation) -> Iterator[Action]:
         begin = _begin(wanted, record, situation)
         if begin is not None:
             yield begin
+    yield from _repair(family, situation)
     if situation.runtime is not None:
         yield from _serving(family, record, situation, situation.runtime)
+
+
+def _repair(family: str, situation: Situation) -> Iterator[Action]:
+    committed = situation.committed.get(family)
+    if (
+        family in situation.damaged
+        and committed is not None
+        and committed.release == situation.active.get(family)
+    ):
+        yield Repair(committed.release, committed.manifest)
 
 
 def _under_way(record: UpdateRecord, situation: Situation) -> Iterator[Action]:
@@ -200,6 +235,9 @@ def _tried(record: UpdateRecord, situation: Situation, runtime: RuntimeStatus) -
     """Take a verified release through trial and probation."""
     if record.state is UpdateState.PROBATION:
         yield _on_probation(record, runtime)
+    elif _serves_unwatched(record, situation, runtime):
+        committed = situation.active.get(record.family)
+        yield StopFamily(record.family) if committed is None else Serve(committed)
     elif _shadows(record, runtime):
         yield Compare(record.family)
     elif record.attempts >= MAX_ATTEMPTS:
@@ -221,6 +259,17 @@ def _is_superseded(record: UpdateRecord, situation: Situation) -> bool:
         return False
     wanted = situation.assignment.releases.get(record.family)
     return wanted is None or wanted.manifest != record.manifest
+
+
+def _serves_unwatched(record: UpdateRecord, situation: Situation, runtime: RuntimeStatus) -> bool:
+    """Say whether a candidate serves of which the journal does not know that it was switched to."""
+    serving = _serving_release(runtime, record.family)
+    committed = situation.active.get(record.family)
+    return (
+        serving is not None
+        and serving.version == record.version
+        and (committed is None or committed.version != record.version)
+    )
 
 
 def _shadows(record: UpdateRecord, runtime: RuntimeStatus) -> bool:
@@ -254,8 +303,6 @@ def _begin(
         and record.manifest == wanted.manifest
         and record.assignment_version == situation.assignment.version
     )
-    if wanted.family in situation.damaged:
-        return Begin(wanted, healing=tried_in_vain)
     if tried_in_vain:
         return None
     if is_committed(wanted, situation) and not _has_lost_its_place(wanted.family, situation):
@@ -290,7 +337,8 @@ def _serving(
             if family not in situation.committed:
                 yield StopFamily(family)
             return
-        if committed is not None and family not in situation.damaged:
+        damage = situation.damaged.get(family)
+        if committed is not None and (damage is None or not damage.lost):
             served = serving.version if serving is not None else None
             if served != committed.version:
                 yield Serve(committed)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from edge_agent.control import golden
 from edge_agent.control.install import read_manifest, variant_of
 from edge_agent.control.journal import Candidate
@@ -57,6 +59,23 @@ class Trial:
             self._runtime.load(release)
             golden.check(self._runtime, manifest, variant)
         return before.epoch
+
+    def answers(self, release: ActiveRelease, manifest_sha256: str) -> None:
+        """Check the golden answers of a loaded release, however long they take.
+
+        Raises:
+            GoldenCheckError: it answers wrongly.
+            InstallRefusedError: its manifest is gone from the disk.
+            RuntimeRefusedError: the runtime cannot run it.
+            RuntimeUnavailableError: the runtime died on the way.
+        """
+        manifest = read_manifest(self._blob(manifest_sha256))
+        patient = msgspec.structs.replace(manifest.acceptance, max_p95_latency_ms=None)
+        golden.check(
+            self._runtime,
+            msgspec.structs.replace(manifest, acceptance=patient),
+            variant_of(manifest, release),
+        )
 
     def shadow(self, release: ActiveRelease, epoch: str, shadowing: Shadowing) -> ShadowReport:
         """Let a checked candidate answer live requests unseen; return how far that is.
@@ -111,12 +130,21 @@ class Trial:
         if committed is not None and committed.version == candidate.version:
             return
         if any(release.active for release in loaded):
-            if committed is None:
-                self._runtime.stop_family(candidate.family)
-            else:
-                self.serve(committed)
+            self.put_back(candidate.family, committed)
         if loaded:
             self._runtime.unload(candidate.family, candidate.version)
+
+    def put_back(self, family: str, committed: ActiveRelease | None) -> None:
+        """Let the committed release serve again, or nothing if there is none.
+
+        Raises:
+            RuntimeRefusedError: the runtime cannot serve the committed release.
+            RuntimeUnavailableError: the runtime does not answer.
+        """
+        if committed is None:
+            self._runtime.stop_family(family)
+        else:
+            self.serve(committed)
 
     def serve(self, release: ActiveRelease) -> None:
         """Load and activate a committed release.

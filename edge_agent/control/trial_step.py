@@ -19,6 +19,7 @@ from edge_agent.control.shadowing import conclude
 from edge_agent.control.trial import NotEnoughMemoryError, Trial
 from edge_agent.errors import AgentError
 from edge_agent.runtime_api import ActiveRelease
+from edge_agent.store import StoreError
 from fleet_protocol.update_states import UpdateState
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class TrialStep:
         self._pauses = pauses
         self._probation_s = probation_s
         self._hang_s = hang_s
+        self._unwritten: dict[str, tuple[UpdateRecord, str, bool]] = {}
 
     async def run(self, record: UpdateRecord, committed: ActiveRelease | None) -> None:
         """Try a candidate: it shadows or serves afterwards, has failed, or is tried again."""
@@ -67,7 +69,7 @@ class TrialStep:
             await self._check_counted(record, epoch)
             shadowing = candidate.acceptance.shadow
             if shadowing is None or committed is None or committed.version == record.version:
-                await self._switch(record, epoch, detail="")
+                await self._switch(record, epoch, committed, detail="")
                 return
             await asyncio.to_thread(self._trial.shadow, candidate.release, epoch, shadowing)
             await self._ledger.amend(
@@ -90,7 +92,7 @@ class TrialStep:
             if found.passed is None:
                 return False
             if found.passed:
-                await self._switch(record, record.shadow_epoch, detail=found.detail)
+                await self._switch(record, record.shadow_epoch, committed, detail=found.detail)
             else:
                 await self.give_up(record, found.detail, retry=False, committed=committed)
         return True
@@ -138,21 +140,37 @@ class TrialStep:
                 "is there room in run/?"
             )
 
-    async def _switch(self, record: UpdateRecord, epoch: str, *, detail: str) -> None:
+    async def _switch(
+        self, record: UpdateRecord, epoch: str, committed: ActiveRelease | None, *, detail: str
+    ) -> None:
         await asyncio.to_thread(self._trial.switch_to, candidate_of(record).release, epoch)
-        await self._ledger.move(
-            record,
-            UpdateState.PROBATION,
-            detail=detail[:1000],
-            epoch=epoch,
-            switched_s=self._clock.monotonic_s(),
-        )
+        try:
+            await self._ledger.move(
+                record,
+                UpdateState.PROBATION,
+                detail=detail[:1000],
+                epoch=epoch,
+                switched_s=self._clock.monotonic_s(),
+            )
+        except StoreError:
+            # What the journal does not have on probation, nobody would watch. If this fails too,
+            # the reconciler finds a candidate that serves in its trial and does the same.
+            logger.warning("switch_not_noted", extra=_fields(record))
+            await asyncio.to_thread(self._trial.put_back, record.family, committed)
+            raise
         logger.info("release_switched", extra=_fields(record))
 
     async def give_up(
         self, record: UpdateRecord, reason: str, *, retry: bool, committed: ActiveRelease | None
     ) -> None:
-        """Settle a record as failed or rolled back; what was committed serves before that."""
+        """Settle a record as failed or rolled back; what was committed serves before that.
+
+        A journal without room does not hold that up. What was said first is written once there is
+        room: the looks in between see no more than a candidate that does not serve.
+        """
+        said_of, said, again = self._unwritten.get(record.family, (None, "", False))
+        if said_of == record:
+            reason, retry = said, again
         state = UpdateState.FAILED
         if record.state is UpdateState.PROBATION:
             state = UpdateState.ROLLED_BACK
@@ -169,7 +187,9 @@ class TrialStep:
             except RuntimeRefusedError as error:
                 # The reconciler goes on asking for the committed release until it serves.
                 logger.error("roll_back_refused", extra=_fields(record, reason=str(error)))  # noqa: TRY400 (the runtime's words say it)
+        self._unwritten[record.family] = record, reason, retry
         await self._ledger.move(record, state, detail=reason[:4000], retry=retry)
+        del self._unwritten[record.family]
         logger.warning("release_withdrawn", extra=_fields(record, state=state, reason=reason))
 
     async def serve(self, release: ActiveRelease) -> None:

@@ -28,6 +28,7 @@ from edge_agent.control.reconcile import (
     Fetch,
     GiveUp,
     Remove,
+    Repair,
     Serve,
     Situation,
     StopFamily,
@@ -36,6 +37,7 @@ from edge_agent.control.reconcile import (
     Watch,
     reconcile,
 )
+from edge_agent.control.repairing import RepairStep, resting_name
 from edge_agent.control.runtime_client import (
     Runtime,
     RuntimeRefusedError,
@@ -65,6 +67,7 @@ class Updater:
         audit: BlobAudit,
         runtime: Runtime,
         fetch_step: FetchStep,
+        repair_step: RepairStep,
         trial_step: TrialStep,
         pauses: Pauses,
         accepted: Pulse,
@@ -84,6 +87,7 @@ class Updater:
         self._audit = audit
         self._runtime = runtime
         self._fetching = Fetching(fetch_step.run)
+        self._repairing = Fetching(repair_step.run)
         self._trial_step = trial_step
         self._pauses = pauses
         self._accepted = accepted
@@ -103,7 +107,17 @@ class Updater:
                     seen = self._accepted.count
                     self._pauses.clear()
         finally:
-            await self._fetching.stop()
+            await self.stop_downloads()
+
+    async def stop_downloads(self) -> None:
+        """Cancel the downloads under way and wait for their end."""
+        await self._fetching.stop()
+        await self._repairing.stop()
+
+    async def downloads_finished(self) -> None:
+        """Wait until no download is under way."""
+        await self._fetching.finished()
+        await self._repairing.finished()
 
     async def round(self) -> bool:
         """Look once and do what is to do; return whether anything was done.
@@ -117,6 +131,7 @@ class Updater:
         self._fetching.keep_only(
             [situation.records[action.family] for action in actions if isinstance(action, Fetch)]
         )
+        self._repairing.keep_only([action for action in actions if isinstance(action, Repair)])
         progress = False
         for action in actions:
             if not self._pauses.resting(_rests_as(action)):
@@ -166,10 +181,11 @@ class Updater:
                 await asyncio.to_thread(self._runtime.stop_family, family)
             case Unload(family, version):
                 await asyncio.to_thread(self._runtime.unload, family, version)
-            case Begin(release, healing) if situation.assignment is not None:
+            case Begin(release) if situation.assignment is not None:
                 await self._ledger.begin(release, assignment_version=situation.assignment.version)
-                if healing:
-                    self._pauses.failed(_rests_as(action))
+            case Repair():
+                self._repairing.start(action)
+                return False
             case Fetch() | Try() | Compare() | Watch() | Commit() | GiveUp():
                 return await self._advance(action, situation)
         return True
@@ -207,7 +223,7 @@ class Updater:
         await asyncio.to_thread(self._active_set.put, candidate_of(record).release)
         await self._ledger.commit(record, detail=detail[:4000])
         await self._keep_high_water()
-        for name in (record.family, _serving(record.family), _healing(record.family)):
+        for name in (record.family, _serving(record.family)):
             self._pauses.succeeded(name)
         logger.info("release_committed", extra={"family": record.family, "version": record.version})
 
@@ -263,18 +279,15 @@ def _family(action: Action) -> str:
 def _rests_as(action: Action) -> str:
     """Return under which name an action rests after a failure.
 
-    Serving what is committed neither holds an update of the family back nor waits for one.
+    Serving and repairing what is committed neither holds an update of the family back nor waits
+    for one, nor does taking out of service what is not.
     """
-    if isinstance(action, Serve):
-        return _serving(action.release.family)
-    if isinstance(action, Begin) and action.healing:
-        return _healing(action.release.family)
+    if isinstance(action, Serve | StopFamily):
+        return _serving(_family(action))
+    if isinstance(action, Repair):
+        return resting_name(action.family)
     return _family(action)
 
 
 def _serving(family: str) -> str:
     return f"{family} serving"
-
-
-def _healing(family: str) -> str:
-    return f"{family} healing"

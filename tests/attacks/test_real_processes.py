@@ -103,7 +103,7 @@ class Siege:
         while not any(sentence in detail for detail in self.told()):
             assert time.monotonic() < deadline, self.told()
             await self.parts.updater.round()
-            await self.parts.updater._fetching.finished()
+            await self.parts.updater.downloads_finished()
 
     def told(self) -> list[str]:
         connection = store.read_only_database(self.state.database)
@@ -162,7 +162,7 @@ async def siege(tmp_path: Path) -> AsyncIterator[Siege]:
         made = Siege(state, runtime.surveyed(), repository, director, parts, database)
         sieges.append(made)
         yield made
-        await parts.updater._fetching.stop()
+        await parts.updater.stop_downloads()
         database.close()
 
 

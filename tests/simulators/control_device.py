@@ -15,7 +15,6 @@ from typing import TypeVar
 from edge_agent import store
 from edge_agent.control.active_set import ActiveSetFile
 from edge_agent.control.database import Database
-from edge_agent.control.fetching import Fetching
 from edge_agent.control.journal import UpdateRecord
 from edge_agent.control.machine import Machine
 from edge_agent.control.parts import Outside, Parts
@@ -145,7 +144,7 @@ class ControlDevice:
 
     async def kill(self) -> None:
         """End control; what it had in memory is lost."""
-        await self._fetching.stop()
+        await self.parts.updater.stop_downloads()
         self.database.close()
 
     async def receive(self, document: bytes) -> None:
@@ -155,7 +154,7 @@ class ControlDevice:
     async def step(self) -> bool:
         """Let control do what it has to do now; say whether it did something."""
         progress = await self.parts.updater.round()
-        await self._fetching.finished()
+        await self.parts.updater.downloads_finished()
         return progress
 
     async def settle(self, *, rounds: int = 300) -> None:
@@ -214,7 +213,3 @@ class ControlDevice:
     def _read(self, read: Callable[[sqlite3.Connection], Result]) -> Result:
         with closing(store.read_only_database(self.state.database)) as connection:
             return read(connection)
-
-    @property
-    def _fetching(self) -> Fetching:
-        return self.parts.updater._fetching

@@ -88,11 +88,11 @@ class SimulatedRuntime:
         for release in releases:
             if release.version in self.unloadable:
                 self._failed[release.family] = "this is not a model"
-            elif self._state.blob(release.sha256).exists():
+            elif self._readable(release):
                 self._load(release)
                 self._active[release.family] = release.version
             else:
-                self._failed[release.family] = "its file is gone"
+                self._failed[release.family] = "its file cannot be read"
 
     def serving(self, family: str) -> str | None:
         """Return the version that answers calls."""
@@ -143,10 +143,11 @@ class SimulatedRuntime:
             raise RuntimeUnavailableError("the runtime died while it loaded")
         if not self.unloadable.isdisjoint({release.version, release.variant}):
             raise RuntimeRefusedError("this is not a model", status=422)
-        if not self._state.blob(release.sha256).exists():
-            raise RuntimeRefusedError("the file is not among the blobs", status=422)
-        if (release.family, release.version) not in self._loaded:
-            self._load(release)
+        if (release.family, release.version) in self._loaded:
+            return
+        if not self._readable(release):
+            raise RuntimeRefusedError("its file cannot be read", status=422)
+        self._load(release)
 
     def activate(self, family: str, version: str) -> None:
         self._called("activate")
@@ -219,6 +220,13 @@ class SimulatedRuntime:
         if self.down:
             raise RuntimeUnavailableError("the runtime is down")
         self.calls.append(name)
+
+    def _readable(self, release: ActiveRelease) -> bool:
+        try:
+            self._state.blob(release.sha256).read_bytes()
+        except OSError:
+            return False
+        return True
 
     def _load(self, release: ActiveRelease) -> None:
         self._files += 1

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from edge_agent.control.server_client import (
     UnfitAnswerError,
 )
 from edge_agent.store import DiskFullError, refusal
+from tests.simulators.bad_sectors import unreadable
 from tests.simulators.device_clock import ManualClock
 from tests.simulators.device_repository import SimulatedRepository
 
@@ -146,6 +148,31 @@ def test_an_answer_of_another_size_is_not_begun(
     repository.faults.stated_bytes = len(CONTENT)
     assert fetch(blobs).read_bytes() == CONTENT
     assert repository.requests[-1][1] == "bytes=5000-"
+
+
+@pytest.mark.parametrize("suffix", ["", ".part"])
+def test_what_cannot_be_read_is_fetched_beside_it(
+    blobs: BlobStore, repository: SimulatedRepository, tmp_path: Path, suffix: str
+) -> None:
+    held = tmp_path / f"{SHA256}{suffix}"
+    held.write_bytes(CONTENT)
+    with unreadable(held):
+        repository.faults.unreachable = True
+        with pytest.raises(ServerUnreachableError):
+            fetch(blobs)
+        assert (suffix == "") == held.exists(), "a part is no copy of anything"
+        repository.faults.unreachable = False
+        assert fetch(blobs).read_bytes() == CONTENT
+    assert names(tmp_path) == {SHA256}
+
+
+def test_two_downloads_of_one_file_take_turns(
+    blobs: BlobStore, repository: SimulatedRepository
+) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: fetch(blobs).read_bytes(), range(4)))
+    assert found == [CONTENT] * 4
+    assert len(repository.requests) == 1
 
 
 def test_other_bytes_are_refused_and_not_kept(

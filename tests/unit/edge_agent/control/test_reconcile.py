@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from edge_agent.control.assignment import AssignedRelease, Assignment, ManifestRef
+from edge_agent.control.blob_audit import Damage
 from edge_agent.control.journal import Candidate, Committed, UpdateRecord
 from edge_agent.control.reconcile import (
     Action,
@@ -15,6 +16,7 @@ from edge_agent.control.reconcile import (
     Fetch,
     GiveUp,
     Remove,
+    Repair,
     Serve,
     Situation,
     StopFamily,
@@ -124,6 +126,9 @@ def under_way(state: S, version: str = "2.0.0", **changes: object) -> Situation:
     return replace(WANTS_2, records={F: record(state, version, **changes)})
 
 
+GONE = {F: Damage(active("1.0.0"), "is gone", lost=True)}
+UNREADABLE = {F: Damage(active("1.0.0"), "cannot be read", lost=False)}
+REPAIR = Repair(active("1.0.0"), ref("1.0.0"))
 HELD = {F: Waiting(download="d", activation="a")}
 DOWNLOAD_AHEAD = {F: Waiting(activation="a")}
 RESTARTED = "the runtime restarted during the probation"
@@ -142,14 +147,14 @@ TABLE: dict[str, tuple[Situation, list[Action]]] = {
     "ahead: it comes": (replace(under_way(S.DOWNLOADING), waiting=DOWNLOAD_AHEAD), [Fetch(F)]),
     "ahead: it is not tried": (replace(under_way(S.VERIFIED), waiting=DOWNLOAD_AHEAD), []),
     "held: a damaged file does not bring the next release forward": (
-        replace(WANTS_2, waiting=HELD, damaged=frozenset({F})),
-        [],
+        replace(WANTS_2, waiting=HELD, damaged=GONE),
+        [REPAIR],
     ),
     "held: a repair does not wait": (
-        replace(SETTLED_ON_1, waiting=HELD, damaged=frozenset({F})),
-        [Begin(wanted("1.0.0"))],
+        replace(SETTLED_ON_1, waiting=HELD, damaged=GONE),
+        [REPAIR],
     ),
-    "held: a repair goes on": (
+    "held: what is committed is verified anew": (
         replace(SETTLED_ON_1, waiting=HELD, records={F: record(S.VERIFIED, "1.0.0")}),
         [Try(F)],
     ),
@@ -230,10 +235,6 @@ TABLE: dict[str, tuple[Situation, list[Action]]] = {
         replace(under_way(S.TRIAL), runtime=runtime("1.0.0", "2.0.0", serving="1.0.0")),
         [Try(F)],
     ),
-    "trial cut short after the swap": (
-        replace(under_way(S.TRIAL), runtime=runtime("1.0.0", "2.0.0", serving="2.0.0")),
-        [Try(F)],
-    ),
     "shadowing": (under_way(S.TRIAL, shadow_epoch="e1", attempts=3), [Compare(F)]),
     "shadowing, the runtime restarted": (under_way(S.TRIAL, shadow_epoch="e0"), [Try(F)]),
     "shadowing, the runtime is away": (
@@ -291,6 +292,24 @@ TABLE: dict[str, tuple[Situation, list[Action]]] = {
         ),
         [Commit(F)],
     ),
+    "the candidate serves, and the journal has it in its trial": (
+        replace(under_way(S.TRIAL), runtime=runtime("1.0.0", "2.0.0", serving="2.0.0")),
+        [Serve(active("1.0.0"))],
+    ),
+    "so it does, held, with all attempts used up": (
+        replace(
+            under_way(S.TRIAL, attempts=3),
+            waiting=HELD,
+            runtime=runtime("1.0.0", "2.0.0", serving="2.0.0"),
+        ),
+        [Serve(active("1.0.0"))],
+    ),
+    "so it does, and nothing was committed before": (
+        replace(
+            under_way(S.TRIAL), active={}, committed={}, runtime=runtime("2.0.0", serving="2.0.0")
+        ),
+        [StopFamily(F)],
+    ),
     "probation of what is no longer wanted": (
         replace(
             under_way(S.PROBATION, version="3.0.0"),
@@ -335,27 +354,47 @@ TABLE: dict[str, tuple[Situation, list[Action]]] = {
         ),
         [Serve(active("1.0.0"))],
     ),
-    "the committed file is damaged": (
-        replace(
-            SETTLED_ON_1,
-            records={F: record(S.COMMITTED, version="1.0.0")},
-            runtime=msgspec.structs.replace(runtime(), failed={F: "the file is gone"}),
-            damaged=frozenset({F}),
-        ),
-        [Begin(wanted("1.0.0"))],
+    "the committed file is gone": (
+        replace(SETTLED_ON_1, runtime=runtime(), damaged=GONE),
+        [REPAIR],
     ),
-    "the committed file is damaged, and fetching it failed before": (
-        replace(
-            SETTLED_ON_1,
-            records={F: record(S.FAILED, version="1.0.0")},
-            runtime=msgspec.structs.replace(runtime(), failed={F: "the file is broken"}),
-            damaged=frozenset({F}),
-        ),
-        [Begin(wanted("1.0.0"), healing=True)],
+    "the committed file is gone, but it serves": (
+        replace(SETTLED_ON_1, damaged=GONE),
+        [REPAIR],
+    ),
+    "the committed file cannot be read now": (
+        replace(SETTLED_ON_1, runtime=runtime(), damaged=UNREADABLE),
+        [REPAIR, Serve(active("1.0.0"))],
     ),
     "the committed file is damaged, the assignment expired": (
-        replace(SETTLED_ON_1, damaged=frozenset({F}), may_install=False),
-        [],
+        replace(SETTLED_ON_1, damaged=GONE, may_install=False),
+        [REPAIR],
+    ),
+    "the committed file is damaged, and nothing is assigned yet": (
+        replace(SETTLED_ON_1, damaged=GONE, assignment=None),
+        [REPAIR],
+    ),
+    "the committed file is damaged, another release comes": (
+        replace(under_way(S.DOWNLOADING), damaged=GONE),
+        [Fetch(F), REPAIR],
+    ),
+    "the committed file is damaged, another release is on probation": (
+        replace(
+            under_way(S.PROBATION), damaged=GONE, runtime=runtime("1.0.0", "2.0.0", serving="2.0.0")
+        ),
+        [Watch(F), REPAIR],
+    ),
+    "the committed file is damaged, another release has failed": (
+        replace(under_way(S.FAILED), damaged=GONE, runtime=runtime()),
+        [REPAIR],
+    ),
+    "the committed file is damaged, the journal does not know the release": (
+        replace(SETTLED_ON_1, committed={}, damaged=GONE),
+        [Begin(wanted("1.0.0"))],
+    ),
+    "the committed file is damaged, the family is no longer assigned": (
+        replace(SETTLED_ON_1, damaged=GONE, assignment=assignment()),
+        [Remove(F)],
     ),
     "the accelerator of the committed release is gone": (
         replace(

@@ -274,16 +274,6 @@ async def test_an_expired_assignment_installs_nothing_and_stops_nothing(
     assert device.runtime.serving("animals") == "1.0.0"
 
 
-async def test_a_damaged_blob_is_fetched_again_and_served(device: ControlDevice) -> None:
-    one = release("1.0.0")
-    await installed(device, one)
-    device.state.blob(one.manifest.variants[0].sha256).unlink()
-    device.runtime.boot()
-    assert device.runtime.serving("animals") is None
-    await device.settle()
-    assert device.runtime.serving("animals") == "1.0.0"
-
-
 async def test_a_damaged_active_set_is_restored_from_the_journal(device: ControlDevice) -> None:
     await installed(device, release("1.0.0"))
     device.state.active_set.write_bytes(b"{")
@@ -323,18 +313,6 @@ async def test_a_whole_release_that_did_not_load_is_served_without_a_download(
     assert 2 <= tries < 20
 
 
-async def test_a_damaged_file_heals_as_often_as_it_takes(device: ControlDevice) -> None:
-    one = release("1.0.0")
-    await installed(device, one)
-    for _ in range(5):
-        device.state.blob(one.manifest.variants[0].sha256).unlink()
-        device.runtime.boot()
-        await device.settle()
-        assert device.runtime.serving("animals") == "1.0.0"
-        assert device.record().state is UpdateState.COMMITTED
-    assert (("1.0.0", UpdateState.FAILED)) not in device.states()
-
-
 async def test_the_file_of_a_committed_release_is_never_collected(device: ControlDevice) -> None:
     one = release("1.0.0")
     await installed(device, one)
@@ -343,39 +321,6 @@ async def test_the_file_of_a_committed_release_is_never_collected(device: Contro
     device.parts.updater._tidy = False
     await device.parts.updater._collect(replace(situation, active={}))
     assert device.state.blob(one.manifest.variants[0].sha256).exists()
-
-
-async def test_healing_that_failed_is_tried_again_with_pauses(device: ControlDevice) -> None:
-    one = release("1.0.0")
-    await installed(device, one)
-    device.state.blob(one.manifest.variants[0].sha256).unlink()
-    device.repository.faults.content["model.onnx"] = b"x" * len(one.model)
-    device.runtime.boot()
-    for _ in range(30):
-        await device.step()
-        device.clock.advance(1.0)
-    assert ("1.0.0", UpdateState.FAILED) in device.states()
-    assert len(device.states()) < 60
-    device.repository.faults.content.clear()
-    for _ in range(30):
-        await device.step()
-        device.clock.advance(1.0)
-    assert device.runtime.serving("animals") == "1.0.0"
-    assert device.record().state is UpdateState.COMMITTED
-
-
-async def test_rotten_bytes_are_found_once_per_life_of_the_runtime(device: ControlDevice) -> None:
-    one = release("1.0.0")
-    await installed(device, one)
-    blob = device.state.blob(one.manifest.variants[0].sha256)
-    blob.write_bytes(b"x" * len(one.model))
-    await device.settle()
-    assert blob.read_bytes() == b"x" * len(one.model)
-    device.runtime.boot()
-    await device.settle()
-    assert blob.read_bytes() == one.model
-    assert device.runtime.serving("animals") == "1.0.0"
-    assert device.record().state is UpdateState.COMMITTED
 
 
 async def test_two_families_are_updated_beside_each_other(device: ControlDevice) -> None:
