@@ -1,14 +1,9 @@
-"""Gives memory back that only loading needed: freed heap, and library code that will not run again.
-
-An inference library touches most of its code once, while it reads and optimises a model; those
-pages stay resident though no call needs them. They are unmapped here, not evicted: what a call does
-need comes back from the page cache with its next use (0.6 ms in all for EfficientNet-Lite0, once).
-"""
+"""Gives memory back that only loading needed, and keeps what calls free for the next call."""
 
 import ctypes
 import logging
-from collections.abc import Iterator
-from pathlib import Path
+
+from edge_agent import library_code
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +13,6 @@ _M_ARENA_MAX = -8
 _ARENAS = 2
 _LARGEST_REUSED_BYTES = 2 * 1024 * 1024
 _KEPT_BYTES = 8 * 1024 * 1024
-_MADV_DONTNEED = 4
-_SMALLEST_BYTES = 256 * 1024
 
 
 def limit_arenas(count: int = _ARENAS) -> None:
@@ -47,31 +40,15 @@ def reuse_freed_heap() -> None:
         logger.debug("heap_not_kept")
 
 
+def trim_heap() -> None:
+    """Return freed heap to the kernel."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        logger.debug("heap_not_trimmed")
+
+
 def give_back() -> None:
     """Return freed heap to the kernel and unmap library code until it is called again."""
-    try:
-        library = ctypes.CDLL(None)
-        library.malloc_trim(0)
-        unmap = library.madvise
-    except (OSError, AttributeError):
-        logger.debug("memory_not_given_back")
-        return
-    unmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for start, size in _library_code():
-        unmap(start, size, _MADV_DONTNEED)
-
-
-def _library_code() -> Iterator[tuple[int, int]]:
-    """Yield address and size of executable mappings of files, which nobody ever writes to."""
-    try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        fields = line.split(maxsplit=5)
-        if len(fields) < 6 or fields[1] != "r-xp" or not fields[5].startswith("/"):  # noqa: PLR2004 (proc(5))
-            continue
-        start, _, end = fields[0].partition("-")
-        size = int(end, 16) - int(start, 16)
-        if size >= _SMALLEST_BYTES:
-            yield int(start, 16), size
+    trim_heap()
+    library_code.unmap()

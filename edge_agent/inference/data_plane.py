@@ -252,7 +252,12 @@ class DataPlane:
                 self._load_began = self._clock()
                 try:
                     served = await self._in_loading_thread(
-                        partial(self._loader.load, release, instances=limits.wanted_instances)
+                        partial(
+                            self._loader.load,
+                            release,
+                            instances=limits.wanted_instances,
+                            beside_calls=bool(self._active),
+                        )
                     )
                 finally:
                     self._load_began = 0.0

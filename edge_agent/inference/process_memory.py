@@ -15,6 +15,12 @@ def resident_bytes(proc: Path = _PROC) -> int:
     return int(resident_pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+def anonymous_bytes(proc: Path = _PROC) -> int:
+    """Return the resident memory of this process that is no file's; reads no disk."""
+    fields = (proc / "self/statm").read_text().split()
+    return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
 def default_budget_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
     """Return how much memory models may take where the settings do not say.
 

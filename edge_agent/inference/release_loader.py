@@ -4,18 +4,18 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_agent import hardware
+from edge_agent import hardware, library_code
 from edge_agent.counters import CounterFileError, CounterLabel, CountersError, CounterWriter
 from edge_agent.inference.backends.base import Backend, Model
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.backends.model_pool import ModelPool
 from edge_agent.inference.errors import LoadError
 from edge_agent.inference.memory_budget import Need, need_of
-from edge_agent.inference.process_memory import resident_bytes
+from edge_agent.inference.process_memory import anonymous_bytes
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.survey import examine
 from edge_agent.inference.warm_up import warm_up
-from edge_agent.lean_memory import give_back
+from edge_agent.lean_memory import trim_heap
 from edge_agent.runtime_api import ActiveRelease, Placement
 from edge_agent.state_dir import StateDir
 
@@ -65,12 +65,15 @@ class ReleaseLoader:
             for placement in examine(backend, backend.accelerators, here)
         ]
 
-    def load(self, release: ActiveRelease, *, instances: int = 1) -> ServedRelease:
+    def load(
+        self, release: ActiveRelease, *, instances: int = 1, beside_calls: bool = False
+    ) -> ServedRelease:
         """Load, check, warm up and time a release.
 
         Args:
             release: whose file is among the blobs.
             instances: runs at a time that shall be possible, with copies of the model if need be.
+            beside_calls: others may be called meanwhile, and must not have to wait for it.
 
         Raises:
             LoadError: the file is missing, the model is not what the release says, or loading it
@@ -86,10 +89,13 @@ class ReleaseLoader:
             raise LoadError(
                 f"the file of {release.family} {release.version} is not among the blobs: {path}"
             )
+        unused = library_code.unused() if beside_calls else None
         backend.version()  # imports the library, whose own memory is not the model's
-        give_back()
-        before = resident_bytes()
+        trim_heap()
+        before = anonymous_bytes()
         model = _loaded(backend, path, release, instances=instances)
+        # Before the warm-up, whose code is that of the calls to come.
+        library_code.unmap(unused)
         try:
             warmed = warm_up(model, release, self._clock)
             counters = self._counters(release)
@@ -111,8 +117,8 @@ class ReleaseLoader:
             file_bytes=file_bytes,
             instances=instances,
         )
-        give_back()
-        served.memory_bytes = max(resident_bytes() - before, known.total_bytes)
+        trim_heap()
+        served.memory_bytes = max(anonymous_bytes() - before, known.total_bytes)
         return served
 
     def memory_needed(self, release: ActiveRelease, *, instances: int) -> Need:

@@ -1,0 +1,51 @@
+"""Loading a release leaves the code mapped that calls on others use."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from edge_agent.inference.backends.catalog import Catalog
+from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.release_loader import ReleaseLoader
+from edge_agent.runtime_api import ActiveRelease
+from edge_agent.state_dir import StateDir
+from tests.unit.edge_agent.inference.gated_backend import GatedBackend, GatedModel, gated_release
+from tests.unit.edge_agent.mapped_library import FAR, MappedLibrary
+
+
+class LibraryBackend(GatedBackend):
+    """A backend that needs some code of its library for loading only."""
+
+    def __init__(self, library: MappedLibrary) -> None:
+        super().__init__()
+        self._library = library
+
+    def load(self, path: Path, release: ActiveRelease) -> GatedModel:
+        self._library.call(FAR)
+        return super().load(path, release)
+
+
+@pytest.mark.parametrize("serving", [False, True])
+async def test_what_calls_use_stays_mapped_and_what_loading_used_does_not(
+    tmp_path: Path, *, serving: bool
+) -> None:
+    state = StateDir(tmp_path)
+    state.create()
+    state.blob("0" * 64).touch()
+    library = MappedLibrary(tmp_path / "library")
+    catalog = Catalog([LibraryBackend(library)])
+    plane = DataPlane(
+        loader=ReleaseLoader(state=state, epoch="e", catalog=catalog, clock=time.perf_counter),
+        clock=time.perf_counter,
+        workers=1,
+    )
+    if serving:
+        await plane.load(gated_release("1.0.0"))
+        plane.activate("m", "1.0.0")
+    library.call(0)
+    await plane.load(gated_release("2.0.0"))
+    assert library.is_mapped(0) is serving
+    assert not library.is_mapped(FAR)
+    assert await plane.close(10)
+    library.close()
