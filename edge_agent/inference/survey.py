@@ -22,6 +22,8 @@ from edge_agent.runtime_api import Placement
 
 MODULE = "edge_agent.inference.survey"
 
+_LOOK_AGAIN_S = 5.0
+"""Looking at the hardware holds the interpreter for 1 ms, which calls have to wait for."""
 
 _TRY_AGAIN_S = 300.0
 
@@ -69,13 +71,17 @@ class Survey:
         self._clock = clock
         self._lock = threading.Lock()
         self._known: _Known | None = None
+        self._looked_s = 0.0
 
     def placements(self) -> list[Placement]:
         """Return what each backend can do here; blocks for as long as the libraries load."""
         with self._lock:
+            known, now_s = self._known, self._clock()
+            if known is not None and now_s - self._looked_s < _LOOK_AGAIN_S:
+                return known.placements
+            self._looked_s = now_s
             here = self._look()
-            known = self._known
-            if known is None or known.is_stale(here, self._clock()):
+            if known is None or known.is_stale(here, now_s):
                 found = [found for backend in self._backends for found in self._of(backend, here)]
                 self._known = known = _Known(here, found, self._clock())
             return known.placements

@@ -198,3 +198,26 @@ def test_a_library_that_is_not_installed_is_not_asked() -> None:
     assert {place.problem for place in places} == {
         "onnxruntime is not installed: pip install 'skerry[onnx]'"
     }
+
+
+def test_the_hardware_is_looked_at_every_few_seconds() -> None:
+    now_s, here = 100.0, gpu()
+    looks: list[Hardware] = []
+
+    class Absent(OnnxRuntimeBackend):
+        def files(self) -> list[Path]:
+            asked.append(looks[-1])
+            return []
+
+    def look() -> Hardware:
+        looks.append(here)
+        return here
+
+    asked: list[Hardware] = []
+    survey = Survey(backends=[Absent(threads=1)], prober=Prober(), look=look, clock=lambda: now_s)
+    for now_s, here, looked in (  # noqa: B007 (the closures read them)
+        (100.0, gpu(), 1), (104.9, gpu("gone"), 1), (105.0, gpu("gone"), 2), (109.0, gpu(), 2),
+    ):  # fmt: skip
+        survey.placements()
+        assert len(looks) == looked
+    assert asked == [gpu(), gpu("gone")]
