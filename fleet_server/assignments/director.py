@@ -1,9 +1,12 @@
 """The director's roots at the server: which key signs assignments, and since when.
 
+Several servers may hold one folder: `follow` takes up what another one adopted.
+
 A root that replaces every assignment key that any earlier one named begins a new epoch: devices
 count versions of assignments anew from then on, and so does the server.
 """
 
+import fcntl
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +14,13 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Root, Targets
 
 from fleet_server import tuf_files
-from fleet_server.errors import RefusedError, SetupError, StorageFullError
+from fleet_server.errors import (
+    ConflictError,
+    RefusedError,
+    SetupError,
+    StorageFullError,
+    UnavailableError,
+)
 from fleet_server.releases import durable_files
 
 
@@ -48,6 +57,20 @@ class Director:
             named |= keys
         return epoch
 
+    def follow(self) -> None:
+        """Take up the roots that another process adopted; where there is none, one `stat`.
+
+        Raises:
+            UnavailableError: they do not verify.
+        """
+        try:
+            if self.file(f"{self.root.version + 1}.root.json").exists():
+                self._chain = tuf_files.chain(self._folder)
+        except (OSError, RepositoryError, ValueError) as error:
+            raise UnavailableError(
+                f"a root in {self._folder} does not hold: {error}; restore it from a backup"
+            ) from error
+
     def file(self, name: str) -> Path:
         """Return where a root lies; the name must have been checked."""
         return self._folder / name
@@ -82,10 +105,19 @@ class Director:
         """Make a checked root the newest.
 
         Raises:
+            ConflictError: another process has just adopted a root of that version.
             StorageFullError: the disk refuses.
         """
+        file = self.file(f"{root.version}.root.json")
         try:
-            durable_files.write(self.file(f"{root.version}.root.json"), payload)
+            with (self._folder / ".lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if file.exists():
+                    raise ConflictError(
+                        f"another server adopted director root {root.version} at the same time; "
+                        "look which one it is"
+                    )
+                durable_files.write(file, payload)
         except OSError as error:
             raise StorageFullError(f"the root could not be stored: {error}") from error
         self._chain.append(root)

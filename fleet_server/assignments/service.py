@@ -86,9 +86,10 @@ class Assignments:
         """
         entry = await self.entry(family, version, terms)
         async with self._turn:
+            epoch = await self._epoch()
             async with self._database.reading() as session:
                 rows = (await session.execute(plans.known())).all()
-            planned = plans.with_release(rows, entry, devices, epoch=self._director.epoch)
+            planned = plans.with_release(rows, entry, devices, epoch=epoch)
             assigned = await self._issuing.issue(planned)
         logger.info(
             "release_assigned",
@@ -123,7 +124,7 @@ class Assignments:
         """
         async with self._turn:
             rows = await self._known([change.device_id for change in ordered])
-            epoch, planned, before = self._director.epoch, [], {}
+            epoch, planned, before = await self._epoch(), [], {}
             for change in ordered:
                 plan, had = plans.changed(rows[change.device_id], change, epoch=epoch)
                 planned.append(plan)
@@ -135,6 +136,10 @@ class Assignments:
                 )
 
             await self._issuing.issue(planned, follow)
+
+    async def _epoch(self) -> int:
+        await asyncio.to_thread(self._director.follow)
+        return self._director.epoch
 
     async def _known(self, device_ids: Sequence[str]) -> Mapping[str, plans.Known]:
         async with self._database.reading() as session:
@@ -158,7 +163,7 @@ class Assignments:
         renewed, after = 0, ""
         while True:
             async with self._turn:
-                epoch = self._director.epoch
+                epoch = await self._epoch()
                 query = plans.outdated(epoch, threshold, after=after, limit=_PAGE)
                 async with self._database.reading() as session:
                     rows = (await session.execute(query)).all()
@@ -183,6 +188,7 @@ class Assignments:
             StorageFullError: the disk refuses.
         """
         async with self._turn:
+            await asyncio.to_thread(self._director.follow)
             if await asyncio.to_thread(self._director.has, payload):
                 return False
             root = self._director.check(payload, now=self._clock())

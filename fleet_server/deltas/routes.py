@@ -25,6 +25,7 @@ async def delta(base: str, path: str, request: Request, services: Wired) -> Resp
     target, stored = parse_hashed(path)
     family, _, _ = names.parse_target_path(target)
     await services.releases.check_owned(family)
+    await services.releases.published()
     pair = pairs.asked_for(services.releases.repository, family, target, stored, base=base)
     try:
         location = await services.deltas.get(pair)

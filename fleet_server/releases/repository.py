@@ -4,13 +4,15 @@ All of it blocks and belongs in a thread. Commit order makes a crash harmless: t
 metadata, the snapshot, and last ``timestamp.json``, whose rename is the moment of publication. What
 an interrupted commit left is not referred to by the timestamp, and goes at the next start.
 
+Several processes may hold one folder. A lock keeps their writes apart; whoever writes takes up what
+others have published since, and readers do so with `follow`.
+
 What is there is read and verified in `published`; target files lie where `target_files` says.
 """
 
 import contextlib
 import fcntl
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -25,11 +27,11 @@ from tuf.api.metadata import (
 from fleet_protocol import manifest as manifests
 from fleet_protocol import names
 from fleet_server.errors import (
-    ConflictError,
     NotFoundError,
     RefusedError,
     SetupError,
     StorageFullError,
+    UnavailableError,
 )
 from fleet_server.online_keys import OnlineKeys
 from fleet_server.releases import adoption as adoptions
@@ -42,7 +44,7 @@ from fleet_server.releases.online_roles import (
 )
 from fleet_server.releases.published import MetadataFolder, Published
 from fleet_server.releases.target_files import TargetFiles
-from fleet_server.releases.verification import Upload, files_of
+from fleet_server.releases.verification import Upload, files_of, verify_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ _PUSHED = 2**30
 
 
 class Repository:
-    """One repository folder; the process that holds it is its only writer."""
+    """One repository folder."""
 
     def __init__(
         self, root: Path, online: Path, *, keys: Sequence[OnlineKeys] | None = None
@@ -70,14 +72,29 @@ class Repository:
         self.files = TargetFiles(root)
         self._reading = MetadataFolder(self._metadata)
         self._lock_file = root / ".lock"
-        published = self._reading.load()
-        self._published = published
         self._keys = keys or [OnlineKeys(role, online) for role in (Snapshot.type, Timestamp.type)]
-        self._signers = OnlineSigners.of(self._keys, published.root)
+        self._seen = self._moment()
+        self._published = self._reading.load()
+        self._signers = OnlineSigners.of(self._keys, self._published.root)
+        self._signers_root = self._published.root.version
 
     @property
     def published(self) -> Published:
-        """What is published now."""
+        """What this process saw published last."""
+        return self._published
+
+    def follow(self) -> Published:
+        """Return what is published now, by whichever process; where nothing is new, two `stat`.
+
+        Raises:
+            UnavailableError: what another process published does not verify.
+        """
+        try:
+            if self._is_behind():
+                with self._exclusive():
+                    pass
+        except OSError as error:
+            raise UnavailableError(f"the repository cannot be read: {error}") from error
         return self._published
 
     def heal(self, *, now: datetime) -> None:
@@ -87,8 +104,7 @@ class Repository:
             SetupError: the folder is not writable.
         """
         try:
-            shutil.rmtree(self.files.staging, ignore_errors=True)
-            self.files.staging.mkdir(mode=0o700)
+            self.files.sweep()
             with self._exclusive():
                 for orphan in self._orphans():
                     logger.warning("repository_orphan_removed", extra={"file": str(orphan)})
@@ -123,14 +139,19 @@ class Repository:
 
         Raises:
             ConflictError: another upload of the family was committed meanwhile.
+            RefusedError: its publisher's key was revoked meanwhile.
+            UnavailableError: the root names online keys that this server does not hold.
             StorageFullError: the disk refuses; nothing was published.
         """
         try:
             with self._exclusive():
-                if upload.version != self._published.current.versions.get(upload.family, 0) + 1:
-                    raise ConflictError(
-                        f"another upload of {upload.family} came first; sign anew and send again"
-                    )
+                verify_metadata(  # once more: it was verified against what was current then
+                    upload.metadata,
+                    targets=self._published.targets,
+                    current=self._published.current,
+                    now=now,
+                )
+                self._open_signers()
                 for path, source in staged.items():
                     durable_files.move(source, self.files.location(path, upload.added[path]))
                 self._republish(
@@ -147,6 +168,7 @@ class Repository:
 
         Raises:
             MalformedError, RefusedError, ConflictError: a document may not become current.
+            UnavailableError: what another process published does not verify.
             StorageFullError: the disk refuses; the next start finishes or forgets the adoption.
         """
         try:
@@ -185,9 +207,9 @@ class Repository:
             changed |= self._store(role, version, content)
         for version, content in adoption.roots.items():
             durable_files.write(self._metadata / f"{version}.root.json", content)
-        self._signers = signers
+        self._signers, self._signers_root = signers, adoption.root.version
         if adoption.roots:
-            self._published = self._reading.load()
+            self._read()
         self._republish(changed, now=now)
         return [
             *(f"{version}.root.json" for version in adoption.roots),
@@ -216,6 +238,7 @@ class Repository:
 
         Raises:
             OSError: the disk refuses.
+            UnavailableError: the root names online keys that this server does not hold.
         """
         with self._exclusive():
             if renewal_due(self._published.snapshot.expires, SNAPSHOT_LIFETIME, now):
@@ -228,6 +251,7 @@ class Repository:
         return True
 
     def _republish(self, changed: dict[str, MetaFile], *, now: datetime) -> None:
+        self._open_signers()
         version = _following(self._published.snapshot.version)
         meta = {**self._published.snapshot.meta, **changed}
         snapshot = self._signers.sign_snapshot(version=version, meta=meta, now=now)
@@ -235,6 +259,7 @@ class Repository:
         self._publish_timestamp(now=now, snapshot_version=version)
 
     def _publish_timestamp(self, *, now: datetime, snapshot_version: int | None = None) -> None:
+        self._open_signers()
         snapshot_version = snapshot_version or self._published.snapshot.version
         timestamp = self._signers.sign_timestamp(
             version=_following(self._published.timestamp.version),
@@ -243,7 +268,24 @@ class Repository:
             now=now,
         )
         durable_files.write(self._metadata / "timestamp.json", timestamp.to_bytes())
-        self._published = self._reading.load()
+        self._read()
+
+    def _open_signers(self) -> None:
+        """Open the keys that the root names, if another process adopted it.
+
+        Raises:
+            UnavailableError: one of them is not here.
+        """
+        root = self._published.root
+        if self._signers_root == root.version:
+            return
+        try:
+            self._signers = OnlineSigners.of(self._keys, root)
+        except SetupError as error:
+            raise UnavailableError(
+                f"{error}; another server adopted that root: bring the new key here as well"
+            ) from error
+        self._signers_root = root.version
 
     def _orphans(self) -> Iterator[Path]:
         """Find targets and metadata that the published snapshot does not refer to.
@@ -271,9 +313,36 @@ class Repository:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
+        """Keep other writers out, having taken up what they published.
+
+        Raises:
+            UnavailableError: that does not verify.
+        """
         with self._lock_file.open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._is_behind():
+                try:
+                    self._read()
+                except SetupError as error:
+                    raise UnavailableError(str(error)) from error
             yield
+
+    def _read(self) -> None:
+        seen = self._moment()
+        self._published = self._reading.load()
+        self._seen = seen
+
+    def _is_behind(self) -> bool:
+        following = self._metadata / f"{self._published.root.version + 1}.root.json"
+        return self._moment() != self._seen or following.exists()
+
+    def _moment(self) -> tuple[int, int]:
+        """Return what tells one publication from the next: its timestamp is a new file."""
+        try:
+            status = (self._metadata / "timestamp.json").stat()
+        except FileNotFoundError:
+            return (0, 0)
+        return (status.st_ino, status.st_mtime_ns)
 
 
 def _following(version: int) -> int:

@@ -141,7 +141,7 @@ def _without_golden(manifest: manifests.Manifest) -> dict[str, JsonValue]:
 async def _metadata(name: str, request: Request, services: Services) -> Response:
     location = services.releases.repository.metadata_file(checked_metadata_name(name))
     role = name.removesuffix(".json").rpartition(".")[2]
-    if role in services.releases.repository.published.families:
+    if role in (await services.releases.published()).families:
         await services.releases.check_owned(role)
     try:
         content = await asyncio.to_thread(location.read_bytes)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
 from fleet_server.errors import MalformedError, NotFoundError, RefusedError
 from fleet_server.releases.multipart import PartBegin, PartData, PartEnd, Piece
+from fleet_server.releases.published import Published
 from fleet_server.releases.repository import Repository
 from fleet_server.releases.staging import receive_files
 from fleet_server.releases.tables import Release
@@ -64,7 +64,7 @@ class Releases:
         async with self._uploads:
             await self.reindex()
             metadata = await _receive_metadata(form)
-            published = self.repository.published
+            published = await self.published()
             upload = await asyncio.to_thread(
                 verify_metadata,
                 metadata,
@@ -88,7 +88,7 @@ class Releases:
                     )
                     await self._reindex()
             finally:
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                await asyncio.to_thread(self.repository.files.discard, folder)
         logger.info(
             "release_published",
             extra={
@@ -98,6 +98,14 @@ class Releases:
             },
         )
         return upload
+
+    async def published(self) -> Published:
+        """Return what is published, by whichever process.
+
+        Raises:
+            UnavailableError: it cannot be read.
+        """
+        return await asyncio.to_thread(self.repository.follow)
 
     async def adopt(self, documents: Sequence[bytes]) -> list[str]:
         """Make offline metadata current, see `Repository.adopt`; returns the names of new files.
@@ -135,6 +143,7 @@ class Releases:
                 raise NotFoundError(f"there is no family {family[:80]} here")
 
     async def _reindex(self) -> None:
+        await self.published()
         with tenancy.everything():
             await self._reindex_all()
 
@@ -155,7 +164,7 @@ class Releases:
                 await session.execute(
                     delete(Release).where(Release.family == family, Release.version == version)
                 )
-                reason = self._withdrawals(family).yanked.get(version)
+                reason = (await self._withdrawals(family)).yanked.get(version)
                 if reason is not None:
                     await trail.record(
                         session,
@@ -223,7 +232,7 @@ class Releases:
             row = await session.get(Release, (family, version))
             owned = await tenancy.owns(session, family)
         if row is None:
-            why = self._withdrawals(family).yanked.get(version) if owned else None
+            why = (await self._withdrawals(family)).yanked.get(version) if owned else None
             if why is not None:
                 raise NotFoundError(
                     f"{family} {version} was withdrawn by its publisher ({why}); choose another "
@@ -241,7 +250,7 @@ class Releases:
             UnavailableError: the database failed.
         """
         row = await self.find(family, version)
-        floor = self._withdrawals(family).security_floor
+        floor = (await self._withdrawals(family)).security_floor
         if row.security_counter < floor:
             raise RefusedError(
                 f"{family} {version} has security counter {row.security_counter}, and its "
@@ -249,8 +258,8 @@ class Releases:
             )
         return row
 
-    def _withdrawals(self, family: str) -> Withdrawals:
-        signed = self.repository.published.families.get(family)
+    async def _withdrawals(self, family: str) -> Withdrawals:
+        signed = (await self.published()).families.get(family)
         return NOTHING if signed is None else withdrawals.of(signed.unrecognized_fields)
 
     def _listed(

@@ -1,5 +1,12 @@
-"""The files of releases on disk, and where uploads of them are put together."""
+"""The files of releases on disk, and where uploads of them are put together.
 
+An upload's folder is locked while its process lives, so that another one that starts on the same
+repository does not take it for a leftover.
+"""
+
+import contextlib
+import fcntl
+import os
 import shutil
 from pathlib import Path
 
@@ -17,6 +24,7 @@ class TargetFiles:
         """Take the repository's folder."""
         self.targets = root / "targets"
         self.staging = root / "staging"
+        self._locks: dict[Path, int] = {}
 
     def location(self, path: str, file: StoredFile) -> Path:
         """Return where a target lies (consistent snapshots: its name starts with its hash)."""
@@ -44,4 +52,38 @@ class TargetFiles:
             )
         folder = self.staging / names.file_name(name)
         folder.mkdir()
+        self._locks[folder] = _locked(folder)
         return folder
+
+    def discard(self, folder: Path) -> None:
+        """Remove an upload's folder with what is left in it."""
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(self._locks.pop(folder))
+
+    def sweep(self) -> None:
+        """Remove the folders of uploads whose process died.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        self.staging.mkdir(mode=0o700, exist_ok=True)
+        for folder in self.staging.iterdir():
+            with contextlib.suppress(BlockingIOError):
+                lock = _locked(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _locked(folder: Path) -> int:
+    """Lock a folder; return the descriptor that holds the lock.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    return descriptor

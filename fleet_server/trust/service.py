@@ -101,12 +101,9 @@ class Trust:
             self._told[one.name] = (level, day)
 
     async def _all(self) -> list[Expiry]:
-        return await asyncio.to_thread(
-            expiries.all_of,
-            self._releases.repository.published,
-            self.director.root,
-            self._online,
-        )
+        published = await self._releases.published()
+        await asyncio.to_thread(self.director.follow)
+        return await asyncio.to_thread(expiries.all_of, published, self.director.root, self._online)
 
 
 def is_director_root(document: bytes) -> bool:

@@ -13,6 +13,7 @@ from fleet_server.assignments.director import Director
 from fleet_server.errors import ConflictError, FleetError, RefusedError
 from fleet_server.new_key import make
 from fleet_server.releases.repository import Repository
+from fleet_server.releases.verification import verify_metadata
 from provisioning import drafting, drafts, signatures
 from provisioning.drafting import Changes
 from provisioning.drafts import Draft
@@ -122,6 +123,52 @@ def test_pushed_versions_are_left_behind_after_the_rotation(
     assert set(recovered.published.families) == set(repository.published.families)
 
 
+def test_another_process_on_the_same_folder_follows(
+    fleet: Fleet, repository: Repository, clock: FakeClock
+) -> None:
+    other = Repository(fleet.data.repository, fleet.data.online)
+    before = other.follow()
+    assert other.follow() is before, "nothing is read again where nothing is new"
+    repository.adopt([rotated_online(fleet)], now=clock())
+    assert (other.published.root.version, other.follow().root.version) == (1, 2)
+    clock.advance(hours=13)
+    assert other.renew(now=clock())
+    published = repository.follow()
+    assert published.timestamp.version == other.published.timestamp.version
+    assert Repository(fleet.data.repository, fleet.data.online).published == published
+
+
+def test_an_upload_of_a_publisher_whom_another_process_saw_revoked_is_refused(
+    fleet: Fleet, repository: Repository, clock: FakeClock
+) -> None:
+    other = Repository(fleet.data.repository, fleet.data.online)
+    base = (fleet.data.repository / "metadata" / f"1.{FAMILY}.json").read_bytes()
+    metadata = Metadata[Targets].from_bytes(base)
+    metadata.signed.version = 2
+    metadata.sign(fleet.publisher())
+    upload = verify_metadata(
+        metadata.to_bytes(),
+        targets=other.published.targets,
+        current=other.published.current,
+        now=clock(),
+    )
+    repository.adopt([successors_targets(fleet, CryptoSigner.generate_ed25519())], now=clock())
+    with pytest.raises(RefusedError, match="not signed"):
+        other.commit(upload, {}, now=clock())
+    assert other.published.targets.version == 2
+    assert not (fleet.data.repository / "metadata" / f"2.{FAMILY}.json").exists()
+
+
+def test_a_start_leaves_the_uploads_of_other_processes_alone(
+    fleet: Fleet, repository: Repository, clock: FakeClock
+) -> None:
+    folder = repository.files.staging_folder("upload-1", size_bytes=1)
+    Repository(fleet.data.repository, fleet.data.online).heal(now=clock())
+    assert folder.is_dir()
+    repository.files.discard(folder)
+    assert not folder.exists()
+
+
 def test_new_targets_keys_come_with_targets_that_they_signed(
     fleet: Fleet, repository: Repository, clock: FakeClock
 ) -> None:
@@ -146,21 +193,27 @@ def test_new_targets_keys_come_with_targets_that_they_signed(
     assert Repository(fleet.data.repository, fleet.data.online).published.root.version == 2
 
 
-def test_a_revoked_publisher_and_its_successor(
-    fleet: Fleet, repository: Repository, clock: FakeClock
-) -> None:
-    stolen, successor = fleet.publisher(), CryptoSigner.generate_ed25519()
-    targets = signed(
+def successors_targets(fleet: Fleet, successor: CryptoSigner) -> bytes:
+    """Return targets that give the family to another publisher."""
+    return signed(
         drafting.targets(
             fleet.authority.published_targets.read_bytes(),
             Changes(
-                add={FAMILY: [successor.public_key]}, remove={FAMILY: [stolen.public_key.keyid]}
+                add={FAMILY: [successor.public_key]},
+                remove={FAMILY: [fleet.publisher().public_key.keyid]},
             ),
             delegator=fleet.authority.release_root.read_bytes(),
             expires=LATER,
         ),
         offline(fleet.authority.targets_key),
     )
+
+
+def test_a_revoked_publisher_and_its_successor(
+    fleet: Fleet, repository: Repository, clock: FakeClock
+) -> None:
+    stolen, successor = fleet.publisher(), CryptoSigner.generate_ed25519()
+    targets = successors_targets(fleet, successor)
     repository.adopt([targets], now=clock())
     assert FAMILY not in repository.published.families
     base = (fleet.data.repository / "metadata" / f"1.{FAMILY}.json").read_bytes()
@@ -258,8 +311,13 @@ def test_a_revoked_assignment_key_never_comes_back(fleet: Fleet, clock: FakeCloc
         ),
         root_key,
     )
+    other = Director(fleet.data.director)
     director.adopt(second, director.check(second, now=clock()))
     assert (director.root.version, director.epoch) == (2, 2)
+    with pytest.raises(ConflictError, match="another server adopted director root 2"):
+        other.adopt(second, other.check(second, now=clock()))
+    other.follow()
+    assert (other.root.version, other.epoch) == (2, 2)
     back = signed(
         drafting.root(
             "director",

@@ -2,9 +2,11 @@
 
 import threading
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from securesystemslib.signer import Signature
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.signer import CryptoSigner, Signature
 from sqlalchemy import Engine, delete, event, insert, select, update
 from tuf.api.metadata import Metadata, Root, Targets
 
@@ -23,7 +25,9 @@ from fleet_server.database import Database
 from fleet_server.devices.tables import Device
 from fleet_server.errors import NotFoundError, RefusedError, UnavailableError
 from fleet_server.releases.tables import Release
-from tests.unit.fleet_server.authority import FAMILY, OTHER_FAMILY, Fleet
+from provisioning import drafting, drafts, signatures
+from provisioning.drafting import Changes
+from tests.unit.fleet_server.authority import FAMILY, OTHER_FAMILY, PASSPHRASE, Fleet
 from tests.unit.fleet_server.conftest import FakeClock
 
 
@@ -280,6 +284,29 @@ async def test_renewal_takes_no_device_back_in_time(
     async with database.reading() as session:
         rows = await session.execute(select(Assignment.device_id, Assignment.version))
         assert {row[0]: row[1] for row in rows} == {"cam-1": 1, "cam-2": 2}
+
+
+async def test_a_root_that_another_server_adopted_counts(
+    fleet: Fleet, assignments: Assignments, clock: FakeClock
+) -> None:
+    first = await assignments.assign(family=FAMILY, version="1.0.0", devices=["cam-1"])
+    other = Director(fleet.data.director)
+    root = renewed_director_root(fleet)
+    other.adopt(root, other.check(root, now=clock()))
+    second = await assignments.assign(family=FAMILY, version="1.0.0", devices=["cam-1"])
+    assert [row.root_version for row in (*first, *second)] == [1, 2]
+
+
+def renewed_director_root(fleet: Fleet) -> bytes:
+    key = load_pem_private_key(fleet.authority.root_key.read_bytes(), PASSPHRASE)
+    draft = drafting.root(
+        "director",
+        fleet.authority.director_root.read_bytes(),
+        Changes(),
+        expires=datetime.now(UTC) + timedelta(days=300),
+    )
+    opened = drafts.OpenDraft(draft)
+    return signatures.combined(opened, [signatures.sign(opened, CryptoSigner(key))])
 
 
 async def test_more_devices_than_fit_into_a_batch(
