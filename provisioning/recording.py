@@ -16,43 +16,47 @@ from provisioning.layout import Authority
 def record(authority: Authority, documents: Sequence[bytes], *, now: datetime) -> list[Path]:
     """Verify documents against what is current, in order, then write them.
 
-    The lists of families are not kept in an authority and are refused here.
+    What is current already is passed over, so a command that was cut off may be repeated. The lists
+    of families are not kept in an authority and are refused here.
 
     Returns:
         The files that were written.
 
     Raises:
         ProvisioningError: a document does not follow what is current, or is not signed by enough
-            keys; nothing was written.
+            keys, or the targets that are kept would not hold any more; nothing was written.
     """
-    current: dict[Path, bytes] = {}
-
-    def newest(path: Path) -> bytes:
-        return current.get(path) or _read(path)
-
+    places = (authority.release_root, authority.director_root, authority.published_targets)
+    kept = {path: _read(path) for path in places if path.is_file()}
+    new: dict[Path, bytes] = {}
     for content in documents:
-        signed = _parsed(content).signed
-        if signed.is_expired(now):
-            raise ProvisioningError(f"the {signed.type} metadata expired at {signed.expires}")
-        if isinstance(signed, Root):
-            path = authority.release_root if _is_release(signed) else authority.director_root
-            _check_root(content, newest(path), path)
-        elif signed.delegations is not None:
-            path = authority.published_targets
-            _check_targets(content, newest(path) if path.is_file() else None, path)
-            _verify(_parsed(newest(authority.release_root)).signed, content)
-        else:
-            raise ProvisioningError(
-                "only roots and targets.json belong to an authority; a family's list goes to the "
-                "server alone: `skerry fleet adopt`"
-            )
-        current[path] = content
+        path = _place(authority, content, now)
+        if content != kept.get(path):
+            _check_follows(content, kept.get(path), path)
+            kept[path] = new[path] = content
+    if new:
+        root = kept.get(authority.release_root) or _read(authority.release_root)
+        _check_targets(root, kept.get(authority.published_targets))
     try:
-        for path, content in current.items():
+        for path, content in new.items():
             durable_files.replace(path, content, mode=durable_files.PUBLIC_MODE)
     except OSError as error:
         raise ProvisioningError(f"cannot write below {authority.public}: {error}") from error
-    return list(current)
+    return list(new)
+
+
+def _place(authority: Authority, content: bytes, now: datetime) -> Path:
+    signed = _parsed(content).signed
+    if signed.is_expired(now):
+        raise ProvisioningError(f"the {signed.type} metadata expired at {signed.expires}")
+    if isinstance(signed, Root):
+        return authority.release_root if _is_release(signed) else authority.director_root
+    if signed.delegations is not None:
+        return authority.published_targets
+    raise ProvisioningError(
+        "only roots and targets.json belong to an authority; a family's list goes to the server "
+        "alone: `skerry fleet adopt`"
+    )
 
 
 def _is_release(root: Root) -> bool:
@@ -60,33 +64,44 @@ def _is_release(root: Root) -> bool:
     return bool(root.roles["snapshot"].keyids)
 
 
-def _check_root(content: bytes, before: bytes, path: Path) -> None:
-    old, new = _parsed(before).signed, _parsed(content).signed
-    _check_version(old, new, path)
-    _verify(old, content)
-    _verify(new, content)
-
-
-def _check_targets(content: bytes, before: bytes | None, path: Path) -> None:
-    if before is not None:
-        _check_version(_parsed(before).signed, _parsed(content).signed, path)
-
-
-def _check_version(old: Root | Targets, new: Root | Targets, path: Path) -> None:
+def _check_follows(content: bytes, before: bytes | None, path: Path) -> None:
+    new = _parsed(content).signed
+    if before is None:
+        if isinstance(new, Root):
+            raise ProvisioningError(f"{path} is missing: restore it from a backup")
+        return
+    old = _parsed(before).signed
     if new.version != old.version + 1:
         raise ProvisioningError(
             f"version {new.version} does not follow version {old.version} in {path}"
         )
+    if isinstance(new, Root):
+        for root in (old, new):
+            _verify(root, content, f"root {new.version}")
 
 
-def _verify(delegator: Root | Targets, content: bytes) -> None:
+def _check_targets(root: bytes, targets: bytes | None) -> None:
+    """Refuse to keep targets whose keys the root has revoked: drafts and claims start from them."""
+    if targets is not None:
+        version = _parsed(targets).signed.version
+        number = _parsed(root).signed.version
+        _verify(
+            _parsed(root).signed,
+            targets,
+            f"targets {version}, which root {number} has to accept (if it replaces the targets "
+            "keys, publish targets.json signed by the new ones with it: `ceremony draft-targets "
+            "--root`),",
+        )
+
+
+def _verify(delegator: Root | Targets, content: bytes, what: str) -> None:
     metadata = _parsed(content)
     try:
         if not isinstance(delegator, Root):
             raise ProvisioningError("the release root of the authority is no root")
         delegator.verify_delegate(metadata.signed.type, metadata.signed_bytes, metadata.signatures)
     except RepositoryError as error:
-        raise ProvisioningError(f"not signed by enough keys of {error}") from error
+        raise ProvisioningError(f"{what} is not signed by enough keys: {error}") from error
 
 
 def _parsed(content: bytes) -> Metadata[Root] | Metadata[Targets]:

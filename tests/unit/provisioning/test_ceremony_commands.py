@@ -130,6 +130,9 @@ def test_a_renewal_by_any_two(world: World) -> None:
     assert (told["complete"], told["written"]) == (True, str(out))
     world.publish(out)
     assert world.root.signed.version == 3
+    before = files_below(world.authority.public)
+    world.publish(out)
+    assert files_below(world.authority.public) == before, "a repetition changes nothing"
 
 
 def test_a_lost_key_is_revoked_by_the_two_others(world: World) -> None:
@@ -225,9 +228,21 @@ def skipped(world: World, draft: Path) -> Sequence[object]:
     return ("publish", signed, "--authority", world.authority.root)
 
 
-def repeated(world: World, draft: Path) -> Sequence[object]:
-    signed = world.signed(draft, "bob", "carol")
-    world.publish(signed)
+def another_third(world: World, draft: Path) -> Sequence[object]:
+    other = world.draft("--days", "99", out="other.draft")
+    world.publish(world.signed(draft, "bob", "carol", out="3.root.json"))
+    signed = world.signed(other, "bob", "carol")
+    return ("publish", signed, "--authority", world.authority.root)
+
+
+def orphaned_targets(world: World, _draft: Path) -> Sequence[object]:
+    """Return a root that revokes who signed the targets, published without new ones."""
+    draft = world.draft(
+        *("--add", f"targets={world.public('stranger')}"),
+        *("--remove", f"targets={keyids(world.authority, 'targets')[0]}"),
+        out="root3.draft",
+    )
+    signed = world.signed(draft, "bob", "carol", out="3.root.json")
     return ("publish", signed, "--authority", world.authority.root)
 
 
@@ -294,7 +309,11 @@ REFUSED: dict[str, tuple[Callable[[World, Path], Sequence[object]], str]] = {
         "exists and is not overwritten",
     ),
     "a version left out": (skipped, "version 4 does not follow version 2"),
-    "a version twice": (repeated, "version 3 does not follow version 3"),
+    "a version twice": (another_third, "version 3 does not follow version 3"),
+    "a root that revokes who signed the targets": (
+        orphaned_targets,
+        "targets 2, which root 3 has to accept",
+    ),
     "an expiry in the past": (
         lambda world, draft: signing(
             world, changed(draft, expires="2020-01-01T00:00:00Z"), "--yes"
