@@ -46,7 +46,7 @@ class DirectorRoots:
         Raises:
             TrustError: the pinned root is not one.
         """
-        return director(self._pinned, self._sound())
+        return self._sound()
 
     def refresh(self) -> bool:
         """Fetch the roots that follow; says whether the server knew of no further one.
@@ -67,29 +67,26 @@ class DirectorRoots:
         return True
 
     def _follow(self) -> None:
-        chain = self._sound()
-        version = director(self._pinned, chain).root.version
-        while len(chain) < MAX_CHAIN:
-            version += 1
+        newest = self._sound()
+        while newest.root.version < newest.first + MAX_CHAIN:
+            version = newest.root.version + 1
             link = self._fetch(version)
             if link is None:
                 return
-            director(self._pinned, [*chain, link])
+            newest = newest.followed_by(link)
             self._folder.mkdir(parents=True, exist_ok=True)
             store.write_file(self._folder / f"{version}.root.json", link)
             logger.info("director_root_followed", extra={"version": version})
-            chain.append(link)
 
-    def _sound(self) -> list[bytes]:
-        """Return the links on the disk up to the first that is absent or does not hold."""
-        chain: list[bytes] = []
-        version = director(self._pinned, []).root.version
-        while len(chain) < MAX_CHAIN:
-            version += 1
+    def _sound(self) -> Director:
+        """Follow the links on the disk up to the first that is absent or does not hold."""
+        newest = director(self._pinned)
+        while newest.root.version < newest.first + MAX_CHAIN:
+            version = newest.root.version + 1
             try:
                 with (self._folder / f"{version}.root.json").open("rb") as file:
                     link = file.read(MAX_ROOT_BYTES)
-                director(self._pinned, [*chain, link])
+                newest = newest.followed_by(link)
             except FileNotFoundError:
                 break
             except (OSError, TrustError) as error:
@@ -97,8 +94,7 @@ class DirectorRoots:
                     "director_root_damaged", extra={"version": version, "reason": str(error)}
                 )
                 break
-            chain.append(link)
-        return chain
+        return newest
 
     def _fetch(self, version: int) -> bytes | None:
         content = b""

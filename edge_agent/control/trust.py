@@ -25,7 +25,6 @@ names as its ``targets`` role. `verify_assignment` takes these steps, each again
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,6 +57,10 @@ class TrustError(AgentError):
     """A signed document was refused; the message says which rule it breaks."""
 
 
+_INVALID = (RepositoryError, DeserializationError, ValueError, KeyError)
+"""What python-tuf raises on metadata that does not hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class Director:
     """The director's newest root, and how its chain came there.
@@ -66,11 +69,32 @@ class Director:
         first: version of the pinned root.
         epoch: version of the root that brought the present assignment keys, none of which any
             earlier root of the chain named; ``first`` if there was no such change.
+        named: ids of the assignment keys of every root of the chain.
     """
 
     root: Root
     first: int
     epoch: int
+    named: frozenset[str]
+
+    def followed_by(self, link: bytes) -> "Director":
+        """Return the director after the next root, signed by the newest one and by itself.
+
+        Raises:
+            TrustError: the link does not hold.
+        """
+        try:
+            following = _root(link)
+            for trusted in (self.root, following.signed):  # (3)
+                trusted.verify_delegate(Root.type, following.signed_bytes, following.signatures)
+            root: Root = following.signed
+            keys = frozenset(root.roles[Targets.type].keyids)
+        except _INVALID as error:
+            raise TrustError(f"the director's root is not valid: {error}") from error
+        if root.version != self.root.version + 1:
+            raise TrustError(f"director root {root.version} does not follow {self.root.version}")
+        epoch = self.epoch if keys & self.named else root.version  # (6)
+        return Director(root, self.first, epoch, self.named | keys)
 
     def begins_anew(self, mark: Mark) -> bool:
         """Say whether versions of assignments count from the beginning after a mark.
@@ -86,38 +110,20 @@ class Director:
         return self.first <= mark.root_version < self.epoch
 
 
-def director(pinned: bytes, chain: Sequence[bytes]) -> Director:
-    """Return the newest root of the director that the pinned one leads to.
-
-    Args:
-        pinned: the root of the claim.
-        chain: its successors in order; each is signed by its predecessor and by itself.
+def director(pinned: bytes) -> Director:
+    """Return what a device knows of the director at first: the root of its claim.
 
     Raises:
-        TrustError: the pinned root is not one, or a link of the chain does not hold.
+        TrustError: it is not one.
     """
     try:
         metadata = _root(pinned)
         root: Root = metadata.signed
         root.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
-        first = epoch = root.version
-        named = set(root.roles[Targets.type].keyids)
-        for link in chain:
-            following = _root(link)
-            for trusted in (root, following.signed):  # (3)
-                trusted.verify_delegate(Root.type, following.signed_bytes, following.signatures)
-            if following.signed.version != root.version + 1:
-                raise TrustError(
-                    f"director root {following.signed.version} does not follow {root.version}"
-                )
-            root = following.signed
-            keys = set(root.roles[Targets.type].keyids)
-            if not keys & named:  # (6)
-                epoch = root.version
-            named |= keys
-    except (RepositoryError, DeserializationError, ValueError, KeyError) as error:
+        keys = frozenset(root.roles[Targets.type].keyids)
+    except _INVALID as error:
         raise TrustError(f"the director's root is not valid: {error}") from error
-    return Director(root, first, epoch)
+    return Director(root, root.version, root.version, keys)
 
 
 def _root(payload: bytes) -> Metadata[Root]:

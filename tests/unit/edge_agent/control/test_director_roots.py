@@ -1,7 +1,10 @@
 """Rotation of assignment keys, as the device follows it."""
 
+from typing import Any
+
 import pytest
 from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Root
 
 from edge_agent.control.trust import TrustError, director
 from fleet_protocol.messages import EventKind
@@ -109,13 +112,33 @@ def test_a_root_that_the_offline_key_did_not_sign_is_refused() -> None:
     fleet = Director()
     thief = CryptoSigner.generate_ed25519()
     with pytest.raises(TrustError):
-        director(fleet.root, [fleet.make_root(2, thief, thief)])
+        director(fleet.root).followed_by(fleet.make_root(2, thief, thief))
 
 
 def test_a_key_that_comes_back_does_not_begin_a_new_count() -> None:
     fleet = Director()
     first = fleet.key
-    chain = [fleet.rotate(2)]
+    second = director(fleet.root).followed_by(fleet.rotate(2))
     fleet.key = first
-    chain.append(fleet.make_root(3, fleet.root_key, fleet.root_key))
-    assert director(fleet.root, chain).epoch == 2
+    third = second.followed_by(fleet.make_root(3, fleet.root_key, fleet.root_key))
+    assert (second.epoch, third.epoch) == (2, 2)
+
+
+async def test_a_long_chain_costs_two_verifications_a_link(
+    device: ControlDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = 20
+    key = device.director.root_key
+    for version in range(2, 2 + links):
+        device.repository.put_director_root(version, device.director.make_root(version, key, key))
+    await device.receive(device.director.assign(DEVICE, 1, []))
+    verify, calls = Root.verify_delegate, []
+
+    def counted(self: Root, *arguments: Any) -> None:  # noqa: ANN401 (python-tuf's own)
+        calls.append(self.version)
+        verify(self, *arguments)
+
+    monkeypatch.setattr(Root, "verify_delegate", counted)
+    await device.receive(device.director.assign(DEVICE, 2, []))
+    assert device.events()[-1].kind is EventKind.ASSIGNMENT_ACCEPTED
+    assert links <= len(calls) <= 5 * links

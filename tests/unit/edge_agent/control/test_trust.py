@@ -1,5 +1,6 @@
 """Verification of assignments: each numbered step refuses the attack that it is there for."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -9,9 +10,9 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import TargetFile
 
+from edge_agent.control import trust
 from edge_agent.control.assignment import Accepted
 from edge_agent.control.trust import TrustError, verify_assignment
-from edge_agent.control.trust import director as director_of
 from fleet_protocol.assignments import MAX_ASSIGNMENT_BYTES
 from tests.simulators.device_releases import release
 from tests.simulators.device_repository import START, Director, target_file
@@ -19,6 +20,10 @@ from tests.simulators.device_repository import START, Director, target_file
 DEVICE = "cam-01"
 ONE = release("1.0.0")
 ROOM = {ONE.manifest_path: target_file(ONE.manifest_path, ONE.manifest_bytes)}
+
+
+def director_of(pinned: bytes, *chain: bytes) -> trust.Director:
+    return functools.reduce(trust.Director.followed_by, chain, trust.director(pinned))
 
 
 def verify(
@@ -31,7 +36,7 @@ def verify(
 ) -> Accepted:
     return verify_assignment(
         document,
-        director=director_of(director.root, chain or []),
+        director=director_of(director.root, *(chain or [])),
         device_id=DEVICE,
         now=now,
         accepted=accepted,
@@ -168,7 +173,7 @@ def test_an_expired_director_root_is_refused(director: Director) -> None:
 def test_a_rotated_root_is_reached_link_by_link(director: Director) -> None:
     second = CryptoSigner.generate_ed25519()
     link = director.make_root(2, second, director.root_key, second)
-    assert director_of(director.root, [link]).root.version == 2
+    assert director_of(director.root, link).root.version == 2
 
 
 def test_a_link_that_does_not_hold_is_refused(director: Director) -> None:
@@ -182,9 +187,9 @@ def test_a_link_that_does_not_hold_is_refused(director: Director) -> None:
     }
     for link in links.values():
         with pytest.raises(TrustError):
-            director_of(director.root, [link])
+            director_of(director.root, link)
 
 
 def test_a_pinned_root_that_is_not_signed_by_itself_is_refused(director: Director) -> None:
     with pytest.raises(TrustError):
-        director_of(director.make_root(1, director.root_key, director.key), [])
+        trust.director(director.make_root(1, director.root_key, director.key))
