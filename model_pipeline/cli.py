@@ -241,7 +241,7 @@ def publish(  # noqa: PLR0913 (each is an option that a person gives)
     found = bundles.read(bundle)
     manifest = found.manifest
     publisher = _publisher(server, authority, token_file)
-    uris = key or [publisher_key.default_uri(authority, manifest.family)]
+    uris = key or publisher_key.default_uris(authority, manifest.family)
     secrets = Secrets(passphrase_file=passphrase_file, pin_file=pin_file)
     with _progress() as told:
         outcome = publisher.publish(
@@ -289,7 +289,7 @@ def yank(  # noqa: PLR0913 (each is an option that a person gives)
     Example: `skerry model yank fashion_mnist 1.1.0 --reason "wrong labels"
     --server https://fleet.example.org:8443 --authority authority --token-file publisher.token`
     """
-    uris = key or [publisher_key.default_uri(authority, family)]
+    uris = key or publisher_key.default_uris(authority, family)
     secrets = Secrets(passphrase_file=passphrase_file, pin_file=pin_file)
     from model_pipeline.withdrawal import Order  # noqa: PLC0415
 

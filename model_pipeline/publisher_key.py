@@ -12,9 +12,11 @@ from signing_keys import key_file, opening
 from signing_keys.passphrases import Secrets
 
 
-def default_uri(authority: Path, family: str) -> str:
-    """Return the key that `skerry provision init` makes for a family."""
-    return key_file.uri_of(authority / "offline" / f"publisher-{family}.pem")
+def default_uris(authority: Path, family: str) -> list[str]:
+    """Return the keys that `skerry provision init` makes for a family: all that are here."""
+    folder, name = authority / "offline", f"publisher-{family}"
+    several = sorted(folder.glob(f"{name}.[0-9]*.pem"))
+    return [key_file.uri_of(path) for path in several or [folder / f"{name}.pem"]]
 
 
 def load(uris: Sequence[str], secrets: Secrets) -> list[Signer]:

@@ -1,6 +1,7 @@
 """The making of an authority: every key, certificate and first metadata of a fleet, at once.
 
-Each role begins with one key; `skerry provision ceremony` then replaces it by several holders'.
+An offline role begins with as many keys as its `Quorum` says, all of them in ``offline/``; `skerry
+provision ceremony` then replaces them by keys that their holders make themselves.
 """
 
 import logging
@@ -23,15 +24,58 @@ from provisioning.layout import Authority
 _LOG = logging.getLogger(__name__)
 
 
+MAX_KEYS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """How many keys an offline role has, and how many of them must sign."""
+
+    keys: int = 1
+    threshold: int = 1
+
+    @classmethod
+    def of(cls, role: str, *, keys: int, threshold: int | None) -> "Quorum":
+        """Check what people typed; without a threshold it is the smallest majority.
+
+        Raises:
+            ProvisioningError: nobody could reach it, or there are too many keys.
+        """
+        if not 1 <= keys <= MAX_KEYS:
+            raise ProvisioningError(f"--{role}-keys {keys}: use 1 to {MAX_KEYS}")
+        if threshold is None:
+            return cls(keys, keys // 2 + 1)
+        if not 1 <= threshold <= keys:
+            raise ProvisioningError(
+                f"--{role}-threshold {threshold}: {role} has {keys} keys; use 1 to {keys}, or "
+                f"more --{role}-keys"
+            )
+        return cls(keys, threshold)
+
+
+ONE = Quorum()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What an authority is asked for, checked."""
 
     families: Sequence[str]
     server_names: Sequence[x509.GeneralName]
+    root: Quorum
+    targets: Quorum
+    publisher: Quorum
 
     @classmethod
-    def of(cls, *, families: Sequence[str], server_names: Sequence[str]) -> "Plan":
+    def of(
+        cls,
+        *,
+        families: Sequence[str],
+        server_names: Sequence[str],
+        root: Quorum = ONE,
+        targets: Quorum = ONE,
+        publisher: Quorum = ONE,
+    ) -> "Plan":
         """Check what people typed.
 
         Raises:
@@ -43,6 +87,9 @@ class Plan:
         return cls(
             families=[tuf_metadata.family(name) for name in dict.fromkeys(families)],
             server_names=certificates.server_names(server_names),
+            root=root,
+            targets=targets,
+            publisher=publisher,
         )
 
 
@@ -85,12 +132,13 @@ class _Ceremony:
             durable_files.sync_directory(directory)
 
     def _sign_metadata(self) -> None:
-        at = self._at
+        at, plan = self._at, self._plan
         keys = tuf_metadata.ReleaseKeys(
-            root=self._signer(at.root_key),
-            targets=self._signer(at.targets_key),
+            root=self._role(at.root_key, plan.root),
+            targets=self._role(at.targets_key, plan.targets),
             publishers={
-                family: self._signer(at.publisher_key(family)) for family in self._plan.families
+                family: self._role(at.publisher_key(family), plan.publisher)
+                for family in plan.families
             },
             snapshot=self._signer(at.online / "snapshot.pem", online=True),
             timestamp=self._signer(at.online / "timestamp.pem", online=True),
@@ -135,6 +183,10 @@ class _Ceremony:
             self._publish(path, certificate.public_bytes(Encoding.PEM))
         claim_key = self._p256(at.claim_key)
         self._publish(at.online / "claim.pub.pem", key_files.public_pem(claim_key.public_key()))
+
+    def _role(self, path: Path, quorum: Quorum) -> tuf_metadata.RoleKeys:
+        files = key_files.numbered(path, quorum.keys)
+        return tuf_metadata.RoleKeys([self._signer(file) for file in files], quorum.threshold)
 
     def _signer(self, path: Path, *, online: bool = False) -> CryptoSigner:
         key = key_files.new_ed25519()

@@ -20,6 +20,7 @@ from provisioning import (
     inspection,
     renewal,
 )
+from provisioning.ceremony import Quorum
 from provisioning.claim_issue import MAX_LIFETIME, ClaimIssuer
 from provisioning.errors import ProvisioningError
 from provisioning.layout import Authority
@@ -43,8 +44,21 @@ PassphraseFile = Annotated[
 ]
 
 
+RootKeys = Annotated[
+    int, typer.Option(help="How many keys sign roots. 3 survive the loss or theft of one.")
+]
+TargetsKeys = Annotated[int, typer.Option(help="How many keys name publishers.")]
+PublisherKeys = Annotated[
+    int, typer.Option(help="How many keys each family's releases may be signed with.")
+]
+Threshold = Annotated[
+    int | None,
+    typer.Option(help="How many of them must sign; more than half of them without it."),
+]
+
+
 @app.command()
-def init(
+def init(  # noqa: PLR0913, PLR0917 (each is an option that a person gives)
     out: Annotated[Path, typer.Option(help="Directory to make: absent, or empty.")],
     family: Annotated[
         list[str], typer.Option(help="Model family, such as fashion_mnist. Repeat for more.")
@@ -55,6 +69,12 @@ def init(
             help="DNS name or IP address under which devices reach the server. Repeat for more."
         ),
     ],
+    root_keys: RootKeys = 1,
+    root_threshold: Threshold = None,
+    targets_keys: TargetsKeys = 1,
+    targets_threshold: Threshold = None,
+    publisher_keys: PublisherKeys = 1,
+    publisher_threshold: Threshold = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make the keys, certificates and first signed metadata of a new fleet.
@@ -63,10 +83,22 @@ def init(
     passphrase; keep them off every server and in a backup. `public/` may be shown to anyone.
     `server/` is the server's data directory: move it there.
 
+    One key for each role is made unless you ask for more. With `--root-keys 3` any two of three
+    sign a new root: move `offline/root.1.pem`, `root.2.pem` and `root.3.pem` to three places, and
+    the loss or theft of one of them is mended by the other two. All have the same passphrase at
+    first. For people who shall make their own keys on machines of their own, see `skerry provision
+    ceremony` and docs/key-ceremony.md.
+
     Example: `skerry provision init --out authority --family fashion_mnist
-    --server-name fleet.example.org`
+    --server-name fleet.example.org --root-keys 3 --targets-keys 2 --targets-threshold 1`
     """
-    plan = ceremony.Plan.of(families=family, server_names=server_name)
+    plan = ceremony.Plan.of(
+        families=family,
+        server_names=server_name,
+        root=Quorum.of("root", keys=root_keys, threshold=root_threshold),
+        targets=Quorum.of("targets", keys=targets_keys, threshold=targets_threshold),
+        publisher=Quorum.of("publisher", keys=publisher_keys, threshold=publisher_threshold),
+    )
     authority = ceremony.create(
         out, plan, passphrase=passphrases.chosen(passphrase_file), now=datetime.now(UTC)
     )

@@ -35,6 +35,13 @@ def new_ed25519() -> Ed25519PrivateKey:
     return Ed25519PrivateKey.generate()
 
 
+def numbered(path: Path, count: int) -> list[Path]:
+    """Return the files of a role's keys: the one path, or ``root.1.pem``, ``root.2.pem`` ..."""
+    if count == 1:
+        return [path]
+    return [path.with_suffix(f".{number}{path.suffix}") for number in range(1, count + 1)]
+
+
 def new_p256() -> EllipticCurvePrivateKey:
     """Return a fresh key for certificates or tokens."""
     return _generate_ec(SECP256R1())

@@ -9,7 +9,7 @@ key at all: were it ever served in place of a release root (the same offline key
 nobody could sign a repository below it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -35,13 +35,26 @@ SNAPSHOT_LIFETIME = timedelta(days=7)
 TIMESTAMP_LIFETIME = timedelta(days=1)
 
 
+@dataclass(frozen=True, slots=True)
+class RoleKeys:
+    """The keys of an offline role, and how many of them must sign."""
+
+    signers: Sequence[CryptoSigner]
+    threshold: int
+
+    @property
+    def keyids(self) -> list[str]:
+        """Their ids."""
+        return [signer.public_key.keyid for signer in self.signers]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseKeys:
     """Who signs what in the release repository; publishers by family."""
 
-    root: CryptoSigner
-    targets: CryptoSigner
-    publishers: Mapping[str, CryptoSigner]
+    root: RoleKeys
+    targets: RoleKeys
+    publishers: Mapping[str, RoleKeys]
     snapshot: CryptoSigner
     timestamp: CryptoSigner
 
@@ -64,16 +77,17 @@ def release_metadata(keys: ReleaseKeys, *, now: datetime) -> dict[str, bytes]:
     """Return the signed metadata of an empty release repository by file name."""
     offline = now + OFFLINE_LIFETIME
     root = Root(expires=offline)
-    root.add_key(keys.root.public_key, "root")
-    root.add_key(keys.targets.public_key, "targets")
+    _name(root, "root", keys.root)
+    _name(root, "targets", keys.targets)
     root.add_key(keys.snapshot.public_key, "snapshot")
     root.add_key(keys.timestamp.public_key, "timestamp")
-    files = {"1.root.json": _signed(Metadata(root), keys.root)}
+    files = {"1.root.json": _signed(Metadata(root), *keys.root.signers)}
 
     targets = Targets(expires=offline, delegations=_delegations(keys.publishers))
-    signed_targets = {"targets.json": _signed(Metadata(targets), keys.targets)}
+    signed_targets = {"targets.json": _signed(Metadata(targets), *keys.targets.signers)}
     for name, publisher in keys.publishers.items():
-        signed_targets[f"{name}.json"] = _signed(Metadata(Targets(expires=offline)), publisher)
+        empty = Metadata(Targets(expires=offline))
+        signed_targets[f"{name}.json"] = _signed(empty, *publisher.signers)
     files.update({f"1.{name}": content for name, content in signed_targets.items()})
 
     meta = {name: _meta_file(content) for name, content in signed_targets.items()}
@@ -86,23 +100,31 @@ def release_metadata(keys: ReleaseKeys, *, now: datetime) -> dict[str, bytes]:
     return files
 
 
-def director_root(root_key: CryptoSigner, assignment_key: Key, *, now: datetime) -> bytes:
+def director_root(root_keys: RoleKeys, assignment_key: Key, *, now: datetime) -> bytes:
     """Return the signed root whose targets key is the assignment key."""
     root = Root(expires=now + OFFLINE_LIFETIME)
-    root.add_key(root_key.public_key, "root")
+    _name(root, "root", root_keys)
     root.add_key(assignment_key, "targets")
-    return _signed(Metadata(root), root_key)
+    return _signed(Metadata(root), *root_keys.signers)
 
 
-def _delegations(publishers: Mapping[str, CryptoSigner]) -> Delegations:
+def _name(root: Root, role: str, keys: RoleKeys) -> None:
+    for signer in keys.signers:
+        root.add_key(signer.public_key, role)
+    root.roles[role].threshold = keys.threshold
+
+
+def _delegations(publishers: Mapping[str, RoleKeys]) -> Delegations:
     keys: dict[str, Key] = {
-        publisher.public_key.keyid: publisher.public_key for publisher in publishers.values()
+        signer.public_key.keyid: signer.public_key
+        for publisher in publishers.values()
+        for signer in publisher.signers
     }
     roles = {
         name: DelegatedRole(
             name=name,
-            keyids=[publisher.public_key.keyid],
-            threshold=1,
+            keyids=publisher.keyids,
+            threshold=publisher.threshold,
             terminating=True,
             paths=[f"models/{name}/*/*"],
         )
@@ -115,6 +137,7 @@ def _meta_file(content: bytes) -> MetaFile:
     return MetaFile.from_data(version=1, data=content, hash_algorithms=["sha256"])
 
 
-def _signed(metadata: Metadata[T], signer: CryptoSigner) -> bytes:
-    metadata.sign(signer)
+def _signed(metadata: Metadata[T], *signers: CryptoSigner) -> bytes:
+    for signer in signers:
+        metadata.sign(signer, append=True)
     return metadata.to_bytes()

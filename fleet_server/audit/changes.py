@@ -1,14 +1,17 @@
 """Notices what a session writes, so that no change of a request goes without an entry.
 
 Rows that the session holds are noted with their columns before and after; a statement that writes
-rows unseen is noted by its table.
+rows unseen is noted as what it is: the statement with its parameters, and how many rows it wrote.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
-from sqlalchemy import Table, event, inspect
+from sqlalchemy import CursorResult, Result, Table, event, inspect
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, UOWTransaction
+from sqlalchemy.sql import ClauseElement
 
 from fleet_server.tenancy import ScopedSession
 
@@ -17,19 +20,47 @@ UNTRACKED = "skerry_untracked"
 
 _CHANGES = "skerry_changes"
 _MAX_ROWS = 100
+_MAX_TEXT = 500
 _KEPT_OUT = ("hash", "sha256", "pem", "document", "secret")
 """Parts of the names of columns that are secret or that only a machine reads."""
 
 Columns = dict[str, object]
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement that wrote rows unseen.
+
+    Attributes:
+        sql: what chose the rows; None for an insertion.
+        rows: how many it wrote; None if the database does not say.
+        each: the parameters of every row, if it was executed for several.
+    """
+
+    table: str
+    sql: ClauseElement | None
+    rows: int | None
+    each: list[Columns]
+
+    def described(self) -> Columns:
+        """Return it in types that JSON has, without what is secret."""
+        compiled = None if self.sql is None else self.sql.compile()
+        each = [_public(row) for row in self.each[:_MAX_ROWS]]
+        return {
+            "statement": str(compiled or f"INSERT INTO {self.table}")[:_MAX_TEXT],
+            "parameters": each or (_public(compiled.params) if compiled else {}),
+            "rows": self.rows,
+        }
+
+
 @dataclass(slots=True)
 class Changes:
-    """What a session wrote so far: names of tables, and rows by table and key."""
+    """What a session wrote so far: names of tables, rows by table and key, statements."""
 
     tables: set[str] = field(default_factory=set)
     before: dict[str, Columns] = field(default_factory=dict)
     after: dict[str, Columns] = field(default_factory=dict)
+    statements: list[Statement] = field(default_factory=list)
 
 
 def of(session: AsyncSession) -> Changes:
@@ -39,9 +70,19 @@ def of(session: AsyncSession) -> Changes:
 
 
 @event.listens_for(ScopedSession, "do_orm_execute")
-def _note_statement(state: ORMExecuteState) -> None:
-    if (state.is_insert or state.is_update or state.is_delete) and state.bind_mapper is not None:
-        _changes(state.session, state.bind_mapper.local_table)
+def _note_statement(state: ORMExecuteState) -> Result[*tuple[Any, ...]] | None:
+    if not (state.is_insert or state.is_update or state.is_delete) or state.bind_mapper is None:
+        return None
+    changes = _changes(state.session, state.bind_mapper.local_table)
+    if changes is None or len(changes.statements) >= _MAX_ROWS:
+        return None
+    each = [dict(row) for row in state.parameters] if isinstance(state.parameters, list) else []
+    sql = None if state.is_insert else cast("ClauseElement", state.statement)
+    result = state.invoke_statement()
+    rows = result.rowcount if isinstance(result, CursorResult) else -1
+    table = str(state.bind_mapper.local_table)
+    changes.statements.append(Statement(table, sql, rows if rows >= 0 else len(each) or None, each))
+    return result
 
 
 @event.listens_for(ScopedSession, "after_flush")
@@ -92,5 +133,15 @@ def _names(state: InstanceState[object]) -> list[str]:
     return [name for name in names if not any(part in name for part in _KEPT_OUT)]
 
 
+def _public(parameters: Mapping[str, object]) -> Columns:
+    return {
+        name: _shown(value)
+        for name, value in parameters.items()
+        if not any(part in name for part in _KEPT_OUT)
+    }
+
+
 def _shown(value: object) -> object:
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    if isinstance(value, list | tuple):
+        return [_shown(one) for one in value[:_MAX_ROWS]]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)[:_MAX_TEXT]

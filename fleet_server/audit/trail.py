@@ -83,12 +83,14 @@ async def complete(session: AsyncSession) -> None:
     noticed = changes.of(session)
     if not noticed.tables or session.info.get(_RECORDED) or actor.get() == SERVER:
         return
+    statements = [one.described() for one in noticed.statements]
+    after = noticed.after | ({"statements": statements} if statements else {})
     await record(
         session,
         request_line.get(),
         ", ".join(sorted(noticed.tables)),
         before=noticed.before or None,
-        after=noticed.after or None,
+        after=after or None,
     )
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, update
 
 from fleet_server import tenancy
 from fleet_server.accounts.roles import Role
@@ -165,3 +165,30 @@ async def test_what_no_service_described_is_recorded_row_by_row(database: Databa
     assert created.before is None
     assert json.loads(created.after or "") == json.loads(deleted.before or "")
     assert "argon2" not in (created.after or "")
+
+
+async def test_a_statement_over_many_rows_says_which(database: Database) -> None:
+    rows = [
+        {"name": name, "role": "viewer", "password_hash": "$argon2", "created_ms": 1}
+        for name in ("ann", "bob", "eve")
+    ]
+    actor = trail.actor.set("user root")
+    try:
+        async with database.writing() as session:
+            await session.execute(insert(User), rows)
+        async with database.writing() as session:
+            chosen = User.name.in_(["bob", "eve"])
+            await session.execute(update(User).where(chosen).values(role="operator"))
+        async with database.writing() as session:
+            await session.execute(delete(User).where(User.role == "operator"))
+    finally:
+        trail.actor.reset(actor)
+    made, changed, deleted = [
+        json.loads(entry.after or "")["statements"][0] for entry in await written(database)
+    ]
+    assert (made["rows"], [row["name"] for row in made["parameters"]]) == (3, ["ann", "bob", "eve"])
+    assert changed["parameters"] == {"role": "operator", "name_1": ["bob", "eve"]}
+    assert (changed["rows"], deleted["rows"]) == (2, 2)
+    assert deleted["statement"].startswith("DELETE FROM users")
+    assert deleted["parameters"] == {"role_1": "operator"}
+    assert "argon2" not in json.dumps(made)

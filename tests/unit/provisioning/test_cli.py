@@ -5,12 +5,17 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Metadata, Root, Targets
 from typer.testing import CliRunner, Result
 
 from fleet_protocol import claims
 from fleet_protocol.errors import SkerryError
+from model_pipeline import publisher_key
 from provisioning.cli import app
 from provisioning.layout import Authority
+from tests.unit.provisioning.conftest import PASSPHRASE
 
 FAMILY = ("--family", "fashion_mnist")
 NAME = ("--server-name", "localhost")
@@ -30,6 +35,51 @@ def test_init_says_what_to_do_next(tmp_path: Path, passphrase_file: Path) -> Non
     result = run("init", "--out", out, *FAMILY, *NAME, "--passphrase-file", passphrase_file)
     assert result.exit_code == 0
     assert str(out / "server") in result.stdout
+
+
+def test_init_makes_several_keys_of_which_some_must_sign(
+    tmp_path: Path, passphrase_file: Path
+) -> None:
+    out = Authority(tmp_path / "authority")
+    quorums = ("--root-keys", 3, "--targets-keys", 2, "--targets-threshold", 1)
+    publishers = ("--publisher-keys", 2)
+    secret = ("--passphrase-file", passphrase_file)
+    result = run("init", "--out", out.root, *FAMILY, *NAME, *quorums, *publishers, *secret)
+    assert result.exit_code == 0, result.exception
+    for path in (out.release_root, out.director_root):
+        metadata = Metadata[Root].from_bytes(path.read_bytes())
+        role = metadata.signed.roles["root"]
+        assert (len(role.keyids), role.threshold) == (3, 2)
+        metadata.signed.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
+    root = Metadata[Root].from_bytes(out.release_root.read_bytes()).signed
+    targets = Metadata[Targets].from_bytes(out.published_targets.read_bytes())
+    root.verify_delegate("targets", targets.signed_bytes, targets.signatures)
+    delegations = targets.signed.delegations
+    assert (len(root.roles["targets"].keyids), root.roles["targets"].threshold) == (2, 1)
+    assert [one.threshold for one in ((delegations and delegations.roles) or {}).values()] == [2]
+    names = sorted(path.name for path in out.offline.glob("root*"))
+    assert names == ["root.1.pem", "root.2.pem", "root.3.pem"]
+    pem = out.root_key.with_name(names[2]).read_bytes()
+    assert CryptoSigner(load_pem_private_key(pem, PASSPHRASE)).public_key.keyid in root.keys
+    assert len(publisher_key.default_uris(out.root, FAMILY[1])) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--root-keys", 0), "--root-keys 0: use 1 to 16"),
+        (("--root-keys", 99), "--root-keys 99: use 1 to 16"),
+        (("--root-threshold", 2), "root has 1 keys; use 1 to 1"),
+        (("--targets-keys", 2, "--targets-threshold", 0), "--targets-threshold 0"),
+    ],
+)
+def test_a_quorum_that_nobody_reaches(
+    tmp_path: Path, passphrase_file: Path, options: tuple[object, ...], sentence: str
+) -> None:
+    out = tmp_path / "authority"
+    arguments = ("--out", out, *FAMILY, *NAME, "--passphrase-file", passphrase_file)
+    assert sentence in refusal(run("init", *arguments, *options))
+    assert not out.exists()
 
 
 def test_the_passphrase_file_may_come_from_the_environment(
