@@ -99,18 +99,22 @@ class FetchStep:
             await self._not_ready(record, waiting, Cause.LOCAL)
             return
         refused: list[str] = []
-        learned: list[Withdrawals] = []
+        loop = asyncio.get_running_loop()
+
+        def learned(said: Withdrawals) -> None:
+            # At once: what is learnt in the course of a long download is newer than this.
+            coming = self._withdrawn.learn(record.family, said)
+            asyncio.run_coroutine_threadsafe(coming, loop).result()
+
         try:
             order = await self._order(
-                record, placements, cancelled, refused=refused.append, learned=learned.append
+                record, placements, cancelled, refused=refused.append, learned=learned
             )
             try:
                 candidate = await asyncio.to_thread(self._installer.fetch, order)
             finally:
                 for reason in refused:
                     await self._tell(record, reason)
-                for said in learned:
-                    await self._withdrawn.learn(record.family, said)
         except DisagreementError as error:
             await self._spoilt(record, str(error))
         except InstallRefusedError as error:

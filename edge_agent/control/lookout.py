@@ -31,6 +31,7 @@ from edge_agent.control.runtime_client import (
     RuntimeUnavailableError,
 )
 from edge_agent.control.waiting import Waiting, waiting
+from edge_agent.control.withdrawn import Withdrawn
 from edge_agent.runtime_api import ActiveRelease, RuntimeStatus
 from edge_agent.store import StoreError
 from fleet_protocol.messages import EventKind
@@ -65,6 +66,7 @@ class Lookout:
         trusted_clock: TrustedClock,
         end_runtime: Callable[[], None],
         alarms: Callable[[sqlite3.Connection], tuple[str, ...]],
+        withdrawn: Withdrawn,
         note_alarms: Callable[[sqlite3.Connection], None],
         damage: DamageAlarms,
         hang_s: float,
@@ -84,6 +86,7 @@ class Lookout:
         self._trusted_clock = trusted_clock
         self._end_runtime = end_runtime
         self._alarms = alarms
+        self._withdrawn = withdrawn
         self._note_alarms = note_alarms
         self._damage = damage
         self._hang_s = hang_s
@@ -114,8 +117,10 @@ class Lookout:
                 runtime=status,
                 damaged=damaged,
                 waiting=_waiting(wanted, now),
+                withdrawn=self._withdrawn.coming(connection),
                 alarms=(
                     *self._alarms(connection),
+                    *self._withdrawn.look(connection),
                     *self._damage.look(damaged),
                     *self._settings_alarms(status),
                 ),

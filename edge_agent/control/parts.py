@@ -288,10 +288,8 @@ class Parts:
             clock=self._outside.clock,
             trusted_clock=self._trusted_clock,
             end_runtime=self._outside.end_runtime,
-            alarms=lambda connection: (
-                *self.freshness.look(connection),
-                *self._withdrawn.look(connection),
-            ),
+            alarms=self.freshness.look,
+            withdrawn=self._withdrawn,
             note_alarms=self.freshness.note,
             damage=DamageAlarms(outbox=self.outbox, clock=self._outside.clock),
             hang_s=self._settings.hang_s,

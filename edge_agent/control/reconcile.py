@@ -28,6 +28,7 @@ class Situation:
         runtime: its status, None while it does not answer.
         damaged: by family, what is wrong with its committed file.
         waiting: what the terms of delivery keep a family from now.
+        withdrawn: by family, why the update that is under way must not be committed.
         alarms: what the operator should look after; decides nothing here.
     """
 
@@ -39,6 +40,7 @@ class Situation:
     runtime: RuntimeStatus | None
     damaged: Mapping[str, Damage] = field(default_factory=dict)
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
 
     def waits(self, family: str) -> Waiting:
@@ -224,6 +226,8 @@ def _under_way(record: UpdateRecord, situation: Situation) -> Iterator[Action]:
         yield Commit(record.family)  # died between active.json and the journal
     elif _is_superseded(record, situation):
         yield GiveUp(record.family, "the assignment no longer asks for it", retry=True)
+    elif candidate is not None and record.family in situation.withdrawn:
+        yield GiveUp(record.family, situation.withdrawn[record.family], retry=False)
     elif record.state is UpdateState.DOWNLOADING:
         if situation.may_install and not situation.held_back(record):
             yield Fetch(record.family)

@@ -129,6 +129,7 @@ def under_way(state: S, version: str = "2.0.0", **changes: object) -> Situation:
 GONE = {F: Damage(active("1.0.0"), "is gone", lost=True)}
 UNREADABLE = {F: Damage(active("1.0.0"), "cannot be read", lost=False)}
 REPAIR = Repair(active("1.0.0"), ref("1.0.0"))
+WITHDRAWN = {F: "mislabelled"}
 HELD = {F: Waiting(download="d", activation="a")}
 DOWNLOAD_AHEAD = {F: Waiting(activation="a")}
 RESTARTED = "the runtime restarted during the probation"
@@ -316,6 +317,27 @@ TABLE: dict[str, tuple[Situation, list[Action]]] = {
             runtime=runtime("1.0.0", "3.0.0", serving="3.0.0"),
         ),
         [GiveUp(F, SUPERSEDED, retry=True)],
+    ),
+    "what is on probation was withdrawn": (
+        replace(
+            under_way(S.PROBATION),
+            withdrawn=WITHDRAWN,
+            runtime=runtime("1.0.0", "2.0.0", serving="2.0.0"),
+        ),
+        [GiveUp(F, "mislabelled", retry=False)],
+    ),
+    "what was verified was withdrawn before its time": (
+        replace(under_way(S.VERIFIED), withdrawn=WITHDRAWN, waiting=HELD),
+        [GiveUp(F, "mislabelled", retry=False)],
+    ),
+    "what was withdrawn is in active.json already": (
+        replace(
+            under_way(S.PROBATION),
+            withdrawn=WITHDRAWN,
+            active={F: active("2.0.0")},
+            runtime=runtime("2.0.0", serving="2.0.0"),
+        ),
+        [Commit(F)],
     ),
     "the family is no longer assigned": (
         replace(SETTLED_ON_1, assignment=assignment()),

@@ -1,5 +1,9 @@
 """Withdrawn releases on a device: what serves goes on, nothing of them comes anew."""
 
+import asyncio
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from fleet_protocol.messages import EventKind
@@ -62,6 +66,60 @@ async def test_a_withdrawn_release_is_not_installed(
     assert serving.floor() == 5, "the refusal itself keeps the floor"
     (alarm,) = alarms(serving)
     assert "animals 1.0.0 (its security counter 1 is below 5)" in alarm
+
+
+ENDS = {UpdateState.VERIFIED: UpdateState.FAILED, UpdateState.PROBATION: UpdateState.ROLLED_BACK}
+NEWS = {
+    "withdrawn by its publisher: mislabelled": (("1.1.0",), 0),
+    "its security counter 2 is below 5": ((), 5),
+}
+
+
+@pytest.mark.parametrize("reached", ENDS)
+@pytest.mark.parametrize("said", NEWS)
+async def test_an_update_that_is_withdrawn_on_its_way_is_not_committed(
+    serving: ControlDevice,
+    repository: SimulatedRepository,
+    director: Director,
+    reached: UpdateState,
+    said: str,
+) -> None:
+    versions, floor = NEWS[said]
+    await serving.receive(director.assign("cam-01", 2, [NEXT]))
+    await serving.until(reached)
+    repository.withdraw(*versions, floor=floor)
+    assert await serving.parts.freshness.check()
+    await serving.restarted()
+    await serving.settle()
+    assert serving.record().state is ENDS[reached]
+    assert said in serving.record().detail
+    assert serving.active() == {"animals": "1.0.0"}
+    assert serving.runtime.serving("animals") == "1.0.0"
+
+
+async def test_a_withdrawal_in_the_middle_of_a_download_is_not_forgotten(
+    serving: ControlDevice, repository: SimulatedRepository, director: Director
+) -> None:
+    """What the download was told when it began is older than what the device learns meanwhile."""
+    repository.faults.break_after = 4096
+    await serving.receive(director.assign("cam-01", 2, [NEXT]))
+    await serving.step()
+    fetch = serving.parts.updater._blobs.fetch
+
+    def meanwhile(path: str, **how: Any) -> Path:  # noqa: ANN401 (handed on)
+        if path == NEXT.model_path:
+            repository.withdraw("1.1.0")
+            checking = serving.parts.freshness.check()
+            assert asyncio.run_coroutine_threadsafe(checking, loop).result()
+        return fetch(path, **how)
+
+    loop = asyncio.get_running_loop()
+    repository.faults.break_after = None
+    serving.parts.updater._blobs.fetch = meanwhile  # type: ignore[method-assign]
+    serving.clock.advance(60.0)
+    await serving.settle()
+    assert serving.record().state is UpdateState.FAILED
+    assert "withdrawn by its publisher" in serving.record().detail
 
 
 @pytest.mark.parametrize("lost", ["nothing", "database"])
