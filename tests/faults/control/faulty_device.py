@@ -3,7 +3,8 @@
 libfiu stands between Python (and SQLite) and the C library: `open`, `read`, `write`, `fsync`,
 `rename`, `unlink` and their like fail with an errno of theirs. The process has to be started with
 libfiu preloaded; `test_random_io_faults` does. Faults are on while the device works and off while
-it is looked at. Prints one JSON line with what was counted.
+it is looked at. Prints one JSON line with what was counted; the same seed gives the same faults as
+far as the threads of the process allow.
 """
 
 import asyncio
@@ -40,13 +41,22 @@ class Counted:
 
     def __init__(self) -> None:
         self.updates = 0
-        self.not_serving = 0
+        self.wrong: list[str] = []
         self.unverified = 0
         self.failed_steps = 0
+        self.states: dict[str, int] = {}
         self.unexpected: dict[str, int] = {}
         self.restarts = 0
         self.loads = 0
-        self.leaks = 0
+
+    def look(self, number: int, device: ControlDevice) -> None:
+        """Take note of a device that does not serve what it shall."""
+        if not _serves(device):
+            serving, record = device.runtime.serving("animals"), device.record()
+            self.wrong.append(
+                f"update {number}: {serving} serves, {device.active()} is committed, "
+                f"{record.version} is in {record.state}"
+            )
 
 
 class Faults:
@@ -126,18 +136,21 @@ async def _run(root: Path, updates: int, seed: int) -> Counted:
             await _work(device, counted, document)
         finally:
             faults.off()
-        counted.not_serving += not _serves(device)
+        state = str(device.record().state)
+        counted.states[state] = counted.states.get(state, 0) + 1
+        counted.look(number, device)
         if chance.random() < 0.2:
             counted.restarts += 1
             await device.restarted()
             if chance.random() < 0.5:
                 device.runtime.boot()
-                counted.not_serving += not _serves(device)
+                counted.look(number, device)
         await device.receive(document)
         await settle_under_calls(device)
         counted.updates += 1
-        counted.not_serving += not _serves(device)
-        counted.leaks += _leaks(device, wanted)
+        counted.look(number, device)
+        if _leaks(device, wanted):
+            counted.wrong.append(f"update {number}: files stay that nobody needs")
     await device.kill()
     return counted
 
@@ -147,8 +160,8 @@ def _serves(device: ControlDevice) -> bool:
     serving = device.runtime.serving("animals")
     active = ActiveSetFile(device.state.active_set).read()["animals"].version
     record = device.record()
-    on_probation = record.state in {UpdateState.PROBATION, UpdateState.TRIAL}
-    return serving == active or (on_probation and serving == record.version)
+    watched = record.state is UpdateState.PROBATION and serving == record.version
+    return serving == active or watched
 
 
 def _leaks(device: ControlDevice, wanted: Release) -> bool:

@@ -115,7 +115,7 @@ async def test_a_withdrawal_in_the_middle_of_a_download_is_not_forgotten(
 
     loop = asyncio.get_running_loop()
     repository.faults.break_after = None
-    serving.parts.updater._blobs.fetch = meanwhile  # type: ignore[method-assign]
+    serving.parts.updater._blobs.fetch = meanwhile  # type: ignore[method-assign, assignment]
     serving.clock.advance(60.0)
     await serving.settle()
     assert serving.record().state is UpdateState.FAILED
