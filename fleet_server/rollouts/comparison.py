@@ -108,6 +108,21 @@ def level(policy: ComparisonPolicy, look: int) -> float:
     return policy.alpha / (look * (look + 1)) / (1 + len(policy.quantiles))
 
 
+def heard(policy: ComparisonPolicy, samples: Samples) -> float:
+    """Return of how many devices that had calls before there are enough since, as a share.
+
+    Of the new or of the old ones, whichever is less: a few that answer first must not decide for
+    all, and without the old ones a load that everybody has would look like the release's.
+    """
+
+    def share(those: Sequence[Sample]) -> float:
+        had = [each.after for each in those if each.before.requests >= policy.min_requests]
+        enough = sum(after.requests >= policy.min_requests for after in had)
+        return enough / len(had) if had else 1.0
+
+    return min(share(samples.new), share(samples.old))
+
+
 def compare(policy: ComparisonPolicy, samples: Samples, *, look: int) -> list[Finding]:
     """Answer every question of a policy.
 

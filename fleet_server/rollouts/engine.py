@@ -13,7 +13,7 @@ gives the same decision. In this order it asks:
 import msgspec
 
 from fleet_server.rollouts import returning, sentences
-from fleet_server.rollouts.comparison import Samples, compare
+from fleet_server.rollouts.comparison import Samples, compare, heard
 from fleet_server.rollouts.harm import harm_of
 from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.plan import Inconclusive, OnFailure
@@ -29,6 +29,12 @@ from fleet_server.rollouts.state import (
 )
 
 _S = MemberState
+_HEARD_AT_GATE = 0.9
+"""Share of the devices with traffic of which a gate has enough calls before it compares."""
+
+_HEARD_BEFORE = 0.5
+"""The same of a look while the stage goes on."""
+
 _AT_REST = {
     Status.COMPLETED: "complete; devices that join its group get the release too",
     Status.PAUSED: "paused by an operator: nothing is decided until it is resumed",
@@ -55,7 +61,7 @@ def decide(view: View, samples: Samples | None = None) -> Decision | Wait:
         done = _turn(view)
     elif status is Status.ABORTED:
         done = returning.recall(view)
-    return done or sentences.wait(view, _AT_REST[status])
+    return done or sentences.wait(view, sentences.late(view) or _AT_REST[status])
 
 
 def wants_look(view: View) -> bool:
@@ -109,6 +115,9 @@ def _look(view: View, samples: Samples) -> Decision | None:
     if policy is None:
         return None
     at_gate = _gate_waits_for_look(view)
+    waits_still = not (at_gate and _patience_is_over(view))
+    if waits_still and heard(policy, samples) < (_HEARD_AT_GATE if at_gate else _HEARD_BEFORE):
+        return None
     findings = compare(policy, samples, look=view.head.looks + 1)
     answered = [finding for finding in findings if finding.conclusive]
     inputs: dict[str, object] = {"findings": msgspec.to_builtins(findings)}
@@ -116,7 +125,7 @@ def _look(view: View, samples: Samples) -> Decision | None:
     worse = [str(finding) for finding in findings if finding.worse]
     if worse:
         return _stop(view, f"it is worse than the old release: {'; '.join(worse)}", inputs)
-    if len(answered) < len(findings) and not (at_gate and _patience_is_over(view)):
+    if len(answered) < len(findings) and waits_still:
         return None
     if not answered and policy.when_inconclusive is Inconclusive.STOP:
         return _hold(view, f"no comparison was possible: {said}")

@@ -6,6 +6,7 @@ those that settled would hardly ever happen at the allowed share.
 """
 
 import math
+from collections.abc import Mapping
 
 from fleet_server.rollouts.rank_tests import binomial_tail
 from fleet_server.rollouts.state import StageCounts, View
@@ -31,18 +32,19 @@ def _judged(counts: StageCounts) -> int:
 
 def _problem(view: View, counts: StageCounts) -> str:
     plan = view.plan
+    failed, silent = {"failed": counts.failed}, {"fell silent": counts.silent}
     if plan.timeout_threshold is None:
-        bad = counts.failed + counts.silent
-        return _over("failed or fell silent", counts, bad, plan.failure_threshold)
-    return _over("failed", counts, counts.failed, plan.failure_threshold) or _over(
-        "fell silent", counts, counts.silent, plan.timeout_threshold
+        return _over(failed | silent, counts, plan.failure_threshold)
+    return _over(failed, counts, plan.failure_threshold) or _over(
+        silent, counts, plan.timeout_threshold
     )
 
 
-def _over(what: str, counts: StageCounts, bad: int, share: float) -> str:
-    judged = _judged(counts)
+def _over(of: Mapping[str, int], counts: StageCounts, share: float) -> str:
+    judged, bad = _judged(counts), sum(of.values())
     allowed = math.floor(share * counts.size + 1e-9)
-    said = f"{bad} of {judged} judged devices {what}"
+    what = " and ".join(f"{count} {word}" for word, count in of.items() if count)
+    said = f"of {judged} judged devices {what}"
     if bad > allowed:
         return f"{said}, at most {allowed} of its {counts.size} may ({100 * share:g} %)"
     if bad <= share * judged:

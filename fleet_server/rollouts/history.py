@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import CursorResult, insert, update
+from sqlalchemy import CursorResult, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server.rollouts import interventions
 from fleet_server.rollouts.members import IN_FLIGHT, MemberState, Outcome
 from fleet_server.rollouts.snapshot import Snapshot
-from fleet_server.rollouts.state import Decision, Head, Kind, Status
+from fleet_server.rollouts.state import OVER, Decision, Head, Kind, Status
 from fleet_server.rollouts.tables import (
     Rollout,
     RolloutDecision,
@@ -25,7 +25,8 @@ from fleet_server.rollouts.tables import (
 _S = MemberState
 _ORDERED = frozenset({_S.PREPARED, _S.ACTIVATING, _S.RETURNING, _S.RECALLED})
 """States that a device gets by an assignment."""
-_OVER = frozenset({Status.ROLLED_BACK, Status.ABORTED})
+_AWAITED = frozenset({*IN_FLIGHT, _S.PREPARED, _S.RECALLED})
+"""States from which a device that answers, however late, gets another one."""
 _NAMED = 5
 
 
@@ -52,6 +53,7 @@ async def note(session: AsyncSession, seen: Snapshot, outcomes: Sequence[Outcome
         alike[each.state, each.detail].append(each.device_id)
     for (state, detail), devices in alike.items():
         await _set(session, seen, devices, state=state.value, detail=detail, settled_ms=now_ms)
+    await _let_rest(session, seen, decision.head)
     return True
 
 
@@ -71,6 +73,7 @@ async def write(session: AsyncSession, seen: Snapshot, decision: Decision) -> bo
     await _supersede(session, seen, decision.head)
     if decision.become is not None:
         await _become(session, seen, decision, decision.become)
+    await _let_rest(session, seen, decision.head)
     return True
 
 
@@ -116,7 +119,7 @@ async def _moved(session: AsyncSession, seen: Snapshot, decision: Decision) -> b
             compared_devices=head.compared_devices,
             compared_stage=head.compared_stage,
             reason=decision.reason if decision.kind is not Kind.OBSERVED else Rollout.reason,
-            attention=_attention(seen, decision),
+            attention=True,
             changed_ms=seen.view.now_ms,
         )
     )
@@ -145,12 +148,18 @@ async def append(
     await session.flush()
 
 
-def _attention(seen: Snapshot, decision: Decision) -> bool:
-    """Say whether anything can follow: a rollout that is over and still is left alone."""
-    if decision.head.status not in _OVER:
-        return True
-    busy = seen.view.total(*IN_FLIGHT, _S.PREPARED)
-    return busy > len(decision.devices) or decision.become in _ORDERED
+async def _let_rest(session: AsyncSession, seen: Snapshot, head: Head) -> None:
+    """Leave a rollout alone that is over, once every device has answered for the last time."""
+    if head.status not in OVER:
+        return
+    awaited = select(RolloutMember.device_id).where(
+        RolloutMember.rollout_id == seen.row.id,
+        RolloutMember.state.in_([state.value for state in _AWAITED]),
+    )
+    if await session.scalar(awaited.limit(1)) is None:
+        await session.execute(
+            update(Rollout).where(Rollout.id == seen.row.id).values(attention=False)
+        )
 
 
 async def _supersede(session: AsyncSession, seen: Snapshot, head: Head) -> None:

@@ -14,7 +14,9 @@ from fleet_server.rollouts.service import Rollouts
 
 logger = logging.getLogger(__name__)
 
-_ADMIT_EVERY_S = 10.0
+_RARELY_S = 10.0
+"""How often devices that join, or answer after a rollout is over, are looked for."""
+
 _STEPS = 100
 """Steps that one rollout takes before the next one has its turn."""
 
@@ -36,7 +38,7 @@ class RolloutLoop:
         self._orders = orders
         self._interval_s = interval_s
         self._monotonic = monotonic
-        self._admitted_s: float | None = None
+        self._rare_s: float | None = None
         self._complaints = Complaints(monotonic)
 
     async def run(self) -> None:
@@ -51,11 +53,9 @@ class RolloutLoop:
         await self._tried("carry out orders", self._carry_out)
 
     async def _all(self) -> None:
-        admits = self._is_time_to_admit()
-        for rollout_id in await self._rollouts.attended():
-            await self._tried(
-                f"rollout {rollout_id}", partial(self._one, rollout_id, admits=admits)
-            )
+        rare = self._is_time_for_the_rare()
+        for rollout_id in await self._rollouts.attended(over=rare):
+            await self._tried(f"rollout {rollout_id}", partial(self._one, rollout_id, admits=rare))
 
     async def _one(self, rollout_id: int, *, admits: bool) -> None:
         for _ in range(_STEPS):
@@ -76,9 +76,9 @@ class RolloutLoop:
         except Exception:  # the server serves on; the next look tries again
             logger.exception("rollouts_failed", extra={"what": what})
 
-    def _is_time_to_admit(self) -> bool:
+    def _is_time_for_the_rare(self) -> bool:
         now_s = self._monotonic()
-        if self._admitted_s is None or now_s - self._admitted_s >= _ADMIT_EVERY_S:
-            self._admitted_s = now_s
+        if self._rare_s is None or now_s - self._rare_s >= _RARELY_S:
+            self._rare_s = now_s
             return True
         return False

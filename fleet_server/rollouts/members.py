@@ -32,7 +32,7 @@ class MemberState(StrEnum):
     RETURNING = "returning"
     """In flight: it was told to run what it ran before."""
     RETURNED = "returned"
-    """It runs what it ran before."""
+    """It runs what it ran before, or by now something else, and not the release."""
     RECALLED = "recalled"
     """It was told to go back and nothing waits for it: it had not changed, or does not answer."""
     GONE = "gone"
@@ -122,8 +122,10 @@ def _back_again(member: Member, plan: Plan, reported: Reported | None) -> Outcom
     running, _ = _of_family(plan.family, reported)
     if member.previous_version is None and running is None:
         return Outcome(member.device_id, _S.RETURNED, "it runs no release of the family")
-    if member.previous_version is not None and _serves(running, member.previous_version):
-        return Outcome(member.device_id, _S.RETURNED, f"it runs {member.previous_version}")
+    if running is None or not running.committed:
+        return None
+    if running.version == member.previous_version or running.version != plan.version:
+        return Outcome(member.device_id, _S.RETURNED, f"it runs {running.version}")
     return None
 
 

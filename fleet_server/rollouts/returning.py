@@ -55,8 +55,8 @@ def recall(view: View) -> Decision | None:
     return Decision(
         kind=Kind.RECALLED,
         reason=(
-            f"{len(devices)} devices that do not run {view.plan.version} are assigned again what "
-            "they run; that disturbs none of them."
+            f"{len(devices)} devices that refused {view.plan.version}, have not activated it or do "
+            "not answer are assigned again what they ran; nothing waits for them."
         ),
         inputs=sentences.inputs(view),
         head=view.head,

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from fleet_server.rollouts.members import MemberState
-from fleet_server.rollouts.state import View, Wait
+from fleet_server.rollouts.state import Status, View, Wait
 from fleet_server.rollouts.windows import next_opening
 
 _S = MemberState
@@ -62,6 +62,14 @@ def waiting(view: View) -> str:
         left_s = (view.settled_ms + soak_ms - view.now_ms) / 1000
         return f"{where} is watched for {left_s:.0f} s more: {stage(view, index)}"
     return f"{where} waits for enough calls to compare the releases: {stage(view, index)}"
+
+
+def late(view: View) -> str:
+    """Say whom a rollout that is rolled back still waits for, "" for nobody."""
+    silent = view.total(_S.RECALLED)
+    if view.head.status is not Status.ROLLED_BACK or not silent:
+        return ""
+    return f"rolled back: {silent} devices have not answered and go back when they do"
 
 
 def wait(view: View, reason: str) -> Wait:

@@ -18,7 +18,7 @@ from fleet_server.rollouts.comparison import Samples
 from fleet_server.rollouts.interventions import Intervention
 from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.snapshot import Snapshot
-from fleet_server.rollouts.state import Decision, Status, Wait
+from fleet_server.rollouts.state import OVER, Decision, Status, Wait
 from fleet_server.rollouts.tables import Rollout, RolloutDecision, RolloutMember
 
 logger = logging.getLogger(__name__)
@@ -47,13 +47,18 @@ class Rollouts:
         self._clock = clock
         self._revisited: dict[int, int] = {}
 
-    async def attended(self) -> list[int]:
+    async def attended(self, *, over: bool = True) -> list[int]:
         """Return the ids of rollouts with which something may be to do.
+
+        Args:
+            over: with those that are over and only wait for devices that may never answer.
 
         Raises:
             UnavailableError: the database failed.
         """
         query = select(Rollout.id).where(Rollout.attention).order_by(Rollout.id)
+        if not over:
+            query = query.where(Rollout.status.not_in([status.value for status in OVER]))
         async with self._database.reading() as session:
             return list(await session.scalars(query))
 

@@ -28,6 +28,10 @@ class Status(StrEnum):
     ABORTED = "aborted"
 
 
+OVER = frozenset({Status.ROLLED_BACK, Status.ABORTED})
+"""Nothing is decided any more; devices that come back late are still noted."""
+
+
 class Kind(StrEnum):
     """What was decided or noted; one row of the history each."""
 

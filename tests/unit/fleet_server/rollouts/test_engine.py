@@ -1,6 +1,7 @@
 """The engine as tables: a view goes in, a decision with its reason comes out."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -74,9 +75,13 @@ def test_the_canaries_open_first() -> None:
         ({S.HEALTHY: 5}, Kind.OPENED_STAGE, "5 of 5 devices of stage 1 are healthy"),
         ({S.HEALTHY: 4, S.FAILED: 1}, Kind.OPENED_STAGE, "1 failed"),
         ({S.HEALTHY: 4, S.SILENT: 1}, Kind.OPENED_STAGE, "1 fell silent"),
-        ({S.HEALTHY: 3, S.FAILED: 2}, Kind.STOPPED, "2 of 5 judged devices failed"),
-        ({S.HEALTHY: 3, S.FAILED: 1, S.SILENT: 1}, Kind.STOPPED, "at most 1 of its 5 may (20 %)"),
-        ({S.WAITING: 2, S.HEALTHY: 1, S.FAILED: 2}, Kind.STOPPED, "2 of 3 judged devices"),
+        ({S.HEALTHY: 3, S.FAILED: 2}, Kind.STOPPED, "of 5 judged devices 2 failed, at most"),
+        (
+            {S.HEALTHY: 3, S.FAILED: 1, S.SILENT: 1},
+            Kind.STOPPED,
+            "of 5 judged devices 1 failed and 1 fell silent, at most 1 of its 5 may (20 %)",
+        ),
+        ({S.WAITING: 2, S.HEALTHY: 1, S.FAILED: 2}, Kind.STOPPED, "of 3 judged devices 2 failed"),
         ({S.HEALTHY: 2, S.GONE: 3}, Kind.STOPPED, "is judged from 3 on"),
     ],
 )
@@ -184,6 +189,21 @@ def test_a_gate_needs_its_comparison() -> None:
     assert slow.kind is Kind.STOPPED
     assert "latency p50 +" in slow.reason
     assert slow.inputs["findings"]
+
+
+@pytest.mark.parametrize(("group", "quiet"), [("new", 1), ("old", 2)])
+def test_a_gate_waits_for_the_calls_of_nearly_all(group: str, quiet: int) -> None:
+    asked = plan(comparison=ComparisonPolicy(patience_s=60))
+    full = samples(1.2)
+    some = list(getattr(full, group))
+    some[-quiet:] = [replace(each, after=Period()) for each in some[-quiet:]]
+    partly = replace(full, **{group: some})
+    early = view({S.HEALTHY: 5}, plan=asked, settled_ms=NOW - 59_000)
+    assert isinstance(engine.decide(early, partly), Wait)
+    late = view({S.HEALTHY: 5}, plan=asked, settled_ms=NOW - 60_000)
+    assert decision(late, partly).kind is not Kind.OPENED_STAGE
+    going_on = view({S.HEALTHY: 5, S.ACTIVATING: 5}, plan=asked)
+    assert decision(going_on, full).kind is Kind.STOPPED
 
 
 def test_looks_come_when_the_devices_have_doubled() -> None:

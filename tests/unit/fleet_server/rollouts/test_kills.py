@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server.database import Database
+from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.plan import Plan, Stage
 from fleet_server.rollouts.state import Kind, Status
 from fleet_server.rollouts.tables import RolloutOrder
@@ -51,7 +52,7 @@ async def outcome(world: World, url: str, plan: Plan, crash: CrashPlan) -> tuple
                 world.downlink.publish_assignment(device_id, document)  # as every start does
         await world.fleet.step()
         world.clock.advance(seconds=5)
-        if await world.status(rollout) in ENDS:
+        if await world.status(rollout) in ENDS and await answered(world, rollout):
             break
     await world.run(server, ticks=2)
     await dying.close()
@@ -62,6 +63,10 @@ async def outcome(world: World, url: str, plan: Plan, crash: CrashPlan) -> tuple
     stages = await world.stage_of(rollout)
     states = sorted((stages[n], state) for n, state in (await world.states(rollout)).items())
     return await world.status(rollout), kinds, states, sorted(told.values()), waiting
+
+
+async def answered(world: World, rollout: int) -> bool:
+    return MemberState.RECALLED not in (await world.states(rollout)).values()
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -66,7 +66,7 @@ async def test_a_bad_release_stops_in_its_first_stage_and_goes_back(world: World
     untouched = [world.fleet.devices[name] for name, stage in stages.items() if stage == 1]
     assert {device.assignment for device in untouched} == {1}
     stop = next(row for row in await world.history(rollout) if row.kind == Kind.STOPPED)
-    assert "judged devices failed or fell silent" in stop.reason
+    assert "judged devices 2 failed, at most 0 of its 8 may" in stop.reason
 
 
 async def test_silence_stops_it_and_late_devices_catch_up(world: World) -> None:
@@ -83,6 +83,25 @@ async def test_silence_stops_it_and_late_devices_catch_up(world: World) -> None:
     await world.rollouts.intervene(rollout, Intervention.RESUME, who="ann", why="a power cut")
     await world.run(world.server(), ticks=20)
     assert await world.status(rollout) is Status.COMPLETED
+
+
+async def test_a_rollout_that_is_over_notes_who_comes_back_and_then_rests(world: World) -> None:
+    await world.populate(10, lambda _: replace(SILENT))
+    rollout = await world.create(a_plan())
+    await world.run(world.server(), ticks=40)
+    assert await world.status(rollout) is Status.ROLLED_BACK
+    silent = [name for name, state in (await world.states(rollout)).items() if state is S.RECALLED]
+    assert len(silent) == 4
+    assert "4 devices have not answered" in (await world.rollouts.standing(rollout)).explanation
+    assert await world.rollouts.attended(over=False) == []
+    for name in silent:
+        world.fleet.devices[name].fate = UpdateState.COMMITTED
+    world.fleet.devices[silent[0]].version = "9.0.0"  # by another rollout
+    world.clock.advance(days=20)
+    await world.run(world.server(), ticks=4)
+    states = await world.states(rollout)
+    assert {states[name] for name in silent} == {S.RETURNED}
+    assert await world.rollouts.attended() == []
 
 
 @pytest.mark.parametrize(("slower", "status"), [(1.2, Status.ROLLED_BACK), (1.0, Status.COMPLETED)])
