@@ -6,14 +6,25 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.settings import ControlSettings
 from tests.integration.server.running_server import RunningServer
-from tests.simulators import fleet_agents
+from tests.simulators import rollout_record
+from tests.simulators.agent_processes import Devices
 from tests.simulators.postgresql_cluster import Cluster
+from tests.simulators.release_behaviour import Behaviour
 from tests.simulators.rollout_campaign import Campaign
 from tests.unit.fleet_server.authority import Fleet
 
 DEVICES = 8
 STAGES = [{"count": 3}, {"percent": 100}]
+SETTINGS = ControlSettings(
+    telemetry_window_s=1.0,
+    probation_s=1.0,
+    report_interval_s=30.0,
+    retry_initial_s=0.2,
+    retry_shared_initial_s=0.2,
+    retry_max_s=1.0,
+)
 
 
 @pytest.fixture
@@ -27,14 +38,15 @@ async def campaign(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Campaign]:
     }
     await asyncio.to_thread(server.skerry, "server", "migrate")
     await asyncio.to_thread(server.start)
-    folder = tmp_path / "devices"
-    agents = await asyncio.to_thread(fleet_agents.enrolled, fleet, server.url, folder, DEVICES)
+    devices = await asyncio.to_thread(
+        Devices.enrolled, fleet, server.url, tmp_path / "devices", DEVICES, SETTINGS
+    )
     token = await asyncio.to_thread(
         server.skerry, "server", "token", "--name", "a", "--role", "admin"
     )
-    made = Campaign(server, agents, token.stdout.strip(), deadline_s=60)
-    await made.publish("1.0.0")
-    async with fleet_agents.running(agents):
+    made = Campaign(server, devices, token.stdout.strip(), deadline_s=60)
+    await made.publish(Behaviour(version="1.0.0"))
+    with devices.running():
         await made.everywhere("1.0.0")
         yield made
     await asyncio.to_thread(server.stop)
@@ -46,24 +58,25 @@ async def test_a_bad_release_goes_back_and_a_good_one_outlives_a_killed_server(
     campaign: Campaign,
 ) -> None:
     limits = {"stages": STAGES, "min_samples": 2, "max_in_flight": 5, "comparison": None}
-    await campaign.publish("2.0.0")
-    for agent in campaign.agents[::2]:
-        agent.runtime.unloadable.add("2.0.0")
+    await campaign.publish(Behaviour(version="2.0.0", failing=1.0))
     bad = await campaign.rollout("2.0.0", **limits, failure_threshold=0.0)
-    stopped = await campaign.ended(bad)
-    assert stopped["status"] == "rolled_back", stopped["explanation"]
-    assert set(stopped["progress"][1]["states"]) == {"waiting"}
-    await campaign.until(lambda: campaign.serving("1.0.0") == DEVICES)
+    await campaign.ended(bad)
+    stopped = await campaign.settled(bad)
+    rollout_record.check(stopped)
+    assert stopped.status == "rolled_back"
+    assert set(stopped.view["progress"][1]["states"]) == {"waiting"}
+    assert campaign.devices.touched("2.0.0") <= stopped.first_stage()
+    assert campaign.devices.serving("1.0.0") == DEVICES
 
-    await campaign.publish("3.0.0")
+    await campaign.publish(Behaviour(version="3.0.0"))
     good = await campaign.rollout("3.0.0", **limits)
-    await campaign.until(lambda: campaign.serving("3.0.0") > 0)
+    await campaign.until(lambda: campaign.devices.serving("3.0.0") > 0)
     await campaign.kill_server()
-    done = await campaign.ended(good)
-    assert (done["status"], done["healthy"]) == ("completed", DEVICES), done["explanation"]
-    assert campaign.serving("3.0.0") == DEVICES
-    numbers = [row["number"] for row in done["decisions"]]
-    assert numbers == sorted(numbers, reverse=True)
+    await campaign.ended(good)
+    done = await campaign.settled(good)
+    rollout_record.check(done)
+    assert (done.status, done.view["healthy"]) == ("completed", DEVICES)
+    assert campaign.devices.serving("3.0.0") == DEVICES
 
     shown = await commanded(campaign, "show", str(good))
     assert f"{DEVICES}/{DEVICES} devices healthy" in shown
@@ -72,7 +85,7 @@ async def test_a_bad_release_goes_back_and_a_good_one_outlives_a_killed_server(
     )
     said = await commanded(campaign, "watch", str(good))
     assert said.splitlines()[-1].startswith("rolled_back")
-    await campaign.until(lambda: campaign.serving("1.0.0") == DEVICES)
+    await campaign.served("1.0.0")
 
 
 async def commanded(campaign: Campaign, *arguments: str) -> str:

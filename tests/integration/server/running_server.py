@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -48,6 +48,7 @@ class RunningServer:
     mqtt_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    program: Sequence[str] = (sys.executable, "-m", "fleet_server")
 
     @property
     def url(self) -> str:
@@ -64,7 +65,7 @@ class RunningServer:
     def spawn(self) -> "RunningServer":
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fleet_server", "--data", str(self.fleet.data.root)],
+                [*self.program, "--data", str(self.fleet.data.root)],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 env={

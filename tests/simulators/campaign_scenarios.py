@@ -1,0 +1,246 @@
+"""What a fleet goes through: releases that are good, fail, are slow or silence devices; kills.
+
+Each scenario is one rollout on the same fleet, one after the other. Whatever must hold in each of
+them is asserted here; what a reader wants to know is returned as `Outcome`.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.settings import ControlSettings
+from fleet_server.rollouts.state import Kind
+from tests.integration.server.running_server import RunningServer
+from tests.simulators import rollout_record
+from tests.simulators.agent_processes import Devices
+from tests.simulators.postgresql_cluster import Cluster
+from tests.simulators.release_behaviour import Behaviour
+from tests.simulators.rollout_campaign import Campaign, Json
+from tests.simulators.rollout_record import Record
+from tests.unit.fleet_server.authority import Fleet
+
+_LEAST_CANARIES = 12
+_TIMEOUT_S = 60.0
+_LONG_TIMEOUT_S = 1800.0
+"""Where the server is killed again and again: nobody may be taken for silent meanwhile."""
+
+_SETTINGS = ControlSettings(
+    telemetry_window_s=4.0,
+    probation_s=3.0,
+    report_interval_s=60.0,
+    poll_interval_s=30.0,
+    retry_initial_s=0.5,
+    retry_shared_initial_s=0.5,
+    retry_max_s=2.0,
+)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one rollout.
+
+    Attributes:
+        runs: how many devices run the new release and the old one, by their own files.
+        stages: the devices of each stage by state.
+        touched: devices whose runtime was ever told to load the release.
+        elsewhere: those of them that are not in the first stage.
+        reason: why it ended, as the API says it.
+        stopped_s: from the first device that was told to the stop; None without one.
+        took_s: from its creation to its end.
+        in_flight: the most devices that were changing at once, by the history.
+        on_trial: the most that were, by the devices' own logs; None where some lay silent.
+        budget: the most that may.
+        kills: of the server meanwhile.
+    """
+
+    scenario: str
+    status: str
+    runs: Mapping[str, int]
+    stages: Sequence[Mapping[str, int]]
+    first_stage: int
+    touched: int
+    elsewhere: int
+    reason: str
+    stopped_s: float | None
+    took_s: float
+    in_flight: int
+    on_trial: int | None
+    budget: int
+    decisions: int
+    kills: Mapping[str, int]
+
+    @property
+    def end_state(self) -> object:
+        """What must be the same whether or not the server died meanwhile."""
+        return self.status, self.runs, self.stages
+
+
+class _Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """One rollout to go through.
+
+    Attributes:
+        deaths: of the server meanwhile: "", ``at each write`` or ``at random``.
+    """
+
+    name: str
+    behaviour: Behaviour
+    deaths: str = ""
+
+
+GOOD, FAILING, SLOW, SILENT = "good", "fails on 30 %", "20 % slower", "silences 40 %"
+AT_EACH_WRITE, AT_RANDOM = "at each write", "at random"
+SCENARIOS = (
+    _Scenario(name=GOOD, behaviour=Behaviour(version="2.0.0")),
+    _Scenario(name=FAILING, behaviour=Behaviour(version="3.0.0", failing=0.3)),
+    _Scenario(name=SLOW, behaviour=Behaviour(version="4.0.0", latency=1.2)),
+    _Scenario(
+        name=SILENT,
+        behaviour=Behaviour(version="5.0.0", silent=0.4, silence_s=1.5 * _TIMEOUT_S),
+    ),
+    _Scenario(name=GOOD, behaviour=Behaviour(version="6.0.0"), deaths=AT_RANDOM),
+    _Scenario(
+        name=FAILING, behaviour=Behaviour(version="7.0.0", failing=0.3), deaths=AT_EACH_WRITE
+    ),
+    _Scenario(name=GOOD, behaviour=Behaviour(version="8.0.0"), deaths=AT_EACH_WRITE),
+)
+_LONGEST_LIFE_S = 20.0
+
+
+def _plan(devices: int, *, timeout_s: float) -> Json:
+    canaries = max(_LEAST_CANARIES, devices // 10)
+    return {
+        "stages": [{"count": canaries}, {"percent": 50}, {"percent": 100}],
+        "min_samples": 5,
+        "failure_threshold": 0.05,
+        "timeout_s": timeout_s,
+        "max_in_flight": canaries,
+        "comparison": {"period_s": 600, "patience_s": 120, "when_inconclusive": "stop"},
+    }
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stdout.flush()
+
+
+async def run(
+    *, devices: int, processes: int, scenarios: Sequence[_Scenario] = SCENARIOS
+) -> list[Outcome]:
+    """Set a fleet up and let it go through the scenarios.
+
+    Args:
+        devices: how many there are.
+        processes: among which they are shared out.
+        scenarios: in their order.
+
+    Raises:
+        AssertionError: something that must hold in every rollout did not.
+    """
+    async with _set_up(devices, processes) as campaign:
+        good, outcomes = "1.0.0", []
+        for scenario in scenarios:
+            outcomes.append(await _through(campaign, scenario, good))
+            if scenario.name == GOOD:
+                good = scenario.behaviour.version
+        return outcomes
+
+
+@asynccontextmanager
+async def _set_up(count: int, processes: int) -> AsyncIterator[Campaign]:
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="skerry-campaign-")))
+        cluster = Cluster()
+        stack.callback(cluster.stop)
+        await asyncio.to_thread(cluster.start)
+        fleet = await asyncio.to_thread(Fleet.provision, folder / "authority")
+        server = RunningServer(fleet)
+        server.environment |= {
+            "SKERRY_SERVER_DATABASE_URL": await cluster.create(),
+            "SKERRY_SERVER_ROLLOUT_INTERVAL_S": "0.5",
+        }
+        await asyncio.to_thread(server.start)
+        stack.callback(server.stop)
+        _say(f"enrolling {count} devices")
+        devices = await asyncio.to_thread(
+            Devices.enrolled, fleet, server.url, folder / "devices", count, _SETTINGS
+        )
+        made = await asyncio.to_thread(
+            server.skerry, "server", "token", "--name", "a", "--role", "admin"
+        )
+        campaign = Campaign(
+            server, devices, made.stdout.strip(), deadline_s=_LONG_TIMEOUT_S, say=_say
+        )
+        stack.enter_context(devices.running(processes=processes))
+        await campaign.publish(Behaviour(version="1.0.0"))
+        _say("every device installs its first release")
+        await campaign.everywhere("1.0.0")
+        yield campaign
+        assert "traceback" not in server.log_path.read_text().lower(), server.log_path.read_text()
+
+
+async def _through(campaign: Campaign, scenario: _Scenario, good: str) -> Outcome:
+    new = scenario.behaviour.version
+    _say(f"--- {scenario.name}: {new} after {good}; the server dies {scenario.deaths or 'never'}")
+    await campaign.publish(scenario.behaviour)
+    timeout_s = _LONG_TIMEOUT_S if scenario.deaths else _TIMEOUT_S
+    plan = _plan(len(campaign.devices.states), timeout_s=timeout_s)
+    campaign.kills.clear()
+    async with AsyncExitStack() as stack:
+        if scenario.deaths == AT_RANDOM:
+            deaths = campaign.at_random(_LONGEST_LIFE_S)
+            await stack.enter_async_context(campaign.dying(deaths))
+        elif scenario.deaths == AT_EACH_WRITE:
+            await stack.enter_async_context(campaign.dying(campaign.at_each_write()))
+        number = await campaign.rollout(new, **plan)
+        await campaign.ended(number)
+    record = await campaign.settled(number)
+    await campaign.served(new if record.status == "completed" else good)
+    made = _outcome(campaign, scenario, record)
+    _say(f"--- {msgspec.json.encode(made).decode()}")
+    return made
+
+
+def _outcome(campaign: Campaign, scenario: _Scenario, record: Record) -> Outcome:
+    devices, new = campaign.devices, scenario.behaviour.version
+    runs = Counter(
+        "new" if version == new else "old" for version in devices.running_versions().values()
+    )
+    touched, view = devices.touched(new), record.view
+    stopped = bool(record.of(Kind.STOPPED))
+    last = record.of(Kind.STOPPED if stopped else Kind.COMPLETED)[-1]
+    return Outcome(
+        scenario=scenario.name,
+        status=record.status,
+        runs=dict(runs),
+        stages=[stage["states"] for stage in view["progress"]],
+        first_stage=len(record.first_stage()),
+        touched=len(touched),
+        elsewhere=len(touched - record.first_stage()),
+        reason=last["reason"],
+        stopped_s=record.seconds_until(Kind.STOPPED) if stopped else None,
+        took_s=(view["decisions"][0]["at_ms"] - view["created_ms"]) / 1000,
+        in_flight=rollout_record.check(record),
+        on_trial=None if scenario.behaviour.silent else devices.most_on_trial(new),
+        budget=view["plan"]["max_in_flight"],
+        decisions=len(record.decisions),
+        kills=dict(campaign.kills),
+    )
+
+
+def main(devices: str, results: str) -> None:
+    """Go through all scenarios and write the outcomes as JSON to a file."""
+    count = int(devices)
+    outcomes = asyncio.run(run(devices=count, processes=processes_for(count)))
+    Path(results).write_bytes(msgspec.json.encode(outcomes))
+
+
+def processes_for(devices: int) -> int:
+    """Return among how many processes devices are shared out: one interpreter bears some 70."""
+    return max(1, min(4, -(-devices // 70), 2 * (os.cpu_count() or 1)))
