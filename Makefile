@@ -23,7 +23,7 @@ test: $(VENV)/dev.stamp ## All tests (ARGS="tests/unit -k outbox" for some, WORK
 	@$(BIN)/python -m compileall -q $(PACKAGES) # the tests start hundreds of processes
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-soak: $(VENV)/dev.stamp ## Long campaigns: load on the runtime (SOAK_S=3600 for longer), updates under random I/O faults
+soak: $(VENV)/dev.stamp ## Long campaigns: load on the runtime (SOAK_S=3600 for longer), updates under random I/O faults, rollouts on 200 devices (CAMPAIGN_DEVICES=36 for fewer)
 	@$(BIN)/python scripts/debian_packages.py
 	SOAK_S=$${SOAK_S:-600} DEATHS=all $(BIN)/pytest -s tests/soak tests/faults/control/test_state_machine.py $(ARGS)
 

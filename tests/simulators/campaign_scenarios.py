@@ -21,6 +21,7 @@ from fleet_server.rollouts.state import Kind
 from tests.integration.server.running_server import RunningServer
 from tests.simulators import rollout_record
 from tests.simulators.agent_processes import Devices
+from tests.simulators.mosquitto import Mosquitto
 from tests.simulators.postgresql_cluster import Cluster
 from tests.simulators.release_behaviour import Behaviour
 from tests.simulators.rollout_campaign import Campaign, Json
@@ -165,8 +166,11 @@ async def _set_up(count: int, processes: int) -> AsyncIterator[Campaign]:
             "SKERRY_SERVER_DATABASE_URL": await cluster.create(),
             "SKERRY_SERVER_ROLLOUT_INTERVAL_S": "0.5",
         }
-        await asyncio.to_thread(server.start)
+        broker = await asyncio.to_thread(Mosquitto.beside, server)
+        stack.callback(broker.stop)
+        await asyncio.to_thread(broker.start)
         stack.callback(server.stop)
+        await asyncio.to_thread(server.start)
         _say(f"enrolling {count} devices")
         devices = await asyncio.to_thread(
             Devices.enrolled, fleet, server.url, folder / "devices", count, _SETTINGS

@@ -67,6 +67,7 @@ class RunningServer:
             self.process = subprocess.Popen(
                 [*self.program, "--data", str(self.fleet.data.root)],
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # the claim of the first admin
                 stderr=log,
                 env={
                     **os.environ,
