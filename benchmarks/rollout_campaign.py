@@ -10,12 +10,13 @@ import os
 import runpy
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from benchmarks.measuring.other_load import OtherLoad
+from benchmarks.measuring.rollout_outcome import Outcome
 from benchmarks.report import Row, at_least, at_most, figure
 
 _DEVICES = int(os.environ.get("CAMPAIGN_DEVICES", "200"))
@@ -25,33 +26,6 @@ HOW = (
     f"CAMPAIGN_DEVICES={_DEVICES} make bench NAME=rollout_campaign (each rollout: 10 % canaries, "
     "at least 12, a budget of as many devices, 5 % that may fail, 60 s for a device to settle)"
 )
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one rollout; see `tests.simulators.campaign_scenarios.Outcome`."""
-
-    scenario: str
-    status: str
-    runs: Mapping[str, int]
-    stages: Sequence[Mapping[str, int]]
-    touched: int
-    elsewhere: int
-    reason: str
-    stopped_s: float | None
-    took_s: float
-    in_flight: int
-    on_trial: int | None
-    budget: int
-    kills: Mapping[str, int]
-
-    @property
-    def name(self) -> str:
-        """What the rows are called."""
-        return (
-            f"{self.scenario}, server killed {'; '.join(self.kills)}"
-            if self.kills
-            else self.scenario
-        )
 
 
 def run() -> list[Row]:
@@ -140,9 +114,5 @@ def _kills(outcome: Outcome) -> list[Row]:
 
 def _different(outcomes: Sequence[Outcome]) -> int:
     """Count the rollouts with kills that did not end as the one without."""
-    calm = {each.scenario: _end(each) for each in outcomes if not each.kills}
-    return sum(_end(each) != calm[each.scenario] for each in outcomes if each.kills)
-
-
-def _end(outcome: Outcome) -> object:
-    return outcome.status, outcome.runs, outcome.stages
+    calm = {each.scenario: each.end_state for each in outcomes if not each.kills}
+    return sum(each.end_state != calm[each.scenario] for each in outcomes if each.kills)

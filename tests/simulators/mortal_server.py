@@ -35,7 +35,7 @@ def main(moment: str, *arguments: str) -> None:
         counts = connection.info.pop(_MARK, False)
         if counts and moment == "before":
             _die()
-        commit(dialect, connection)
+        commit(dialect, connection)  # type: ignore[no-untyped-call]
         if counts:
             _die()
 

@@ -43,8 +43,8 @@ class Record:
 
     def seconds_until(self, kind: Kind) -> float:
         """Return the time from the first device that was told to the first such decision."""
-        first = self.of(Kind.ACTIVATED)[0]["at_ms"]
-        return (self.of(kind)[0]["at_ms"] - first) / 1000.0
+        first, then = (int(self.of(each)[0]["at_ms"]) for each in (Kind.ACTIVATED, kind))
+        return (then - first) / 1000
 
 
 @dataclass

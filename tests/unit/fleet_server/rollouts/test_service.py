@@ -1,12 +1,13 @@
 """Rollouts on both databases: what ends up assigned, and what history says about why."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import msgspec
 import pytest
 from sqlalchemy import update
 
+from fleet_protocol.messages import Reported
 from fleet_protocol.update_states import UpdateState
 from fleet_server.database import Database
 from fleet_server.devices.tables import Device as DeviceRow
@@ -85,8 +86,18 @@ async def test_silence_stops_it_and_late_devices_catch_up(world: World) -> None:
     assert await world.status(rollout) is Status.COMPLETED
 
 
+@dataclass
+class Absent(Device):
+    """A device that says nothing at all, for weeks."""
+
+    absent: bool = True
+
+    def reported(self, now_ms: int, *, old: str = "1.0.0") -> Reported | None:
+        return None if self.absent else super().reported(now_ms, old=old)
+
+
 async def test_a_rollout_that_is_over_notes_who_comes_back_and_then_rests(world: World) -> None:
-    await world.populate(10, lambda _: replace(SILENT))
+    await world.populate(10, lambda _: Absent())
     rollout = await world.create(a_plan())
     await world.run(world.server(), ticks=40)
     assert await world.status(rollout) is Status.ROLLED_BACK
@@ -94,8 +105,9 @@ async def test_a_rollout_that_is_over_notes_who_comes_back_and_then_rests(world:
     assert len(silent) == 4
     assert "4 devices have not answered" in (await world.rollouts.standing(rollout)).explanation
     assert await world.rollouts.attended(over=False) == []
-    for name in silent:
-        world.fleet.devices[name].fate = UpdateState.COMMITTED
+    for device in world.fleet.devices.values():
+        assert isinstance(device, Absent)
+        device.absent = False
     world.fleet.devices[silent[0]].version = "9.0.0"  # by another rollout
     world.clock.advance(days=20)
     await world.run(world.server(), ticks=4)
