@@ -67,11 +67,11 @@ SCENARIOS = (
         name=SILENT,
         behaviour=Behaviour(version="5.0.0", silent=0.4, silence_s=1.5 * _TIMEOUT_S),
     ),
-    _Scenario(name=GOOD, behaviour=Behaviour(version="6.0.0"), deaths=AT_RANDOM),
     _Scenario(
-        name=FAILING, behaviour=Behaviour(version="7.0.0", failing=0.3), deaths=AT_EACH_WRITE
+        name=FAILING, behaviour=Behaviour(version="6.0.0", failing=0.3), deaths=AT_EACH_WRITE
     ),
-    _Scenario(name=GOOD, behaviour=Behaviour(version="8.0.0"), deaths=AT_EACH_WRITE),
+    _Scenario(name=GOOD, behaviour=Behaviour(version="7.0.0"), deaths=AT_EACH_WRITE),
+    _Scenario(name=GOOD, behaviour=Behaviour(version="8.0.0"), deaths=AT_RANDOM),
 )
 _LONGEST_LIFE_S = 20.0
 

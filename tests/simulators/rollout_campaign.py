@@ -5,6 +5,7 @@ ended. The server may be killed meanwhile.
 """
 
 import asyncio
+import itertools
 import random
 import signal
 import time
@@ -147,7 +148,8 @@ class Campaign:
             await asyncio.wait({task})
             await asyncio.to_thread(self.server.stop)
             self.server.program = RunningServer.program
-            await asyncio.to_thread(self.server.start)
+            self.server.spawn()
+            await self._ready()
         assert task.cancelled(), task.exception()
 
     async def at_each_write(self) -> None:
@@ -164,13 +166,21 @@ class Campaign:
                 self.kills[f"{moment} a write"] += 1
 
     async def at_random(self, longest_life_s: float) -> None:
-        """Kill it at moments that nothing chooses."""
+        """Kill it at moments that nothing chooses, every other time not before it has started."""
         dice = random.SystemRandom()
-        while True:
+        for number in itertools.count():
+            if number % 2:
+                await self._ready()
             await asyncio.sleep(dice.uniform(0, longest_life_s))
             await asyncio.to_thread(self.server.stop, signal.SIGKILL)
             self.kills["at random"] += 1
             self.server.spawn()
+
+    async def _ready(self) -> None:
+        deadline = time.monotonic() + self.deadline_s
+        while await self._answer("GET", "/health/ready") is None:
+            assert time.monotonic() < deadline, self.server.log_path.read_text()[-3000:]
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _answer(self, method: str, path: str, body: Json | None = None) -> Json | None:
         """Return what the server says; None if it is not there."""
