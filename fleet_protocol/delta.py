@@ -12,7 +12,9 @@ little-endian::
 Arithmetic on whole segments is done on Python's long integers (SWAR: Lamport, "Multiple byte
 processing with full-word instructions", CACM 18(8), 1975), so a device needs no numerical library.
 A delta is not signed: what comes out is checked against the signed hash. It is bounded instead: no
-segment unpacks to more than it states, and a segment is 64 KiB at most.
+segment unpacks to more than it states, and a segment is 64 KiB at most. All but the last are 4 KiB
+at least, so that what each costs besides its bytes stays small, and time goes with the signed
+length.
 """
 
 import lzma
@@ -23,6 +25,7 @@ from functools import lru_cache
 from fleet_protocol.errors import ProtocolError
 
 SEGMENT_BYTES = 64 * 1024
+LEAST_SEGMENT_BYTES = 4 * 1024
 MAGIC = b"SKDELTA1"
 HEADER_BYTES = len(MAGIC) + 2 * 32
 SEGMENT_HEADER = struct.Struct("<BIqI")
@@ -95,10 +98,11 @@ class Rebuilder:
         mode, length, offset, payload_bytes = SEGMENT_HEADER.unpack_from(self._buffer)
         if mode not in MODES:
             raise DeltaError(f"the delta has a segment of the unknown mode {mode}")
-        if not 1 <= length <= min(SEGMENT_BYTES, self._missing) or payload_bytes > length:
+        most, least = (min(self._missing, of) for of in (SEGMENT_BYTES, LEAST_SEGMENT_BYTES))
+        if not 1 <= least <= length <= most or payload_bytes > length:
             raise DeltaError(
                 f"the delta has a segment of {length} bytes in {payload_bytes}, where "
-                f"{min(SEGMENT_BYTES, self._missing)} are the most"
+                f"{least} to {most} are allowed"
             )
         if len(self._buffer) < SEGMENT_HEADER.size + payload_bytes:
             return None

@@ -59,8 +59,12 @@ DELTAS = {
         "bytes",
     ),
     "more overhead than the file has bytes": (
-        START + segment(STORED, 1, b"x") * SIZE,
+        START + segment(STORED, SIZE // 20, b"x" * (SIZE // 20)) * 20,
         f"the delta is larger than the {SIZE} bytes of the file itself",
+    ),
+    "a crumb in every segment": (
+        START + segment(STORED, 1, b"x") * SIZE,
+        "has a segment of 1 bytes in 1, where",
     ),
     "packing that only adds": (
         START + segment(PACKED, 1, packed(b"x")) * SIZE,
@@ -71,7 +75,7 @@ DELTAS = {
         "does not unpack",
     ),
     "an offset far before the held file": (
-        START + segment(WORDS, 100, packed(bytes(100)), offset=-(2**63)),
+        START + segment(WORDS, 4096, packed(bytes(4096)), offset=-(2**63)),
         "the delta ends",
     ),
     "an unknown mode": (START + segment(200, 10, b"x" * 10), "of the unknown mode 200"),

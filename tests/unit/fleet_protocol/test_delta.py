@@ -137,6 +137,7 @@ HOSTILE = {
     "another segment": START + segment(STORED, 1024, NEW) * 2,
     "longer than signed": START + segment(STORED, 1025, NEW + b"x"),
     "a segment of no length": START + segment(STORED, 0, b""),
+    "segments of hardly any length": START + segment(STORED, 1, b"x") * 1024,
     "a huge segment": START + segment(PACKED, 2**32 - 1, b"x" * 10),
     "a payload larger than its content": START + segment(PACKED, 10, b"x" * 11),
     "an unknown mode": START + segment(99, 1024, NEW),
@@ -150,6 +151,23 @@ HOSTILE = {
 def test_a_delta_that_is_wrong_is_refused(hostile: bytes) -> None:
     with pytest.raises(DeltaError):
         rebuild(hostile, BASE, NEW)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "taken"),
+    [([4096, 4096, 1], True), ([65_536, 1], True), ([1], True), ([4095, 1], False)],
+)
+def test_every_segment_but_the_last_is_worth_its_trouble(
+    lengths: list[int], *, taken: bool
+) -> None:
+    new = bytes(sum(lengths))
+    delta = header(sha256(BASE), sha256(new))
+    delta += b"".join(segment(STORED, length, bytes(length)) for length in lengths)
+    if taken:
+        assert rebuild(delta, BASE, new) == new
+    else:
+        with pytest.raises(DeltaError, match="where 4096 to 4096 are allowed"):
+            rebuild(delta, BASE, new)
 
 
 def test_a_bomb_does_not_unpack_beyond_its_segment() -> None:
