@@ -1,7 +1,8 @@
 """Makes or applies a delta with one tool and says what that took; runs in the tool's environment.
 
-What is measured is from the base and the delta on disk to the new file on disk; the memory is the
-peak of the process above what it held with the tool loaded.
+What is measured is from the base and the delta on disk to the new file on disk: the CPU time of the
+quickest of some turns, and the memory that the process takes at most in the first one above what it
+held with the tool loaded.
 """
 
 # mypy: ignore-errors
@@ -12,6 +13,7 @@ peak of the process above what it held with the tool loaded.
 import argparse
 import hashlib
 import json
+import lzma
 import struct
 import time
 from importlib import import_module
@@ -21,6 +23,7 @@ from peak_memory import PeakMemory
 
 _LEVEL = 19
 _PIECE = 64 * 1024
+_TURNS = {"make": 1, "apply": 3}
 _COPY = struct.Struct("<QI")
 
 
@@ -146,6 +149,25 @@ class AlignedDifferences:
                 target.write(piece)
 
 
+class SmallestSegments(AlignedDifferences):
+    """The project's own, made by who wants to keep a device busy: the smallest segments, packed."""
+
+    def make(self, base: Path, new: Path, delta: Path) -> None:
+        form = import_module("fleet_protocol.delta")
+        old, content = base.read_bytes(), new.read_bytes()
+        size = form.LEAST_SEGMENT_BYTES
+        with delta.open("wb") as target:
+            target.write(form.header(base.name, new.name))
+            for at in range(0, len(content), size):
+                part = content[at : at + size]
+                plain = form.base_segment(lambda start, of: old[start : start + of], at, len(part))
+                difference = form.subtracted(form.WORDS, part, plain)
+                payload = lzma.compress(difference, lzma.FORMAT_RAW, filters=form.FILTERS)
+                mode = form.WORDS if len(payload) < len(part) else form.STORED
+                payload = payload if mode == form.WORDS else part
+                target.write(form.SEGMENT_HEADER.pack(mode, len(part), at, len(payload)) + payload)
+
+
 TOOLS = {
     "zstd": Zstd,
     "zstd with the old file": ZstdWithBase,
@@ -153,6 +175,7 @@ TOOLS = {
     "bsdiff4": Bsdiff,
     "detools": Detools,
     "aligned differences": AlignedDifferences,
+    "aligned differences in the smallest segments": SmallestSegments,
 }
 
 
@@ -166,10 +189,13 @@ def main() -> None:
     options = parser.parse_args()
     work = getattr(TOOLS[options.tool](), options.verb)
     memory = PeakMemory()
-    began_s = time.process_time()
-    work(options.base, options.source, options.target)
-    took_s = time.process_time() - began_s
-    print(json.dumps({"cpu_s": took_s, "peak_bytes": memory.grown_bytes()}))
+    took_s, peak_bytes = [], []
+    for _ in range(_TURNS[options.verb]):
+        began_s = time.process_time()
+        work(options.base, options.source, options.target)
+        took_s.append(time.process_time() - began_s)
+        peak_bytes.append(memory.grown_bytes())
+    print(json.dumps({"cpu_s": min(took_s), "peak_bytes": peak_bytes[0]}))
 
 
 if __name__ == "__main__":
