@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from fleet_server.accounts import tables as _accounts  # noqa: F401 (registers its tables)
+from fleet_server.alerts import tables as _alerts  # noqa: F401
 from fleet_server.assignments import tables as _assignments  # noqa: F401
 from fleet_server.audit import tables as _audit  # noqa: F401
 from fleet_server.database import Base

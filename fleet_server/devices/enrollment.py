@@ -130,6 +130,7 @@ class Enrollment:
         device.facts = device.facts or attributes.encode({})
         session.add(device)
         await session.flush()
+        await terms.add(session, device)
         labels = attributes.changed_labels(attributes.decode_labels(device.labels), claim.labels)
         await terms.set_labels(session, device, labels)
         await session.execute(

@@ -28,7 +28,7 @@ from fleet_server.devices.schemas import (
     LabelChanges,
 )
 from fleet_server.devices.selector import MAX_LENGTH, parse
-from fleet_server.devices.service import MAX_COUNTED, DeviceRecord, Filters
+from fleet_server.devices.service import DeviceRecord, Filters
 from fleet_server.paging import AfterName, Limit, cursor
 from fleet_server.services import Wired
 
@@ -103,19 +103,23 @@ async def list_devices(
     after: AfterName = None,
     limit: Limit = 100,
 ) -> DevicePage:
-    """List devices in the order of their ids; of several filters all must hold."""
-    records = await services.devices.page(filters, after=after, limit=limit)
+    """List devices in the order of their ids; of several filters all must hold.
+
+    Each answer takes a bounded time. Where few of very many devices are wanted, a page may hold
+    fewer than `limit`, or none, although more follow: `next_after` alone says so.
+    """
+    page = await services.devices.page(filters, after=after, limit=limit)
     return DevicePage(
-        devices=[_view(record) for record in records],
-        next_after=cursor(records[-1].device.id) if len(records) == limit else None,
+        devices=[_view(record) for record in page.devices],
+        next_after=None if page.next_after is None else cursor(page.next_after),
     )
 
 
 @operator_router.get("/device-count")
 async def count_devices(services: Wired, _account: Reader, filters: Filtered) -> DeviceCount:
-    """Count devices, up to 10,000."""
-    count = await services.devices.count(filters)
-    return DeviceCount(devices=count, is_capped=count == MAX_COUNTED)
+    """Count devices, up to 10,000 and for a bounded time: `is_capped` says that there are more."""
+    counted = await services.devices.count(filters)
+    return DeviceCount(devices=counted.number, is_capped=counted.is_capped)
 
 
 @operator_router.get("/devices/{device_id}")

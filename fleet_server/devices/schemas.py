@@ -74,7 +74,7 @@ class DeviceCount(BaseModel):
 
     devices: int
     is_capped: bool
-    """There may be more: counting ended here."""
+    """There may be more: counting ended here, at 10,000 or after a bounded time."""
 
 
 class LabelChanges(BaseModel):

@@ -1,15 +1,13 @@
-"""Selectors and searches as SQL, the same for SQLite and PostgreSQL.
+"""Selectors as SQL, the same for SQLite and PostgreSQL: conditions on devices that are at hand.
 
-Each requirement becomes a (negated) EXISTS on `DeviceTerm`. A page starts after a device id, and
-that bound is repeated inside the positive requirements: a database does not carry an inequality
-over a join, and without it would walk an index from its beginning for each later page.
+Each requirement becomes a (negated) EXISTS on `DeviceTerm`. `fleet_server.devices.sources` says
+where to look for devices at first.
 """
 
-from sqlalchemy import ColumnElement, Select, and_, exists, literal, not_, select, true
+from sqlalchemy import ColumnElement, Select, and_, exists, not_, select, true
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from fleet_server.devices.selector import (
-    ID,
     AnyOf,
     Compared,
     Comparison,
@@ -21,111 +19,39 @@ from fleet_server.devices.selector import (
 )
 from fleet_server.devices.tables import Device, DeviceTerm
 
+Text = ColumnElement[str] | InstrumentedAttribute[str]
+
 _ESCAPE = "\\"
 
 
-def selected(selector: Selector, *, after: str = "") -> ColumnElement[bool]:
-    """Return the condition on `Device` that a selector is.
-
-    Args:
-        selector: which devices.
-        after: the page's start, if there is one; the caller still compares `Device.id` with it.
-    """
-    return and_(true(), *(_condition(each, after) for each in selector.requirements))
-
-
-def branches(selector: Selector) -> list[Selector]:
-    """Split a selector into ones that together select the same, each quick to answer in order.
-
-    A value has its devices in order in the index; several values together do not, unless a
-    database merges them, which PostgreSQL does not see. So where nothing but lists of values says
-    where to look, the shortest list becomes a query for each of its values.
-    """
-    positive = [each for each in selector.requirements if isinstance(each, AnyOf | Has | Compared)]
-    lists = [each for each in positive if isinstance(each, AnyOf) and _is_list(each)]
-    if not lists or len(lists) < len(positive):
-        return [selector]
-    split = min(lists, key=lambda each: len(each.values))
-    others = tuple(each for each in selector.requirements if each is not split)
-    return [Selector((AnyOf(split.name, (value,)), *others)) for value in split.values]
+def selected(selector: Selector) -> ColumnElement[bool]:
+    """Return the condition on `Device` that a selector is, for whoever reads all of a fleet."""
+    conditions = (
+        _holds(each, Device.id, Device.tenant, by_key=_is_wide(each))
+        for each in selector.requirements
+    )
+    return and_(true(), *conditions)
 
 
-def _is_list(requirement: AnyOf) -> bool:
-    return requirement.name != ID and len(requirement.values) > 1
+def looked_up(
+    requirement: Requirement, device_id: ColumnElement[str], tenant: ColumnElement[str]
+) -> ColumnElement[bool]:
+    """Return a condition that is looked up by its key for each device that gets as far."""
+    return _holds(requirement, device_id, tenant, by_key=True)
 
 
-def found(search: str) -> ColumnElement[bool]:
+def contains(column: Text, text: str) -> ColumnElement[bool]:
     """Return the condition that a device's id contains a text."""
-    escaped = search.lower()
+    escaped = text.lower()
     for special in (_ESCAPE, "%", "_"):
         escaped = escaped.replace(special, _ESCAPE + special)
-    return Device.id.like(f"%{escaped}%", escape=_ESCAPE)
+    return column.like(f"%{escaped}%", escape=_ESCAPE)
 
 
-def _condition(requirement: Requirement, after: str) -> ColumnElement[bool]:
-    if requirement.name == ID:
-        return _on_id(requirement)
-    match requirement:
-        case Has(name):
-            return _exists(name, after)
-        case Lacks(name):
-            return _lacks(name)
-        case AnyOf():
-            return _has_any(requirement, after)
-        case NoneOf(name, values):
-            return _lacks(name, values=values)
-        case Compared():
-            return _exists(requirement.name, after, compared=requirement)
-
-
-def _lacks(name: str, *, values: tuple[str, ...] = ()) -> ColumnElement[bool]:
-    """Return a condition that is looked up for each device, by its key.
-
-    PostgreSQL would make it a join with everything that is excluded, most of the table; a query
-    with OFFSET it leaves where it stands. Lists of values are treated alike.
-    """
-    return not_(exists(_terms(name, values=values).offset(0)))
-
-
-def _has_any(requirement: AnyOf, after: str) -> ColumnElement[bool]:
-    if len(requirement.values) == 1:
-        return _exists(requirement.name, after, values=requirement.values)
-    return exists(_terms(requirement.name, values=requirement.values).offset(0))
-
-
-def _exists(
-    name: str,
-    after: str = "",
-    *,
-    values: tuple[str, ...] = (),
-    compared: Compared | None = None,
-) -> ColumnElement[bool]:
-    return exists(_terms(name, after, values=values, compared=compared))
-
-
-def _terms(
-    name: str,
-    after: str = "",
-    *,
-    values: tuple[str, ...] = (),
-    compared: Compared | None = None,
-) -> Select[str]:
-    term = aliased(DeviceTerm)
-    query = select(term.device_id).where(term.device_id == Device.id, term.name == name)
-    if after:
-        query = query.where(term.device_id > after)
-    if len(values) == 1:
-        query = query.where(term.value == values[0])
-    elif values:
-        query = query.where(term.value.in_(values))
-    if compared is not None:
-        query = query.where(_compared(term.number, compared))
-    return query
-
-
-def _compared(
+def compared(
     number: ColumnElement[float] | InstrumentedAttribute[float | None], wanted: Compared
 ) -> ColumnElement[bool]:
+    """Return the condition that a number compares as it is wanted."""
     match wanted.comparison:
         case Comparison.LESS:
             return number < wanted.number
@@ -137,14 +63,28 @@ def _compared(
             return number >= wanted.number
 
 
-def _on_id(requirement: Requirement) -> ColumnElement[bool]:
-    """Answer from the devices themselves: each has one id, and the parser compares none."""
+def _is_wide(requirement: Requirement) -> bool:
+    """Say whether a requirement is about most of the terms, as what excludes or lists often is."""
+    is_list = isinstance(requirement, AnyOf) and len(requirement.values) > 1
+    return is_list or isinstance(requirement, Lacks | NoneOf)
+
+
+def _holds(
+    requirement: Requirement, device_id: Text, tenant: Text, *, by_key: bool
+) -> ColumnElement[bool]:
+    term = aliased(DeviceTerm)
+    query: Select[str] = select(term.device_id).where(
+        term.device_id == device_id, term.tenant == tenant, term.name == requirement.name
+    )
     match requirement:
-        case AnyOf(_, values):
-            return Device.id.in_(values)
-        case NoneOf(_, values):
-            return Device.id.not_in(values)
-        case Has():
-            return true()
-        case _:
-            return literal(value=False)
+        case AnyOf(_, values) | NoneOf(_, values) if len(values) == 1:
+            query = query.where(term.value == values[0])
+        case AnyOf(_, values) | NoneOf(_, values):
+            query = query.where(term.value.in_(values))
+        case Compared():
+            query = query.where(compared(term.number, requirement))
+        case Has() | Lacks():
+            pass
+    # PostgreSQL may make a join of it; a query with OFFSET it leaves where it stands.
+    found = exists(query.offset(0) if by_key else query)
+    return not_(found) if isinstance(requirement, Lacks | NoneOf) else found

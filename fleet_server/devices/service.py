@@ -1,12 +1,13 @@
 """Reads devices, labels them, checks their identity, and shuts them out."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, true, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -15,10 +16,12 @@ from fleet_server.assignments.tables import Assignment
 from fleet_server.audit import trail
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
-from fleet_server.devices import attributes, changes, health, selection, selector, terms
+from fleet_server.devices import attributes, changes, health, selector, terms
 from fleet_server.devices.health import Health
+from fleet_server.devices.listing import Counted, Listing
 from fleet_server.devices.registry import refusal
 from fleet_server.devices.selector import Selector
+from fleet_server.devices.sources import Wanted, has_search_index
 from fleet_server.devices.tables import Device, DeviceGroup
 from fleet_server.devices.tokens import device_key, unverified_device_id, verify_device_token
 from fleet_server.errors import NotAuthenticatedError, NotFoundError
@@ -44,6 +47,19 @@ class DeviceRecord:
     health: Health
 
 
+@dataclass(frozen=True, slots=True)
+class DevicePage:
+    """Some devices of a list.
+
+    Attributes:
+        next_after: the id after which the list goes on; None at its end. A page may have fewer
+            devices than it might, or none, and go on all the same.
+    """
+
+    devices: Sequence[DeviceRecord]
+    next_after: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
     """Which devices a list shows: those for which all of this holds.
@@ -63,15 +79,20 @@ class Devices:
     """The devices of one database."""
 
     def __init__(
-        self, *, database: Database, connections: Sequence[Connections], clock: Clock
+        self,
+        *,
+        database: Database,
+        connections: Sequence[Connections],
+        clock: Clock,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._connections = connections
         self._clock = clock
+        self._monotonic = monotonic
+        self._finds_parts: bool | None = None
 
-    async def page(
-        self, filters: Filters, *, after: str | None, limit: int
-    ) -> Sequence[DeviceRecord]:
+    async def page(self, filters: Filters, *, after: str | None, limit: int) -> DevicePage:
         """Return up to ``limit`` of the devices whose ids come after ``after``.
 
         Raises:
@@ -79,35 +100,21 @@ class Devices:
             UnavailableError: the database failed.
         """
         async with self._database.reading() as session:
-            wanted = await self._wanted(session, filters)
-            others = self._others(filters)
-            queries = [
-                _ids(limit).where(
-                    Device.id > (after or ""), selection.selected(each, after=after or ""), others
-                )
-                for each in selection.branches(wanted)
-            ]
-            # The ids first, alone: with their rows and assignments joined to them, a database
-            # that misjudges how many there are reads all of both.
-            ids = list(await session.scalars(queries[0]))
-            if len(queries) > 1:
-                for query in queries[1:]:
-                    ids += await session.scalars(query)
-                merged = _ids(limit).where(Device.id.in_(set(ids)))  # the database knows the order
-                ids = list(await session.scalars(merged))
-            return await self._records(session, ids)
+            listing = await self._listing(session, filters)
+            found = await listing.page(after=after or "", limit=limit)
+            records = await self._records(session, found.ids)
+        last = found.ids[-1] if len(found.ids) == limit else found.searched_to
+        return DevicePage(records, last)
 
-    async def count(self, filters: Filters) -> int:
-        """Count devices, up to `MAX_COUNTED`.
+    async def count(self, filters: Filters) -> Counted:
+        """Count devices, up to `MAX_COUNTED` and for a bounded time.
 
         Raises:
             NotFoundError: there is no such group.
             UnavailableError: the database failed.
         """
         async with self._database.reading() as session:
-            wanted = selection.selected(await self._wanted(session, filters))
-            some = select(Device.id).where(wanted, self._others(filters)).limit(MAX_COUNTED)
-            return await session.scalar(select(func.count()).select_from(some.subquery())) or 0
+            return await (await self._listing(session, filters)).count(MAX_COUNTED)
 
     async def label(self, device_id: str, wanted: Mapping[str, str | None]) -> DeviceRecord:
         """Set labels of a device, and remove those whose value is None.
@@ -228,18 +235,17 @@ class Devices:
             selectors.append(selector.parse(row.selector))
         return Selector(tuple(chain.from_iterable(each.requirements for each in selectors)))
 
-    def _others(self, filters: Filters) -> ColumnElement[bool]:
-        conditions: list[ColumnElement[bool]] = [true()]
-        if filters.search:
-            conditions.append(selection.found(filters.search))
-        if filters.health is not None:
-            now_ms = unix_ms(self._clock())
-            conditions.append(health.condition(filters.health, now_ms=now_ms))
-        return and_(*conditions)
-
-
-def _ids(limit: int) -> Select[str]:
-    return select(Device.id).order_by(Device.id).limit(limit)
+    async def _listing(self, session: AsyncSession, filters: Filters) -> Listing:
+        if self._finds_parts is None:
+            self._finds_parts = await has_search_index(session)
+        wanted = Wanted(
+            tenant=tenancy.current(),
+            selector=await self._wanted(session, filters),
+            search=filters.search,
+            health=filters.health,
+            now_ms=unix_ms(self._clock()),
+        )
+        return Listing(session, wanted, finds_parts=self._finds_parts, monotonic=self._monotonic)
 
 
 def _no_device(device_id: str) -> NotFoundError:

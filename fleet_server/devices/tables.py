@@ -9,6 +9,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     String,
     Text,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -16,13 +17,29 @@ from fleet_server.database import Base, RowId
 from fleet_server.tenancy import DeviceOwned, TenantOwned
 
 
+def _few(name: str, where: str, *, sqlite: str | None = None) -> Index:
+    """Index those devices, in the order of a list, of which few are so.
+
+    Args:
+        name: of the index.
+        where: which devices.
+        sqlite: the same in the words that SQLite compares with those of a query.
+    """
+    condition, other = text(where), text(sqlite or where)
+    return Index(name, "tenant", "id", postgresql_where=condition, sqlite_where=other)
+
+
 class Device(TenantOwned, Base):
     """One device: who it is, and the last that was heard of it."""
 
     __tablename__ = "devices"
     __table_args__ = (
-        Index("ix_device_seen", "last_seen_ms", "id"),
-        Index("ix_device_runtime", "runtime_up", "id"),
+        Index("ix_device_seen", "tenant", "last_seen_ms"),
+        Index("ix_device_expires", "tenant", "certificate_expires_ms"),
+        _few("ix_device_gone", "decommissioned_ms IS NOT NULL"),
+        _few("ix_device_revoked", "revoked_ms IS NOT NULL"),
+        _few("ix_device_new", "last_seen_ms IS NULL"),
+        _few("ix_device_down", "runtime_up IS false", sqlite="runtime_up IS 0"),
         Index("ix_device_tenant", "tenant", "id"),
     )
 
@@ -50,17 +67,29 @@ class Device(TenantOwned, Base):
     """JSON, `fleet_server.devices.attributes.Facts`."""
 
 
-class DeviceTerm(Base):
+class DeviceTerm(TenantOwned, Base):
     """One value of one attribute of a device: a row for each pair in its labels and facts.
 
+    The device's id is an attribute as well, so that lists and searches need not touch `Device`,
+    whose rows change whenever a device is heard.
+
     The second index answers ``name=value`` in the order of device ids, however many devices there
-    are and however the value correlates with the ids; the third does so for numbers.
+    are and however the value correlates with the ids; the third finds numbers. PostgreSQL has a
+    fourth, ``ix_term_search``, over parts of ids, if its extension ``pg_trgm`` could be made.
     """
 
     __tablename__ = "device_terms"
     __table_args__ = (
-        Index("ix_term_value", "name", "value", "device_id", unique=True),
-        Index("ix_term_number", "name", "number", "device_id"),
+        Index("ix_term_value", "tenant", "name", "value", "device_id", unique=True),
+        Index(
+            "ix_term_number",
+            "tenant",
+            "name",
+            "number",
+            "device_id",
+            postgresql_where=text("number IS NOT NULL"),
+            sqlite_where=text("number IS NOT NULL"),
+        ),
     )
 
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)

@@ -6,6 +6,7 @@ would sort them (ICU), as in most databases that a company already has, and not 
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -34,13 +35,16 @@ _FAST = (
 class Cluster:
     """One server; each test gets a database of its own, copied from a migrated template."""
 
-    def __init__(self, *settings: str) -> None:
+    def __init__(self, *settings: str, folder: Path | None = None) -> None:
         """Make the folder.
 
         Args:
             settings: ``name=value`` instead of what suits tests.
+            folder: where the data stay, to be found there the next time; else a temporary one.
         """
-        self.folder = Path(tempfile.mkdtemp(prefix="skerry-pg-"))
+        self._stays = folder is not None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="skerry-pg-"))
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
         self._settings = (*_FAST, *settings)
         self._made = 0
@@ -60,23 +64,25 @@ class Cluster:
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres", "postgres")
         data = str(self.folder / "data")
-        self._as_user(
-            "initdb -U skerry -A trust -E UTF8 --no-sync --locale=C.UTF-8 --locale-provider=icu "
-            f"--icu-locale=en-US -D {data}".split()
-        ).wait(_DEADLINE_S)
+        if not (self.folder / "data" / "PG_VERSION").exists():
+            self._as_user(
+                "initdb -U skerry -A trust -E UTF8 --no-sync --locale=C.UTF-8 "
+                f"--locale-provider=icu --icu-locale=en-US -D {data}".split()
+            ).wait(_DEADLINE_S)
         options = [part for setting in self._settings for part in ("-c", setting)]
         self._process = self._as_user(
             ["postgres", "-D", data, "-k", str(self.folder), "-c", "listen_addresses=", *options]
         )
-        self._await_ready()
+        self._await_ready(self._process.pid)
         return self
 
     def stop(self) -> None:
-        """Stop the server and remove everything."""
+        """Stop the server and remove everything, or leave the data in good order."""
         if self._process is not None:
-            self._process.kill()  # its data goes with it
+            self._process.send_signal(signal.SIGINT if self._stays else signal.SIGKILL)
             self._process.wait(_DEADLINE_S)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self._stays:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     async def create(self, *, migrated: bool = True) -> str:
         """Make a database, with the schema of this version or empty; returns its address."""
@@ -102,10 +108,13 @@ class Cluster:
         finally:
             await connection.close()
 
-    def _await_ready(self) -> None:
+    def _await_ready(self, pid: int) -> None:
         status = self.folder / "data" / "postmaster.pid"  # its last line says so
         deadline = time.monotonic() + _DEADLINE_S
-        while not (status.exists() and status.read_text().rstrip().endswith("ready")):
+        while True:
+            lines = status.read_text().split() if status.exists() else []
+            if lines[:1] == [str(pid)] and lines[-1] == "ready":
+                return
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
 

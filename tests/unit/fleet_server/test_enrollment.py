@@ -287,8 +287,9 @@ async def test_pages(fleet: Fleet, enrollment: Enrollment, devices: Devices) -> 
     for name in ("b", "a", "c"):
         await enrollment.enroll(token=fleet.claim_token(name), csr_pem=DeviceKey.new(name).csr())
     first = await devices.page(Filters(), after=None, limit=2)
-    rest = await devices.page(Filters(), after=first[-1].device.id, limit=2)
-    assert [record.device.id for record in (*first, *rest)] == ["a", "b", "c"]
+    rest = await devices.page(Filters(), after=first.next_after, limit=2)
+    assert [each.device.id for each in (*first.devices, *rest.devices)] == ["a", "b", "c"]
+    assert rest.next_after is None
 
 
 def test_a_ca_that_does_not_fit_its_key(fleet: Fleet, tmp_path: Path) -> None:

@@ -41,7 +41,6 @@ NOT_OWNED = {
     "login_attempts": "belongs to who has not said yet who it is",
     "pending_logins": "the same, while its owner is at the provider",
     "alert_watch": "says when the servers looked last; no route shows it",
-    "device_terms": "is only ever joined with devices, which are scoped",
 }
 """Tables without an owner, each for a reason."""
 

@@ -10,6 +10,7 @@ from fleet_server.devices.certificates import DeviceCa
 from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.groups import Groups
 from fleet_server.devices.health import SILENT_AFTER_MS, Health
+from fleet_server.devices.listing import Counted
 from fleet_server.devices.selector import SelectorError, parse
 from fleet_server.devices.service import Devices, Filters
 from fleet_server.devices.tokens import ClaimVerifier
@@ -76,9 +77,10 @@ def store(database: Database, clock: FakeClock) -> TelemetryStore:
 
 async def ids(devices: Devices, text: str = "*", **filters: object) -> list[str]:
     wanted = Filters(selectors=(parse(text),), **filters)  # type: ignore[arg-type]
-    records = await devices.page(wanted, after=None, limit=10)
-    assert await devices.count(wanted) == len(records)
-    return [record.device.id for record in records]
+    page = await devices.page(wanted, after=None, limit=10)
+    assert await devices.count(wanted) == Counted(len(page.devices), is_capped=False)
+    assert page.next_after is None
+    return [record.device.id for record in page.devices]
 
 
 async def test_labels_select_and_stop_selecting(devices: Devices) -> None:

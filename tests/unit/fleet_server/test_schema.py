@@ -21,8 +21,10 @@ SCHEMAS = Path(__file__).with_name("schemas")
 
 
 def differences(connection: Connection) -> list[object]:
+    # The index over parts of ids may be missing, where its extension is.
+    compared = {"include_name": lambda name, *_: name != "ix_term_search"}
     found: list[object] = compare_metadata(
-        MigrationContext.configure(connection), migrate.metadata()
+        MigrationContext.configure(connection, opts=compared), migrate.metadata()
     )
     return found
 

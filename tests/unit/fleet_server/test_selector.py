@@ -11,6 +11,7 @@ from fleet_server.database import Base
 from fleet_server.devices import attributes, selection, terms
 from fleet_server.devices.attributes import Facts, Labels
 from fleet_server.devices.selector import (
+    ID,
     MAX_REQUIREMENTS,
     AnyOf,
     Compared,
@@ -163,7 +164,7 @@ def store(connection: Connection, fleet: dict[str, tuple[Labels, Facts]]) -> Non
     blank_numbers = {"certificate_expires_ms": 0, "enrolled_ms": 0, "online": False}
     for device_id, (its_labels, its_facts) in fleet.items():
         connection.execute(insert(Device).values(id=device_id, **blank, **blank_numbers))
-        for name, value in {*its_labels.items(), *terms.pairs(its_facts)}:
+        for name, value in {(ID, device_id), *its_labels.items(), *terms.pairs(its_facts)}:
             row = {"name": name, "value": value, "number": number_of(value)}
             connection.execute(insert(DeviceTerm).values(device_id=device_id, **row))
 
@@ -177,7 +178,7 @@ def test_sql_selects_what_the_selector_says(
     after: str,
 ) -> None:
     store(connection, fleet)
-    condition = selection.selected(selector, after=after)
+    condition = selection.selected(selector)
     found = connection.scalars(select(Device.id).where(Device.id > after, condition))
     assert set(found) == {
         device_id

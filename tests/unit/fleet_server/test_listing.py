@@ -1,0 +1,176 @@
+"""Pages and counts are what the selector language says, however they are found."""
+
+import random
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+from sqlalchemy import insert
+
+from fleet_server import tenancy
+from fleet_server.clock import unix_ms
+from fleet_server.database import Database
+from fleet_server.devices import health, listing
+from fleet_server.devices.health import Health, Signs
+from fleet_server.devices.selector import ID, number_of, parse
+from fleet_server.devices.service import Devices, Filters
+from fleet_server.devices.tables import Device, DeviceTerm
+from fleet_server.tenancy import Tenant
+from tests.unit.fleet_server.conftest import FakeClock
+
+DEVICES = 60
+SILENT_SITE = "s3"
+_BLANK = dict.fromkeys(
+    ("public_key_pem", "public_key_sha256", "certificate_pem", "certificate_serial"), ""
+)
+ASKED = (
+    "*",
+    "site=s3",
+    "site=s3,tier=main",
+    "site in (s0,s3),!rare",
+    "rare",
+    "ram>=4,tier!=main",
+    "rack<2,site notin (s0,s1)",
+    "version,version!=v0",
+    "id in (cam-001,cam-007,nowhere)",
+    "!id",
+    "tier=main,tier=canary",
+)
+
+
+class Fleet:
+    """Devices of two tenants, those of the other one alike, and what each shall be found by."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        now_ms = unix_ms(clock.now)
+        drawn = random.Random(5)  # noqa: S311 (the same fleet each time)
+        self.signs: dict[str, Signs] = {}
+        self.attributes: dict[str, dict[str, list[str]]] = {}
+        for number in range(DEVICES):
+            device_id = f"{drawn.choice(('cam', 'gate'))}-{number:03}"
+            site = f"s{number * 5 // DEVICES}"
+            seen = drawn.choice((None, now_ms, now_ms - health.SILENT_AFTER_MS - 1))
+            self.signs[device_id] = Signs(
+                decommissioned_ms=drawn.choice((None, None, None, 1)),
+                revoked_ms=drawn.choice((None, None, None, 1)),
+                certificate_expires_ms=now_ms + drawn.choice((1, 1, 1, 0)),
+                last_seen_ms=seen if site != SILENT_SITE else 1,
+                runtime_up=drawn.choice((None, True, False)),
+            )
+            self.attributes[device_id] = {
+                ID: [device_id],
+                "site": [site],
+                "tier": drawn.choice((["main"], ["canary"], ["main", "canary"])),
+                "ram": [drawn.choice(("2", "4", "8.5"))],
+                "rack": [str(number % 7)],
+                "version": [f"v{int(number % 20 == 0)}"],
+                **({"rare": ["yes"]} if number % 25 == 0 else {}),
+            }
+
+    def rows(
+        self, tenant: str, prefix: str = ""
+    ) -> Iterator[tuple[dict[str, object], list[dict[str, object]]]]:
+        for device_id, signs in self.signs.items():
+            named = {name: getattr(signs, name) for name in Signs.__slots__}
+            device = {"id": prefix + device_id, "tenant": tenant, "online": False, "enrolled_ms": 0}
+            terms = [
+                {
+                    "device_id": prefix + device_id,
+                    "tenant": tenant,
+                    "name": name,
+                    "value": prefix + value if name == ID else value,
+                    "number": number_of(value),
+                }
+                for name, values in self.attributes[device_id].items()
+                for value in values
+            ]
+            yield {**device, **named, **_BLANK}, terms
+
+    def expected(self, text: str, search: str = "", word: Health | None = None) -> list[str]:
+        now_ms = unix_ms(self.clock.now)
+        selector = parse(text)
+        return [
+            device_id
+            for device_id, found in sorted(self.attributes.items())
+            if selector.holds({name: frozenset(values) for name, values in found.items()})
+            and search in device_id
+            and word in {None, health.of(self.signs[device_id], now_ms=now_ms)}
+        ]
+
+
+@pytest.fixture
+async def fleet(database: Database, clock: FakeClock) -> Fleet:
+    made = Fleet(clock)
+    async with database.writing() as session:
+        session.add(Tenant(name="other"))
+        for device, terms in (*made.rows("default"), *made.rows("other", prefix="x")):
+            await session.execute(insert(Device).values(**device))
+            await session.execute(insert(DeviceTerm), terms)
+    return made
+
+
+async def everything(devices: Devices, filters: Filters, limit: int) -> tuple[list[str], int]:
+    """Return the ids of all pages, and how many pages that were."""
+    ids: list[str] = []
+    after: str | None = None
+    for pages in count(1):
+        page = await devices.page(filters, after=after, limit=limit)
+        ids += [each.device.id for each in page.devices]
+        after = page.next_after
+        if after is None:
+            return ids, pages
+    raise AssertionError
+
+
+@pytest.mark.parametrize("bounds", [(4000, 1000), (1, 3)], ids=["few", "many"])
+async def test_pages_and_counts_are_what_was_asked_for(
+    database: Database,
+    fleet: Fleet,
+    monkeypatch: pytest.MonkeyPatch,
+    bounds: tuple[int, int],
+) -> None:
+    """With small bounds a small fleet takes the ways of a large one."""
+    monkeypatch.setattr(listing, "_FEW", bounds[0])
+    monkeypatch.setattr(listing, "_AT_FIRST", bounds[1])
+    monkeypatch.setattr(listing, "BUDGET_S", 60.0)
+    devices = Devices(database=database, connections=(), clock=fleet.clock)
+    cases = [(text, "", None) for text in ASKED]
+    cases += [("*", "", word) for word in Health]
+    cases += [
+        ("*", "am-0", None),
+        ("tier=main", "-1", Health.OFFLINE),
+        ("site=s3", "", Health.OFFLINE),
+    ]
+    for text, search, word in cases:
+        filters = Filters(selectors=(parse(text),), search=search, health=word)
+        expected = fleet.expected(text, search, word)
+        assert (await everything(devices, filters, 7))[0] == expected, (text, search, word)
+        counted = await devices.count(filters)
+        assert (counted.number, counted.is_capped) == (len(expected), False), (text, search, word)
+
+
+async def test_an_answer_that_takes_long_ends_where_it_looked_to(
+    database: Database, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "_FEW", 1)
+    monkeypatch.setattr(listing, "_AT_FIRST", 10)
+    slow = count(0.0, listing.BUDGET_S)
+    devices = Devices(
+        database=database, connections=(), clock=fleet.clock, monotonic=lambda: next(slow)
+    )
+    filters = Filters(selectors=(parse("tier!=main,site=s3"),))
+    first = await devices.page(filters, after=None, limit=10)
+    assert len(first.devices) < 10
+    assert first.next_after is not None
+    ids, pages = await everything(devices, filters, 10)
+    assert ids == fleet.expected("tier!=main,site=s3")
+    assert pages > 1
+    assert (await devices.count(filters)).is_capped
+
+
+async def test_a_tenant_lists_its_own(database: Database, fleet: Fleet) -> None:
+    devices = Devices(database=database, connections=(), clock=fleet.clock)
+    tenancy.enter("other")
+    ids, _ = await everything(devices, Filters(selectors=(parse("site=s3"),)), 500)
+    assert ids == ["x" + each for each in fleet.expected("site=s3")]
