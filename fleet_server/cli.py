@@ -161,6 +161,27 @@ def broker_config(data: Data) -> None:
 
 
 @app.command()
+def status(
+    data: Data, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Show how large the database is, how far back telemetry goes and for how long it is kept.
+
+    Example: `skerry server status --data DIR`
+    """
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from fleet_server import status as storage  # noqa: PLC0415
+    from fleet_server.clock import unix_ms  # noqa: PLC0415
+
+    found = asyncio.run(storage.read(data.absolute()))
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        return
+    for line in storage.lines(found, now_ms=unix_ms(datetime.now(UTC))):
+        sys.stdout.write(line + "\n")
+
+
+@app.command()
 def new_key(
     role: Annotated[str, typer.Argument(help="snapshot, timestamp or assignment.")], data: Data
 ) -> None:

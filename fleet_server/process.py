@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -63,6 +64,7 @@ from fleet_server.services import Services
 from fleet_server.settings import ServerSettings
 from fleet_server.telemetry.ingest import Ingest
 from fleet_server.telemetry.mqtt_link import MqttLink
+from fleet_server.telemetry.retention import Kept, Retention
 from fleet_server.telemetry.service import Telemetry
 from fleet_server.telemetry.store import TelemetryStore
 from fleet_server.trust.live_certificates import LiveCertificates, renew_ingest
@@ -234,6 +236,7 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
     await stack.enter_async_context(
         life.background("maintenance", maintenance.run(services, parts.renew_ingest))
     )
+    await stack.enter_async_context(life.background("retention", _retention(services).run()))
     await stack.enter_async_context(life.background("certificates", parts.certificates.run()))
     await stack.enter_async_context(life.background("deltas", services.deltas.run()))
     await stack.enter_async_context(life.background("rollouts", _rollout_loop(services).run()))
@@ -243,6 +246,15 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
     )
     stack.push_async_callback(parts.https.finish, serving)
     stack.callback(life.stop.set)
+
+
+def _retention(services: Services) -> Retention:
+    config = services.settings
+    kept = Kept(
+        windows=timedelta(days=config.telemetry_days) if config.telemetry_days else None,
+        events=timedelta(days=config.event_days) if config.event_days else None,
+    )
+    return Retention(database=services.database, kept=kept, clock=utc_now)
 
 
 def _rollout_loop(services: Services) -> RolloutLoop:

@@ -20,6 +20,7 @@ from signing_keys.passphrases import Secrets
 
 _PREFIX = "SKERRY_SERVER_"
 _TABLE = "server"
+_MIN_DAYS = 7
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -49,6 +50,14 @@ def _mqtts(url: str) -> str:
 
 def _words(value: object) -> object:
     return value.split() if isinstance(value, str) else value
+
+
+def _at_least_a_week(days: int) -> int:
+    if 0 < days < _MIN_DAYS:
+        raise ValueError(
+            f"use {_MIN_DAYS} or more (alerts and rollouts look back that far), or 0 for ever"
+        )
+    return days
 
 
 KeyUris = Annotated[tuple[str, ...], BeforeValidator(_words)]
@@ -83,6 +92,8 @@ class ServerSettings(BaseSettings):
             of the data directory. During a rotation the old and the new key are both named.
         pin_file: holds the PIN of the token, or the passphrase of encrypted key files.
         max_connections: how many MQTT connections are served at once; more are closed.
+        telemetry_days: for how long windows of telemetry are kept; 0 keeps them for ever.
+        event_days: the same for events of devices.
         delta_cache_bytes: of deltas between releases, which spare devices most of a download; 0
             makes none.
         revocation_check_s: how often live MQTT connections are compared with who is let in; those
@@ -117,6 +128,8 @@ class ServerSettings(BaseSettings):
     assignment_keys: KeyUris = ()
     pin_file: Path | None = None
     max_connections: Annotated[int, Field(ge=2, le=100_000)] = 4096
+    telemetry_days: Annotated[int, AfterValidator(_at_least_a_week), Field(ge=0, le=36_500)] = 90
+    event_days: Annotated[int, AfterValidator(_at_least_a_week), Field(ge=0, le=36_500)] = 365
     delta_cache_bytes: Annotated[int, Field(ge=0, le=2**50)] = 2 * 1024**3
     revocation_check_s: Annotated[float, Field(ge=0.2, le=60)] = 20.0
     alert_interval_s: Annotated[float, Field(ge=0.05, le=300)] = 10.0

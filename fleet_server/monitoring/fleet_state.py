@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Gauge
-from sqlalchemy import ColumnElement, case, func, literal, select
+from sqlalchemy import func, select
 
 from fleet_server import tenancy
 from fleet_server.clock import unix_ms
@@ -15,7 +15,9 @@ from fleet_server.components import Components
 from fleet_server.database import Database
 from fleet_server.devices import health
 from fleet_server.devices.health import Health
-from fleet_server.devices.tables import Device
+from fleet_server.devices.selector import ID
+from fleet_server.devices.tables import Device, DeviceTerm
+from fleet_server.monitoring import storage
 
 _REMEMBERED_MS = 10_000
 
@@ -66,21 +68,51 @@ class FleetState:
             up.labels(name).set(works)
         return registry
 
+    async def storage(self) -> CollectorRegistry:
+        """Return how much the database holds, of all tenants.
+
+        Raises:
+            UnavailableError: the database does not answer.
+        """
+        registry = CollectorRegistry()
+        size = Gauge("skerry_database_bytes", "Size of the database.", registry=registry)
+        number = Gauge(
+            "skerry_telemetry_rows", "Stored telemetry, about.", ("kind",), registry=registry
+        )
+        age = Gauge(
+            "skerry_telemetry_oldest_age_seconds",
+            "Age of the oldest telemetry that is stored.",
+            ("kind",),
+            registry=registry,
+        )
+        stored = await storage.read(self._database)
+        size.set(stored.database_bytes)
+        for kind, rows in stored.telemetry.items():
+            number.labels(kind).set(rows.number)
+            since_ms = rows.oldest_ms
+            age.labels(kind).set(
+                0 if since_ms is None else (unix_ms(self._clock()) - since_ms) / 1000
+            )
+        return registry
+
     async def _by_health(self) -> Mapping[Health, int]:
         tenant, now_ms = tenancy.current(), unix_ms(self._clock())
         asked_ms, counted = self._devices.get(tenant, (-_REMEMBERED_MS, {}))
         if now_ms - asked_ms >= _REMEMBERED_MS:
-            word = _word(now_ms)
-            async with self._database.reading() as session:
-                rows = await session.execute(select(word, func.count(Device.id)).group_by(word))
-                counted = {Health(name): count for name, count in rows}
+            counted = await self._counted(now_ms)
             self._devices[tenant] = (now_ms, counted)
         return counted
 
-
-def _word(now_ms: int) -> ColumnElement[str]:
-    """Return the health of a device as an expression."""
-    return case(
-        *((health.condition(word, now_ms=now_ms), literal(word.value)) for word in Health),
-        else_=literal(Health.OFFLINE.value),
-    )
+    async def _counted(self, now_ms: int) -> Mapping[Health, int]:
+        """Count those that are not healthy by their indices, and take them from all there are."""
+        async with self._database.reading() as session:
+            everything = select(func.count()).where(DeviceTerm.name == ID)
+            left = await session.scalar(everything) or 0
+            counted = {}
+            for word in Health:
+                if word is not Health.HEALTHY:
+                    of_word = select(func.count(Device.id)).where(
+                        health.condition(word, now_ms=now_ms)
+                    )
+                    counted[word] = await session.scalar(of_word) or 0
+        return {**counted, Health.HEALTHY: max(0, left - sum(counted.values()))}
