@@ -49,6 +49,7 @@ from fleet_server.devices.polls import Polls
 from fleet_server.devices.registry import EnrolledDevices
 from fleet_server.devices.renewal import Renewal
 from fleet_server.devices.service import Devices
+from fleet_server.devices.silence import SilenceWatch
 from fleet_server.devices.tokens import ClaimVerifier
 from fleet_server.https import HttpServer
 from fleet_server.lifetime import Lifetime
@@ -236,6 +237,8 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
     await stack.enter_async_context(
         life.background("maintenance", maintenance.run(services, parts.renew_ingest))
     )
+    silence = SilenceWatch(database=services.database, clock=utc_now)
+    await stack.enter_async_context(life.background("silence", silence.run()))
     await stack.enter_async_context(life.background("retention", _retention(services).run()))
     await stack.enter_async_context(life.background("certificates", parts.certificates.run()))
     await stack.enter_async_context(life.background("deltas", services.deltas.run()))

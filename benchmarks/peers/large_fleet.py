@@ -46,12 +46,12 @@ _FILLED = (
     """
 INSERT INTO devices (id, tenant, claim, public_key_pem, public_key_sha256, certificate_pem,
     certificate_serial, certificate_expires_ms, enrolled_ms, decommissioned_ms, revoked_ms, online,
-    last_seen_ms, reported, runtime_up, labels, facts)
+    last_seen_ms, silent, reported, runtime_up, labels, facts)
 SELECT id, tenant, '', repeat(md5(id), 6), md5(id) || md5(id), repeat(md5(id), 25), n::text,
     $1 + (CASE WHEN n % 5000 = 1 THEN -1 ELSE 60 END) * 86400000::bigint, $1,
     CASE WHEN n % 2000 = 2 THEN $1 END, CASE WHEN n % 10000 = 3 THEN $1 END, n % 20 <> 0,
     CASE WHEN n % 3000 = 4 THEN NULL WHEN n % 100 = 0 OR site = 37 THEN $1 - 86400000
-        ELSE $1 - n % 300000 END,
+        ELSE $1 - n % 300000 END, n % 3000 <> 4 AND (n % 100 = 0 OR site = 37),
     repeat(md5(id), 20), n % 1000 <> 5,
     jsonb_build_object('site', 'site-' || site, 'rack', (n % 400)::text)::text,
     '{"machine":["aarch64"]}'

@@ -11,7 +11,7 @@ often be wrong, as these know nothing of an attribute that lies together in the 
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Subquery, exists, func, literal, select
@@ -77,32 +77,37 @@ class Listing:
         """
         self._session = session
         self._wanted = wanted
-        self._sources = sources.of(wanted, finds_parts=finds_parts)
+        self._finds_parts = finds_parts
         self._monotonic = monotonic
 
     async def page(self, *, after: str, limit: int) -> Found:
         """Return the next ids."""
-        source, is_small = await self._source(after)
+        until = self._monotonic() + BUDGET_S
+        source, is_small = await self._source(await self._sources(), after)
         if is_small:
-            return Found(await self._ids(source, source.first(after, _FEW), limit), None)
+            every = source.first(after, self._few(source))
+            return Found(await self._ids(source, every, limit), None)
         ids: list[str] = []
 
         async def take(window: Subquery) -> bool:
             ids.extend(await self._ids(source, window, limit - len(ids)))
             return len(ids) == limit
 
-        size = max(_AT_FIRST, limit) if self._open(source) else limit
-        return Found(ids, await self._walk(source, after, size, take))
+        size = max(self._at_first(source), limit) if self._open(source) else limit
+        return Found(ids, await self._walk(source, after, size, take, until=until))
 
     async def count(self, limit: int) -> Counted:
         """Count the devices, up to a limit."""
-        whole = next((each for each in self._all_sources() if self._is_answer(each)), None)
+        until = self._monotonic() + BUDGET_S
+        found = await self._sources()
+        every = [*found, sources.everything(self._wanted)]
+        whole = next((each for each in every if self._is_answer(each)), None)
         if whole is not None:
             number = await self._session.scalar(select(whole.size("", limit))) or 0
-            return Counted(number, is_capped=number == limit)
-        source, is_small = await self._source("")
+            return Counted(min(number, limit), is_capped=number >= limit)
+        source, is_small = await self._source(found, "")
         if is_small:
-            number = await self._number(source, source.first("", _FEW), limit)
+            number = await self._number(source, source.first("", self._few(source)), limit)
             return Counted(number, is_capped=number == limit)
         number = 0
 
@@ -111,17 +116,22 @@ class Listing:
             number += await self._number(source, window, limit - number)
             return number == limit
 
-        end = await self._walk(source, "", _AT_FIRST, take)
+        end = await self._walk(source, "", self._at_first(source), take, until=until)
         return Counted(number, is_capped=end is not None or number == limit)
 
     async def _walk(
-        self, source: Source, after: str, size: int, take: Callable[[Subquery], Awaitable[bool]]
+        self,
+        source: Source,
+        after: str,
+        size: int,
+        take: Callable[[Subquery], Awaitable[bool]],
+        *,
+        until: float,
     ) -> str | None:
         """Hand out one window after another until one says that it is enough; return the end.
 
         The end is None after the last device, and where it was enough.
         """
-        until = self._monotonic() + BUDGET_S
         at: str | None = after
         while at is not None:
             began = self._monotonic()
@@ -135,20 +145,30 @@ class Listing:
             size = max(_AT_LEAST, min(size * _GROWTH, fits))
         return None
 
-    async def _source(self, after: str) -> tuple[Source, bool]:
+    async def _sources(self) -> list[Source]:
+        return await sources.of(self._session, self._wanted, finds_parts=self._finds_parts)
+
+    async def _source(self, found: Sequence[Source], after: str) -> tuple[Source, bool]:
         """Return where to look, and whether there are few in it."""
-        found, everything = self._sources, sources.everything(self._wanted)
+        everything = sources.everything(self._wanted)
         if not found or (len(found) == 1 and found[0].is_ordered):
             return (found[0] if found else everything), False
-        row = (await self._session.execute(select(*(s.size(after, _FEW) for s in found)))).one()
-        sized = sorted(zip(row, found, strict=True), key=lambda each: each[0])
-        size, smallest = sized[0]
-        if size < _FEW:
-            return smallest, True
+        sizes = (each.size(after, self._few(each)) for each in found)
+        row = (await self._session.execute(select(*sizes))).one()
+        sized = sorted(zip(row, found, strict=True), key=lambda each: int(each[0]))
+        for size, source in sized:
+            if size < self._few(source):
+                return source, True
         return next((each for _, each in sized if each.is_ordered), everything), False
 
-    def _all_sources(self) -> list[Source]:
-        return [*self._sources, sources.everything(self._wanted)]
+    def _few(self, source: Source) -> int:
+        """Return of how many each is looked at: of more, if nothing else is asked of them."""
+        return _FEW if self._open(source) else _FEW * _GROWTH
+
+    def _at_first(self, source: Source) -> int:
+        """Return how many to look at first: many, if only their ids are compared."""
+        is_cheap = all(type(each) is str for each in self._open(source))
+        return _AT_FIRST * (_GROWTH**2 if is_cheap else 1)
 
     def _open(self, source: Source) -> list[Condition]:
         """Return the conditions that a source does not answer."""

@@ -198,7 +198,7 @@ class Polls:
                 await session.execute(
                     update(Device)
                     .where(Device.id.in_(some), Device.decommissioned_ms.is_(None))
-                    .values(last_seen_ms=now_ms)
+                    .values(last_seen_ms=now_ms, silent=False)
                 )
             for device_id in some:
                 self._seen.pop(device_id, None)

@@ -49,7 +49,7 @@ def contains(column: Text, text: str) -> ColumnElement[bool]:
 
 
 def compared(
-    number: ColumnElement[float] | InstrumentedAttribute[float | None], wanted: Compared
+    number: ColumnElement[float | None] | InstrumentedAttribute[float | None], wanted: Compared
 ) -> ColumnElement[bool]:
     """Return the condition that a number compares as it is wanted."""
     match wanted.comparison:
@@ -82,7 +82,8 @@ def _holds(
         case AnyOf(_, values) | NoneOf(_, values):
             query = query.where(term.value.in_(values))
         case Compared():
-            query = query.where(compared(term.number, requirement))
+            # By key and not by the index of numbers, which PostgreSQL would read for each device.
+            query = query.where(compared(term.number + 0 if by_key else term.number, requirement))
         case Has() | Lacks():
             pass
     # PostgreSQL may make a join of it; a query with OFFSET it leaves where it stands.

@@ -5,7 +5,7 @@ another one all have to be read, so it serves where there are few. Each is scope
 its index.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,13 +22,10 @@ from fleet_server.devices.tables import Device, DeviceTerm
 MIN_INDEXED = 3
 """Characters of which the index over parts of ids can make something."""
 
+MAX_BRANCHES = 64
+"""Values of a name that are read side by side."""
 _SEARCH_INDEX = "ix_term_search"
 """Made by a migration where that is permitted; not in the metadata, as it may be missing."""
-_ORDERED = {Health.DECOMMISSIONED, Health.REVOKED, Health.NEW, Health.DEGRADED}
-_RANGES: dict[Health, InstrumentedAttribute[Any]] = {
-    Health.EXPIRED: Device.certificate_expires_ms,
-    Health.OFFLINE: Device.last_seen_ms,
-}
 
 Condition = Requirement | Health | str
 """What holds for the devices of a list; a text is a part of their ids."""
@@ -103,27 +100,26 @@ def everything(wanted: Wanted) -> Source:
     return Source(branches=partial(_ids, wanted), is_ordered=True)
 
 
-def of(wanted: Wanted, *, finds_parts: bool) -> list[Source]:
+async def of(session: AsyncSession, wanted: Wanted, *, finds_parts: bool) -> list[Source]:
     """Return the sources for a list, each of which gives all that is wanted and more.
 
     Args:
+        session: for reading which values there are.
         wanted: by the list.
         finds_parts: there is an index over parts of ids.
     """
-    made = [_of_requirement(wanted, each) for each in wanted.selector.requirements]
-    found = [source for source in made if source is not None]
-    found += _of_others(wanted)
+    found = [
+        source
+        for each in wanted.selector.requirements
+        if (source := await _of_requirement(session, wanted, each)) is not None
+    ]
     if finds_parts and len(wanted.search) >= MIN_INDEXED:
         parts = partial(_parts, wanted)
         found.append(Source(answers=[wanted.search], branches=parts, is_ordered=False))
-    if wanted.health in _ORDERED or wanted.health in _RANGES:
-        found.append(
-            Source(
-                answers=[wanted.health],
-                branches=partial(_of_health, wanted, wanted.health),
-                is_ordered=wanted.health in _ORDERED,
-            )
-        )
+    if wanted.health not in {None, Health.HEALTHY}:
+        branches = partial(_of_health, wanted)
+        is_ordered = wanted.health is not Health.EXPIRED
+        found.append(Source(answers=[wanted.health], branches=branches, is_ordered=is_ordered))
     return found
 
 
@@ -134,36 +130,70 @@ async def has_search_index(session: AsyncSession) -> bool:
     return bool(await session.scalar(select(func.to_regclass(_SEARCH_INDEX).is_not(None))))
 
 
-def _of_requirement(wanted: Wanted, requirement: Requirement) -> Source | None:
+async def _of_requirement(
+    session: AsyncSession, wanted: Wanted, requirement: Requirement
+) -> Source | None:
     match requirement:
         case AnyOf():
-            return Source(
-                answers=[requirement],
-                branches=partial(_with_values, wanted, requirement),
-                is_ordered=True,
-                is_distinct=len(requirement.values) == 1,
-            )
-        case Compared() | Has():
-            return Source(
-                answers=[requirement],
-                branches=partial(_in_range, wanted, requirement),
-                is_ordered=False,
-                is_distinct=False,
-            )
+            return _of_values(wanted, requirement, requirement.values)
+        case Has(name):
+            values = await _values(session, wanted, requirement)
+            if len(values) > MAX_BRANCHES or not values:
+                return _of_range(wanted, requirement)
+            excluded = {
+                value
+                for each in wanted.selector.requirements
+                if isinstance(each, NoneOf) and each.name == name
+                for value in each.values
+            }
+            left = [value for value in values if value not in excluded]
+            return _of_values(wanted, requirement, left or values)
+        case Compared():
+            numbers = await _values(session, wanted, requirement)
+            if len(numbers) > MAX_BRANCHES or not numbers:
+                return _of_range(wanted, requirement)
+            return _of_values(wanted, requirement, numbers)
     return None
 
 
-def _of_others(wanted: Wanted) -> Iterator[Source]:
-    """Yield sources for ``name,name!=value``: who has another value, which often are few."""
-    present = {each for each in wanted.selector.requirements if isinstance(each, Has)}
-    for each in wanted.selector.requirements:
-        if isinstance(each, NoneOf) and len(each.values) == 1 and Has(each.name) in present:
-            yield Source(
-                answers=[Has(each.name)],
-                branches=partial(_with_others, wanted, each),
-                is_ordered=False,
-                is_distinct=False,
-            )
+def _of_values(wanted: Wanted, requirement: Requirement, values: Sequence[str | float]) -> Source:
+    return Source(
+        answers=[requirement],
+        branches=partial(_with_values, wanted, requirement.name, values),
+        is_ordered=True,
+        is_distinct=len(values) == 1,
+    )
+
+
+def _of_range(wanted: Wanted, requirement: Compared | Has) -> Source:
+    return Source(
+        answers=[requirement],
+        branches=partial(_in_range, wanted, requirement),
+        is_ordered=False,
+        is_distinct=False,
+    )
+
+
+async def _values(
+    session: AsyncSession, wanted: Wanted, requirement: Has | Compared
+) -> Sequence[str | float]:
+    """Return the values of a name, each found in the index after the one before; not too many."""
+
+    def smallest(*, above: ColumnElement[Any] | None) -> Select[Any]:
+        term = aliased(DeviceTerm)
+        column = term.value if isinstance(requirement, Has) else term.number
+        query = select(func.min(column).label("value")).where(
+            term.tenant == wanted.tenant, term.name == requirement.name
+        )
+        if isinstance(requirement, Compared):
+            query = query.where(selection.compared(term.number, requirement))
+        return query if above is None else query.where(column > above)
+
+    found = smallest(above=None).cte("found", recursive=True)
+    following = smallest(above=found.c.value).scalar_subquery()
+    found = found.union_all(select(following).where(found.c.value.is_not(None)))
+    query = select(found.c.value).where(found.c.value.is_not(None)).limit(MAX_BRANCHES + 1)
+    return list(await session.scalars(query))
 
 
 def _ids(wanted: Wanted, after: str) -> list[Branch]:
@@ -190,11 +220,14 @@ _ID_NAME: ColumnElement[str] = literal_column(f"'{ID}'")
 """Written out, as the condition of the index over parts of ids is."""
 
 
-def _with_values(wanted: Wanted, requirement: AnyOf, after: str) -> list[Branch]:
+def _with_values(
+    wanted: Wanted, name: str, values: Sequence[str | float], after: str
+) -> list[Branch]:
     branches = []
-    for value in requirement.values:
-        term, query = _named(wanted, requirement.name, after)
-        branches.append(Branch(query.where(term.value == value), term.device_id))
+    for value in values:
+        term, query = _named(wanted, name, after)
+        column = term.value if isinstance(value, str) else term.number
+        branches.append(Branch(query.where(column == value), term.device_id))
     return branches
 
 
@@ -205,16 +238,6 @@ def _in_range(wanted: Wanted, requirement: Compared | Has, after: str) -> list[B
     return [Branch(query.where(selection.compared(term.number, requirement)), term.number)]
 
 
-def _with_others(wanted: Wanted, requirement: NoneOf, after: str) -> list[Branch]:
-    value = requirement.values[0]
-    below, smaller = _named(wanted, requirement.name, after)
-    above, larger = _named(wanted, requirement.name, after)
-    return [
-        Branch(smaller.where(below.value < value), below.value),
-        Branch(larger.where(above.value > value), above.value),
-    ]
-
-
 def _named(wanted: Wanted, name: str, after: str) -> tuple[type[DeviceTerm], Select[str]]:
     term = aliased(DeviceTerm)
     query = select(term.device_id).where(
@@ -223,10 +246,18 @@ def _named(wanted: Wanted, name: str, after: str) -> tuple[type[DeviceTerm], Sel
     return term, query
 
 
-def _of_health(wanted: Wanted, word: Health, after: str) -> list[Branch]:
+def _of_health(wanted: Wanted, after: str) -> list[Branch]:
+    """Return the branches of what few devices are: all words but healthy."""
+    word = wanted.health or Health.HEALTHY
     query = select(Device.id.label("device_id")).where(
         Device.tenant == wanted.tenant,
         health.condition(word, now_ms=wanted.now_ms),
         Device.id > after,
     )
-    return [Branch(query, _RANGES.get(word, Device.id))]
+    if word is Health.EXPIRED:
+        return [Branch(query, Device.certificate_expires_ms)]
+    if word is not Health.OFFLINE:
+        return [Branch(query, Device.id)]
+    marked = query.where(Device.silent.is_(True))
+    late = query.where(Device.silent.is_(False)).order_by(Device.last_seen_ms).offset(0).subquery()
+    return [Branch(marked, Device.id), Branch(select(late.c.device_id), late.c.device_id)]

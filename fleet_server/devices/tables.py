@@ -9,6 +9,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     String,
     Text,
+    false,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -34,7 +35,14 @@ class Device(TenantOwned, Base):
 
     __tablename__ = "devices"
     __table_args__ = (
-        Index("ix_device_seen", "tenant", "last_seen_ms"),
+        Index(
+            "ix_device_heard",
+            "last_seen_ms",
+            "id",
+            postgresql_where=text("silent IS false"),
+            sqlite_where=text("silent IS 0"),
+        ),
+        _few("ix_device_silent", "silent IS true", sqlite="silent IS 1"),
         Index("ix_device_expires", "tenant", "certificate_expires_ms"),
         _few("ix_device_gone", "decommissioned_ms IS NOT NULL"),
         _few("ix_device_revoked", "revoked_ms IS NOT NULL"),
@@ -57,6 +65,8 @@ class Device(TenantOwned, Base):
     """Its key is refused since then, until a claim that replaces it brings a new one."""
     online: Mapped[bool] = mapped_column(Boolean)
     last_seen_ms: Mapped[int | None] = mapped_column(BigInteger)
+    silent: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Whether it was found silent since it was heard last (`silence.py`); it follows late."""
     reported: Mapped[str | None] = mapped_column(Text)
     """The last ``Reported`` message, as JSON."""
     runtime_up: Mapped[bool | None] = mapped_column(Boolean)

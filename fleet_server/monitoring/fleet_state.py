@@ -108,7 +108,7 @@ class FleetState:
         async with self._database.reading() as session:
             everything = select(func.count()).where(DeviceTerm.name == ID)
             left = await session.scalar(everything) or 0
-            counted = {}
+            counted: dict[Health, int] = {}
             for word in Health:
                 if word is not Health.HEALTHY:
                     of_word = select(func.count(Device.id)).where(

@@ -9,12 +9,18 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from fleet_server import tenancy
 from fleet_server.database import Database
 from fleet_server.telemetry.tables import DeviceEvent, ModelCounts, Window
 
-_TABLES = {"windows": Window, "model_windows": ModelCounts, "events": DeviceEvent}
+_TABLES: dict[str, tuple[InstrumentedAttribute[int], InstrumentedAttribute[int]]] = {
+    "windows": (Window.id, Window.received_ms),
+    "model_windows": (ModelCounts.id, ModelCounts.start_ms),
+    "events": (DeviceEvent.id, DeviceEvent.received_ms),
+}
+"""The number of a row, and of what time it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ async def read(database: Database) -> Stored:
     with tenancy.everything():
         async with database.reading() as session:
             size = await _bytes(session)
-            return Stored(size, {name: await _rows(session, of) for name, of in _TABLES.items()})
+            return Stored(size, {name: await _rows(session, *of) for name, of in _TABLES.items()})
 
 
 async def _bytes(session: AsyncSession) -> int:
@@ -60,8 +66,9 @@ async def _bytes(session: AsyncSession) -> int:
     return int(pages * size)
 
 
-async def _rows(session: AsyncSession, table: type[Window | ModelCounts | DeviceEvent]) -> Rows:
-    when = table.start_ms if table is ModelCounts else table.received_ms
-    oldest = (await session.execute(select(table.id, when).order_by(table.id).limit(1))).first()
-    last = await session.scalar(select(func.max(table.id)))
+async def _rows(
+    session: AsyncSession, row_id: InstrumentedAttribute[int], at_ms: InstrumentedAttribute[int]
+) -> Rows:
+    oldest = (await session.execute(select(row_id, at_ms).order_by(row_id).limit(1))).first()
+    last = await session.scalar(select(func.max(row_id)))
     return Rows(last - oldest[0] + 1, oldest[1]) if oldest and last else Rows(0, None)

@@ -203,7 +203,9 @@ class TelemetryStore:
         seen = alive & batch.known
         if seen:
             await batch.session.execute(
-                update(Device).where(Device.id.in_(seen)).values(last_seen_ms=batch.now_ms)
+                update(Device)
+                .where(Device.id.in_(seen))
+                .values(last_seen_ms=batch.now_ms, silent=False)
             )
         for device_id in batch.begun:
             await _bound_streams(batch.session, device_id)

@@ -22,6 +22,7 @@ _FEW = {
     "ix_device_revoked": "revoked_ms IS NOT NULL",
     "ix_device_new": "last_seen_ms IS NULL",
     "ix_device_down": "runtime_up IS false",
+    "ix_device_silent": "silent IS true",
 }
 
 
@@ -30,10 +31,21 @@ def upgrade() -> None:
     _terms()
     op.drop_index("ix_device_seen", "devices")
     op.drop_index("ix_device_runtime", "devices")
-    op.create_index("ix_device_seen", "devices", ["tenant", "last_seen_ms"])
+    op.add_column(
+        "devices",
+        sa.Column("silent", sa.Boolean(), server_default=sa.false(), nullable=False),
+    )
+    op.create_index(
+        "ix_device_heard",
+        "devices",
+        ["last_seen_ms", "id"],
+        postgresql_where=sa.text("silent IS false"),
+        sqlite_where=sa.text("silent IS 0"),
+    )
     op.create_index("ix_device_expires", "devices", ["tenant", "certificate_expires_ms"])
     for name, where in _FEW.items():
-        sqlite = where.replace("IS false", "IS 0")  # the words in which queries ask it
+        # The words in which queries ask it.
+        sqlite = where.replace("IS false", "IS 0").replace("IS true", "IS 1")
         op.create_index(
             name,
             "devices",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from fleet_server import tenancy
 from fleet_server.clock import unix_ms
@@ -14,6 +14,7 @@ from fleet_server.devices import health, listing
 from fleet_server.devices.health import Health, Signs
 from fleet_server.devices.selector import ID, number_of, parse
 from fleet_server.devices.service import Devices, Filters
+from fleet_server.devices.silence import SilenceWatch
 from fleet_server.devices.tables import Device, DeviceTerm
 from fleet_server.tenancy import Tenant
 from tests.unit.fleet_server.conftest import FakeClock
@@ -35,6 +36,8 @@ ASKED = (
     "id in (cam-001,cam-007,nowhere)",
     "!id",
     "tier=main,tier=canary",
+    "nowhere",
+    "rack>99",
 )
 
 
@@ -74,7 +77,7 @@ class Fleet:
         for device_id, signs in self.signs.items():
             named = {name: getattr(signs, name) for name in Signs.__slots__}
             device = {"id": prefix + device_id, "tenant": tenant, "online": False, "enrolled_ms": 0}
-            terms = [
+            terms: list[dict[str, object]] = [
                 {
                     "device_id": prefix + device_id,
                     "tenant": tenant,
@@ -135,7 +138,7 @@ async def test_pages_and_counts_are_what_was_asked_for(
     monkeypatch.setattr(listing, "_AT_FIRST", bounds[1])
     monkeypatch.setattr(listing, "BUDGET_S", 60.0)
     devices = Devices(database=database, connections=(), clock=fleet.clock)
-    cases = [(text, "", None) for text in ASKED]
+    cases: list[tuple[str, str, Health | None]] = [(text, "", None) for text in ASKED]
     cases += [("*", "", word) for word in Health]
     cases += [
         ("*", "am-0", None),
@@ -145,7 +148,7 @@ async def test_pages_and_counts_are_what_was_asked_for(
     for text, search, word in cases:
         filters = Filters(selectors=(parse(text),), search=search, health=word)
         expected = fleet.expected(text, search, word)
-        assert (await everything(devices, filters, 7))[0] == expected, (text, search, word)
+        assert (await everything(devices, filters, 25))[0] == expected, (text, search, word)
         counted = await devices.count(filters)
         assert (counted.number, counted.is_capped) == (len(expected), False), (text, search, word)
 
@@ -174,3 +177,22 @@ async def test_a_tenant_lists_its_own(database: Database, fleet: Fleet) -> None:
     tenancy.enter("other")
     ids, _ = await everything(devices, Filters(selectors=(parse("site=s3"),)), 500)
     assert ids == ["x" + each for each in fleet.expected("site=s3")]
+
+
+async def test_offline_devices_are_listed_whether_they_are_marked_or_not(
+    database: Database, fleet: Fleet
+) -> None:
+    devices = Devices(database=database, connections=(), clock=fleet.clock)
+    filters = Filters(health=Health.OFFLINE)
+    expected = fleet.expected("*", "", Health.OFFLINE)
+    watch = SilenceWatch(database=database, clock=fleet.clock)
+    assert (await everything(devices, filters, 5))[0] == expected
+    assert await watch.once() > len(expected)  # those out of service as well
+    assert (await everything(devices, filters, 5))[0] == expected
+    assert await watch.once() == 0
+    now_ms = unix_ms(fleet.clock.now)
+    async with database.writing() as session:  # by somebody who does not unmark it
+        await session.execute(
+            update(Device).where(Device.id == expected[0]).values(last_seen_ms=now_ms)
+        )
+    assert (await everything(devices, filters, 5))[0] == expected[1:]
