@@ -235,6 +235,6 @@ def _accepted(answer: Answer) -> EnrollResponse:
 def _detail(body: bytes) -> str:
     try:
         detail = msgspec.json.decode(body, type=dict[str, object]).get("detail")
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
     return f": {detail[:500]}" if isinstance(detail, str) else ""

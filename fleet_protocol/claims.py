@@ -65,7 +65,7 @@ def decode(payload: bytes) -> ClaimBundle:
         )
     try:
         return msgspec.json.decode(payload, type=ClaimBundle)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a claim bundle: {error}") from error
 
 

@@ -241,7 +241,7 @@ def decode(payload: bytes) -> Manifest:
         )
     try:
         manifest = msgspec.json.decode(payload, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a manifest: {error}") from error
     _check_unique([variant.name for variant in manifest.variants], "variants share the name")
     _check_unique([variant.file for variant in manifest.variants], "variants share the file")

@@ -275,5 +275,5 @@ def decode(payload: bytes, message_type: type[Message]) -> Message:
         )
     try:
         return msgspec.json.decode(payload, type=message_type)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a {message_type.__name__}: {error}") from error

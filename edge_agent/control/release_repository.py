@@ -155,8 +155,22 @@ class TufSnapshot:
                 raise store.StoreError(f"cannot write below {self._cache}: {error}") from error
             except _FAILURES as error:
                 raise _wrapped(error) from error
+            self._check_flat(path)
         self._sync()
         return found
+
+    def _check_flat(self, path: str) -> None:
+        """Refuse a list that delegates: a family's publisher could name one for another family.
+
+        python-tuf keeps roles by name alone, whoever delegated to them, so that a role which a
+        publisher calls like another family would take that family's place.
+        """
+        roles = self._updater._trusted_set  # noqa: SLF001 (python-tuf shows its roles nowhere else)
+        lists = [role for role in roles if isinstance(role, Targets) and role is not roles.targets]
+        if any(role.delegations is not None for role in lists):
+            raise TrustError(
+                f"on the way to {path} a family's list delegates further; no list of releases may"
+            )
 
     def withdrawals(self, family: str) -> Withdrawals:
         """Return what the publisher of a family withdrew; nothing for an unknown family.

@@ -192,7 +192,8 @@ def _verified_targets(payload: bytes, root: Root, now: datetime) -> Targets:
             raise TrustError(f"an assignment cannot be {metadata.signed.type!r} metadata")
         root.verify_delegate(Targets.type, metadata.signed_bytes, metadata.signatures)  # (3)
     except (RepositoryError, DeserializationError, ValueError, KeyError) as error:
-        raise TrustError(f"the assignment is not validly signed: {error}") from error
+        reason = str(error) or "it holds what no signature can cover"
+        raise TrustError(f"the assignment is not validly signed: {reason}") from error
     if root.is_expired(now):  # (4)
         raise TrustError(f"the director's root expired on {root.expires:%Y-%m-%d %H:%M} UTC")
     if metadata.signed.is_expired(now):  # (4)

@@ -106,5 +106,5 @@ async def receive(reader: asyncio.StreamReader, kind: type[Frame]) -> Frame:
     payload = await reader.readexactly(length)
     try:
         return msgspec.json.decode(payload, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedError(f"not a {kind.__name__}: {error}") from error

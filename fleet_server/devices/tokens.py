@@ -112,7 +112,7 @@ class ClaimVerifier:
         try:
             issued = jws.extract_compact(token.encode()).payload
             moment = msgspec.json.decode(issued or b"", type=_Issued).iat
-        except (JoseError, msgspec.MsgspecError, ValueError) as error:
+        except (JoseError, msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise NotAuthenticatedError(f"this is no claim token: {error}") from error
         return self.verify(token, now=datetime.fromtimestamp(moment, UTC)).device_id
 
@@ -129,7 +129,7 @@ def unverified_device_id(token: str) -> str:
         payload = jws.extract_compact(token.encode()).payload
         subject = msgspec.json.decode(payload or b"", type=_Subject).sub
         return names.device_id(subject)
-    except (JoseError, msgspec.MsgspecError, ProtocolError, ValueError) as error:
+    except (JoseError, msgspec.MsgspecError, ProtocolError, ValueError, RecursionError) as error:
         raise NotAuthenticatedError(
             "this route needs a device token: a JWT signed with the device's key"
         ) from error
@@ -208,7 +208,7 @@ def _verified(
         registry.validate(claims)
     except ExpiredTokenError as error:
         raise NotAuthenticatedError(f"the {what} has expired; {remedy}") from error
-    except (JoseError, ValueError, TypeError) as error:
+    except (JoseError, ValueError, TypeError, RecursionError) as error:
         raise NotAuthenticatedError(
             f"the {what} is not valid for this fleet: {error}; {remedy}"
         ) from error

@@ -69,6 +69,40 @@ async def deeply_nested(attacker: Attacker) -> None:
     await attacker.sends(b"[" * MAX_ASSIGNMENT_BYTES)
 
 
+async def a_number_that_is_none(attacker: Attacker) -> None:
+    document = json.loads(attacker.world.assignments[-1])
+    document["signed"]["version"] = float("nan")
+    await attacker.sends(json.dumps(document).encode())
+
+
+async def one_signature_twice(attacker: Attacker) -> None:
+    document = json.loads(attacker.world.assignments[-1])
+    document["signatures"] *= 2
+    await attacker.sends(json.dumps(document).encode())
+
+
+async def a_signature_that_is_no_text(attacker: Attacker) -> None:
+    document = json.loads(attacker.world.assignments[-1])
+    document["signed"]["version"] += 1
+    document["signatures"][0]["sig"] = 5
+    await attacker.sends(json.dumps(document).encode())
+
+
+async def a_family_that_only_looks_alike(attacker: Attacker) -> None:
+    """A Cyrillic letter in the place of a Latin one."""
+    path = NEXT.manifest_path.replace("animals", "\N{CYRILLIC SMALL LETTER A}nimals")
+    await attacker.assigns({path: target_file(path, EVIL)})
+
+
+async def a_file_without_bytes(attacker: Attacker) -> None:
+    await attacker.assigns({NEXT.manifest_path: target_file(NEXT.manifest_path, b"")})
+
+
+async def the_beginning_of_a_hash(attacker: Attacker) -> None:
+    target = TargetFile(4096, {"sha256": "0" * 8}, NEXT.manifest_path)
+    await attacker.assigns({NEXT.manifest_path: target})
+
+
 async def emptied_by_the_key(attacker: Attacker) -> None:
     """Whoever signs may order a stop, but an empty list alone is not one."""
     binding: dict[str, object] = {"x-skerry-assignment": {"device_id": DEVICE, "complete": True}}
@@ -126,6 +160,22 @@ ATTACKS = {
     "another role": Attack(root_as_assignment, (REFUSED, "cannot be 'root' metadata")),
     "endless": Attack(endless, (REFUSED, "has 262145 bytes, at most 262144 are read")),
     "deeply nested": Attack(deeply_nested, (REFUSED, "not validly signed: Failed to deserialize")),
+    "a number that is none": Attack(
+        a_number_that_is_none, (REFUSED, "it holds what no signature can cover")
+    ),
+    "one signature twice": Attack(one_signature_twice, (REFUSED, "not validly signed: Failed to")),
+    "a signature that is no text": Attack(
+        a_signature_that_is_no_text, (REFUSED, "was signed by 0/1 keys")
+    ),
+    "a family that only looks alike": Attack(
+        a_family_that_only_looks_alike, (REFUSED, "is not a model family"), holds=SIGNER
+    ),
+    "a file without bytes": Attack(
+        a_file_without_bytes, (REFUSED, "would have 0 bytes"), holds=SIGNER
+    ),
+    "the beginning of a hash": Attack(
+        the_beginning_of_a_hash, (REFUSED, "states no SHA-256"), holds=SIGNER
+    ),
     "emptied with the key": Attack(
         emptied_by_the_key, (REFUSED, "0 targets says run_nothing=False"), holds=SIGNER
     ),

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import DelegatedRole, Delegations, Targets
 
+from edge_agent.control.release_repository import ReleaseRepository
+from edge_agent.control.trust import TrustError
 from fleet_protocol.messages import EventKind
 from fleet_protocol.update_states import UpdateState
 from tests.attacks.attack import Act, Attack, repelled
 from tests.simulators.control_device import DEVICE, ControlDevice
 from tests.simulators.device_releases import release
-from tests.simulators.device_repository import target_file
+from tests.simulators.device_repository import FAR_AWAY, START, signed, target_file
 from tests.simulators.hostile_fleet import (
     EVIL,
     FAMILY,
@@ -227,6 +230,45 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_attack(world: World, name: str) -> None:
     await repelled(world, ATTACKS[name])
+
+
+async def test_a_publisher_cannot_put_a_role_in_the_place_of_another_family(
+    world: World, tmp_path: Path
+) -> None:
+    """Its list delegates to a role that is called like the other family, under its own paths."""
+    attacker = Attacker(world, ONLINE | {"publisher:plants"})
+    thief, version = attacker.key("publisher:plants"), attacker.newest + 1
+    shadow = DelegatedRole(
+        name=FAMILY,
+        keyids=[thief.public_key.keyid],
+        threshold=1,
+        terminating=True,
+        paths=["models/plants/*/*"],
+    )
+    delegations = Delegations({thief.public_key.keyid: thief.public_key}, {FAMILY: shadow})
+    plants = Targets(version=2, expires=START + FAR_AWAY, delegations=delegations)
+    attacker.publishes(signed(plants, thief), version=2, family="plants")
+    releases = ReleaseRepository(
+        pinned_root=world.repository.root, cache=tmp_path, server=world.repository
+    )
+    snapshot = releases.refresh(START)
+    honest = snapshot.target(GOOD.manifest_path)
+    assert honest is not None
+    role = attacker.signs_role(WRONG.targets(), version=version - 1, signer=thief)
+    attacker.serves(f"{version - 1}.{FAMILY}.json", role)
+    for path in ("models/plants/1.0.0/manifest.json", WRONG.manifest_path, GOOD.manifest_path):
+        with pytest.raises(TrustError, match="a family's list delegates further"):
+            snapshot.target(path)
+    await repelled(
+        world,
+        Attack(
+            lambda attacker: attacker.assigns(
+                listed(GOOD) | listed(release("1.0.0", family="plants"))
+            ),
+            (REFUSED, "a family's list delegates further"),
+            holds=ONLINE,
+        ),
+    )
 
 
 async def test_a_wiped_device_takes_nothing_below_the_floors_of_its_claim(

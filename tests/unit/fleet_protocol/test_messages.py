@@ -104,6 +104,12 @@ def test_arbitrary_bytes_are_refused_or_read(payload: bytes) -> None:
             continue
 
 
+def test_a_message_nested_without_end_is_refused() -> None:
+    for message_type in (TelemetryWindow, Reported, Ack, Capabilities):
+        with pytest.raises(ProtocolError, match="recursion"):
+            decode(b'{"unknown":' * 20_000, message_type)
+
+
 def test_a_message_beyond_the_bound_neither_leaves_nor_enters() -> None:
     huge = Ack(stream="event-0123456789abcdef", sequence=1)
     payload = encode(huge) + b" " * MAX_MESSAGE_BYTES

@@ -5,6 +5,7 @@ import base64
 import hmac
 import json
 import ssl
+from base64 import urlsafe_b64encode
 from datetime import timedelta
 from pathlib import Path
 
@@ -249,7 +250,9 @@ async def test_wrong_device_tokens(
 
 
 async def test_tokens_of_another_key(cam: DeviceKey, devices: Devices) -> None:
-    for token in (DeviceKey.new(cam.device_id).token(), None, "", "a.b.c", "x" * 9000):
+    nested = urlsafe_b64encode(b'{"x":' * 1200).decode().rstrip("=")
+    deep = [f"{nested}.e30.AA", f"eyJhbGciOiJFUzI1NiJ9.{nested}.AA"]
+    for token in (DeviceKey.new(cam.device_id).token(), None, "", "a.b.c", "x" * 9000, *deep):
         with pytest.raises(NotAuthenticatedError):
             await devices.authenticate(token)
 
