@@ -23,6 +23,9 @@ _RUNTIME = "runtime"
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)]
 Bytes = Annotated[int, msgspec.Meta(ge=1024)]
+LOAD_S = 600.0
+"""Generous: an accelerator's library may compile a model for minutes where its cache was lost."""
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -79,6 +82,8 @@ class RuntimeSettings(
         max_batch: items that waiting calls are joined to for one run of a model whose first
             dimension is free; 1 runs every call for itself.
         batch_wait_us: how long a batch that is not full may wait for further calls.
+        load_s: how long loading one release may take when the process starts. Then the process ends
+            itself, and the next one leaves that release out, so that the others serve.
         memory_budget_bytes: for all models together; 0 for three quarters of what the machine, or
             the process's control group, has available when the process starts.
         evict_idle: let the model that was not used for longest leave when another one needs the
@@ -105,6 +110,7 @@ class RuntimeSettings(
     max_queue: QueueLength = 256
     max_batch: BatchSize = 1
     batch_wait_us: BatchWait = 0
+    load_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = LOAD_S
     memory_budget_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     evict_idle: bool = False
     response_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -147,6 +153,8 @@ class ControlSettings(
         outbox_max_messages: beyond it, the oldest unsent windows are merged.
         repository_check_s: how often the release repository is asked for its newest state, so that
             news which is kept back is noticed; each pause is drawn between half of it and all.
+        min_bytes_per_s: a server that hands out less, on average over a minute of waiting for it,
+            is left for now; what has come of a model's file is kept. Lower it for slower links.
         retry_initial_s: the first pause after a failure on this device is drawn from below it; it
             doubles with each failure.
         retry_shared_initial_s: the same after a failure that a whole fleet may see at once, such as
@@ -161,6 +169,7 @@ class ControlSettings(
     poll_interval_s: Seconds = 60.0
     outbox_max_messages: Annotated[int, msgspec.Meta(ge=16, le=1_000_000)] = 10_000
     repository_check_s: Seconds = 6 * 3600.0
+    min_bytes_per_s: Annotated[int, msgspec.Meta(ge=16, le=1_000_000)] = 4096
     retry_initial_s: Seconds = 1.0
     retry_shared_initial_s: Seconds = 30.0
     retry_max_s: Seconds = 300.0

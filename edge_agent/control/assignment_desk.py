@@ -2,7 +2,8 @@
 
 A refused document changes nothing but the outbox, and the same document again (the broker keeps it
 and sends it after each reconnect) not even that. Before a new document is judged, the server is
-asked for the director's newest root; without an answer it is judged by the roots that are here.
+asked for the director's newest root; without an answer within a few seconds it is judged by the
+roots that are here, so that a server that trickles keeps no assignment back.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from fleet_protocol.messages import EventKind
 logger = logging.getLogger(__name__)
 
 _LAST_REFUSED = "refused_assignment"
+_ROOTS_WITHIN_S = 10.0
 
 
 class _Verdict(Enum):
@@ -64,6 +66,7 @@ class AssignmentDesk:
         self._trusted_clock = trusted_clock
         self._refusals = refusals
         self._budget = EventBudget(clock)
+        self._asking: asyncio.Task[bool] | None = None
 
     async def receive(self, payload: bytes) -> bool:
         """Accept or refuse a document.
@@ -79,14 +82,24 @@ class AssignmentDesk:
         accepted = await self._database.transact(assignment.load)
         if accepted is not None and accepted.document_sha256 == document:
             return True
-        asked = await asyncio.to_thread(self._roots.refresh)
-        if self._roots.refusal:
-            await self._refusals.tell(self._roots.refusal)
+        asked = await self._asked_for_roots()
         verdict = await self._database.transact(partial(self._decide, payload=payload))
         if verdict is _Verdict.ACCEPTED:
             self.accepted.bump()
             await self._high_water.keep(self._database)
         return asked or verdict is not _Verdict.REFUSED
+
+    async def _asked_for_roots(self) -> bool:
+        """Say whether the server was asked for the director's newest root; it may go on coming."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(asyncio.to_thread(self._roots.refresh))
+        await asyncio.wait({self._asking}, timeout=_ROOTS_WITHIN_S)
+        if not self._asking.done():
+            logger.warning("director_roots_not_waited_for", extra={"waited_s": _ROOTS_WITHIN_S})
+            return False
+        if self._roots.refusal:
+            await self._refusals.tell(self._roots.refusal)
+        return self._asking.result()
 
     def _decide(self, connection: sqlite3.Connection, *, payload: bytes) -> "_Verdict":
         before = assignment.load(connection)

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from edge_agent import pid_file
@@ -26,6 +27,8 @@ from edge_agent.settings import ControlSettings
 from edge_agent.state_dir import StateDir
 
 logger = logging.getLogger(__name__)
+
+_THREADS = 16
 
 
 class ControlProcess:
@@ -53,6 +56,7 @@ class ControlProcess:
             url=who.enrollment.server_url,
             tls=who.tls_context(client_certificate=False),
             tokens=tokens,
+            min_bytes_per_s=settings.min_bytes_per_s,
         )
         self._link = MqttLink(
             broker=Broker(
@@ -104,6 +108,8 @@ class ControlProcess:
         """
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
+        # On one processor the default has five, which a server that trickles could keep waiting.
+        loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="control"))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
         try:

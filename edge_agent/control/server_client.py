@@ -40,8 +40,9 @@ _READ_TIMEOUT_S = 15.0
 _HEAD_TIMEOUT_S = 30.0
 _SMALL_BUFFER_BYTES = 32 * 1024
 _PACE_S = 60.0
-_PACE_BYTES = 16 * 1024
-"""A body that brings less than this while it was waited for `_PACE_S` is given up."""
+"""So long a body is waited for before its rate is judged, again and again."""
+
+_MIN_BYTES_PER_S = 4096
 
 
 class ServerUnreachableError(AgentError):
@@ -157,7 +158,10 @@ class FleetServer:
         tls: ssl.SSLContext,
         tokens: DeviceTokens,
         head_timeout_s: float = _HEAD_TIMEOUT_S,
+        min_bytes_per_s: int = _MIN_BYTES_PER_S,
     ) -> None:
+        """Connect to nothing yet; a body that comes more slowly than that is given up."""
+        self._min_bytes_per_s = min_bytes_per_s
         self._url = url
         self._tokens = tokens
         self._fast = _pool(tls, head_timeout_s, options=[])
@@ -204,7 +208,11 @@ class FleetServer:
                     f"(request {request_id})",
                     status=response.status,
                 )
-            yield _HttpBody(response, _file_bytes(response, path, headers.get("Range")))
+            yield _HttpBody(
+                response,
+                _file_bytes(response, path, headers.get("Range")),
+                min_bytes_per_s=self._min_bytes_per_s,
+            )
         finally:
             with self._lock:
                 self._open.discard(response)
@@ -321,8 +329,11 @@ def _file_bytes(response: urllib3.BaseHTTPResponse, path: str, asked: str | None
 
 
 class _HttpBody:
-    def __init__(self, response: urllib3.BaseHTTPResponse, file_bytes: int | None) -> None:
+    def __init__(
+        self, response: urllib3.BaseHTTPResponse, file_bytes: int | None, *, min_bytes_per_s: int
+    ) -> None:
         self._response = response
+        self._min_bytes_per_s = min_bytes_per_s
         self.file_bytes = file_bytes
 
     @property
@@ -336,7 +347,7 @@ class _HttpBody:
         waiting counts, so that a reader may take its time. Nothing collects a full chunk first,
         which would hide the trickle from the reader and keep it from breaking off.
         """
-        pace = _Pace()
+        pace = _Pace(self._min_bytes_per_s)
         try:
             while chunk := self._timed(pace):
                 yield chunk
@@ -353,7 +364,8 @@ class _HttpBody:
 class _Pace:
     """How much arrived while a body was waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, min_bytes_per_s: int) -> None:
+        self._min_bytes_per_s = min_bytes_per_s
         self._waited_s = 0.0
         self._bytes = 0
 
@@ -367,9 +379,9 @@ class _Pace:
         self._waited_s += waited_s
         if self._waited_s < _PACE_S:
             return
-        if self._bytes < _PACE_BYTES:
+        if self._bytes < self._waited_s * self._min_bytes_per_s:
             raise ServerTooSlowError(
                 f"the server sent {self._bytes} bytes in {self._waited_s:.0f} s; "
-                f"less than {_PACE_BYTES} is not waited for"
+                f"less than {self._min_bytes_per_s} a second is not waited for"
             )
         self._waited_s, self._bytes = 0.0, 0

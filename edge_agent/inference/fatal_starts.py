@@ -1,5 +1,9 @@
 """Which release was being loaded when the runtime died: the third death in a row was the last.
 
+A load that does not end is ended, together with the process, and is the last at once: everybody has
+waited for it long enough. The kernel does that by an alarm, since a library that hangs may hold the
+interpreter, too.
+
 A library that crashes on a model takes the whole process with it, and every start would load that
 model again. So the boot notes what it is about to load and takes the note back when that came to an
 end, good or bad. A note that is still there was left by a death. The supervisor forgets all of
@@ -10,6 +14,8 @@ The notes outlive a process, not a power cut: nothing waits for the disk.
 
 import contextlib
 import logging
+import signal
+import time
 from collections.abc import Iterator
 
 import msgspec
@@ -31,39 +37,72 @@ class Notes(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         loading: the release that is being loaded, empty if none is.
+        ends_s: when the alarm ends the load, on the clock that all processes of a boot share; 0
+            without an alarm.
         deaths: releases to how often the runtime has died in a row while it loaded them.
+        hung: those of them whose load had to be ended.
     """
 
     loading: str = ""
+    ends_s: float = 0.0
     deaths: dict[str, int] = {}
+    hung: list[str] = []
 
 
-def after_a_start(notes: Notes) -> Notes:
+def after_a_start(notes: Notes, *, now_s: float) -> Notes:
     """Return the notes with the death that they tell of, if they do."""
-    deaths = dict(notes.deaths)
+    deaths, hung = dict(notes.deaths), list(notes.hung)
     if notes.loading:
-        deaths[notes.loading] = deaths.pop(notes.loading, 0) + 1
-    return Notes(deaths=dict(list(deaths.items())[-_MAX_RELEASES:]))
+        count = deaths.pop(notes.loading, 0) + 1
+        if 0 < notes.ends_s <= now_s:
+            count = DEATHS
+            hung.append(notes.loading)
+        deaths[notes.loading] = count
+    return Notes(deaths=dict(list(deaths.items())[-_MAX_RELEASES:]), hung=hung[-_MAX_RELEASES:])
+
+
+@contextlib.contextmanager
+def _process_ended_after(seconds: float | None) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # whatever this process inherited
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class FatalStarts:
     """The notes of one life of the runtime, which must hold the pid file."""
 
-    def __init__(self, state: StateDir) -> None:
-        """Count the death before this life, if a release was being loaded then."""
+    def __init__(self, state: StateDir, *, load_s: float | None = None) -> None:
+        """Count the death before this life, if a release was being loaded then.
+
+        Args:
+            state: where the notes are.
+            load_s: after so long a load ends the process; None for never.
+        """
         self._state = state
+        self._load_s = load_s
         found = self._read()
-        self._notes = after_a_start(found)
+        self._notes = after_a_start(found, now_s=time.monotonic())
         if found.loading:
             self._write()
+            logger.error("start_was_fatal", extra={"release": found.loading})
 
     def refusal(self, release: ActiveRelease) -> str:
         """Say why a release is not loaded any more; empty if it may be."""
-        deaths = self._notes.deaths.get(self._name(release), 0)
+        name = self._name(release)
+        deaths = self._notes.deaths.get(name, 0)
         if deaths < DEATHS:
             return ""
+        what = f"crashed the runtime in {deaths} starts in a row"
+        if name in self._notes.hung:
+            what = "had not ended within runtime.load_s at a start"
         return (
-            f"loading it crashed the runtime in {deaths} starts in a row; it is left out so that "
+            f"loading it {what}; it is left out so that "
             "the other models serve. Assign another version; or, to try this one again, start the "
             "agent anew: skerry agent stop, skerry agent run"
         )
@@ -75,10 +114,12 @@ class FatalStarts:
         if self.refusal(release):
             yield
             return
-        self._notes = msgspec.structs.replace(self._notes, loading=name)
+        ends_s = 0.0 if self._load_s is None else time.monotonic() + self._load_s
+        self._notes = msgspec.structs.replace(self._notes, loading=name, ends_s=ends_s)
         self._write()
         try:
-            yield
+            with _process_ended_after(self._load_s):
+                yield
         finally:
             self._survived(name)
 
@@ -89,7 +130,8 @@ class FatalStarts:
 
     def _survived(self, name: str) -> None:
         deaths = {other: count for other, count in self._notes.deaths.items() if other != name}
-        self._notes = Notes(deaths=deaths)
+        hung = [other for other in self._notes.hung if other != name]
+        self._notes = Notes(deaths=deaths, hung=hung)
         self._write()
 
     def _name(self, release: ActiveRelease) -> str:

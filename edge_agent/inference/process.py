@@ -86,7 +86,7 @@ class RuntimeProcess:
         clock = time.perf_counter
         workers = max(1, (os.cpu_count() or 1) // settings.threads)
         edge_tpu = Path(settings.edgetpu_library) if settings.edgetpu_library else None
-        self._starts = FatalStarts(state)
+        self._starts = FatalStarts(state, load_s=settings.load_s)
         self._engines = EngineCache(state.engines, blobs=state.blobs)
         backends = catalog.installed(
             threads=settings.threads,

@@ -12,7 +12,7 @@ from tests.integration.runtime.running_runtime import RunningRuntime, running
 from tests.unit.edge_agent.inference.reference_release import commit, reference_release
 
 CRASHING = """
-import os, signal
+import ctypes, os, signal
 from pathlib import Path
 from fleet_protocol.manifest import Format
 
@@ -34,17 +34,21 @@ class Backend:
         return None
 
     def load(self, path, release):
-        os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory is short
+        {fate}
 """
+DIES = "os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory is short"
+HANGS = (
+    "ctypes.PyDLL(None).sleep(1000)  # a call that does not even leave the interpreter to others"
+)
 
 
-def crashing_backend(folder: Path) -> dict[str, str]:
+def crashing_backend(folder: Path, fate: str = DIES) -> dict[str, str]:
     """Install a distribution with the backend; return the environment that finds it."""
     info = folder / "crashing-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: crashing\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[skerry.backends]\ncrashing = crashing:Backend\n")
-    (folder / "crashing.py").write_text(CRASHING)
+    (folder / "crashing.py").write_text(CRASHING.replace("{fate}", fate))
     return {"PYTHONPATH": str(folder)}
 
 
@@ -82,3 +86,18 @@ def test_a_model_that_crashes_three_starts_is_left_out_of_the_fourth(
 def crashes(state: StateDir, environment: dict[str, str]) -> None:
     runtime = RunningRuntime(state, **{"SKERRY_AGENT_RUNTIME__PORT": "0", **environment})
     assert runtime.process.wait(60) < 0, runtime.log_text()
+
+
+def test_a_load_that_hangs_is_ended_and_left_out_of_the_next_start(
+    state: StateDir, tmp_path: Path
+) -> None:
+    environment = crashing_backend(tmp_path / "site", HANGS)
+    good = reference_release(state)
+    fatal = msgspec.structs.replace(good, family="fatal", accelerator="fuse")
+    commit(state, fatal, good)
+    crashes(state, {**environment, "SKERRY_AGENT_RUNTIME__LOAD_S": "1"})
+    with running(state.root, **environment) as runtime, runtime.ready().public() as client:
+        infer(client, golden("fp32")[0][0])
+        refused = client.call("POST", "/v2/models/fatal/infer", b"{}")
+        assert refused.status == 503
+        assert "had not ended within runtime.load_s at a start" in refused.error

@@ -1,9 +1,11 @@
 """What becomes of each document that arrives."""
 
+import threading
 from datetime import timedelta
 
 import pytest
 
+from edge_agent.control import assignment_desk
 from fleet_protocol.messages import EventKind
 from tests.simulators.control_device import DEVICE, ControlDevice
 from tests.simulators.device_releases import release
@@ -83,3 +85,22 @@ async def test_an_assignment_that_lives_for_weeks_does_not_set_the_clock(
     soon = START + timedelta(days=7)
     await device.receive(device.director.assign(DEVICE, 2, [], expires=soon))
     assert len(device.events(EventKind.ASSIGNMENT_ACCEPTED)) == 2
+
+
+async def test_a_root_that_trickles_keeps_no_assignment_back(
+    device: ControlDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assignment_desk, "_ROOTS_WITHIN_S", 0.05)
+    over, asked = threading.Event(), []
+
+    def trickles() -> bool:
+        asked.append("once")
+        return over.wait(20)
+
+    monkeypatch.setattr(device.parts.desk._roots, "refresh", trickles)
+    for version in (1, 2):
+        await device.receive(device.director.assign(DEVICE, version, []))
+    assert not await device.parts.desk.receive(b"junk"), "it is worth another look"
+    over.set()
+    assert len(device.events(EventKind.ASSIGNMENT_ACCEPTED)) == 2
+    assert asked == ["once"], "another one would only wait, too"

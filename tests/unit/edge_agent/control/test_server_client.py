@@ -30,7 +30,9 @@ from tests.simulators.https_server import Answer, Request, endless_head, serving
 KEY = ec.generate_private_key(ec.SECP256R1())
 
 
-def client(url: str, authority: Authority, *, head_timeout_s: float = 30.0) -> FleetServer:
+def client(
+    url: str, authority: Authority, *, head_timeout_s: float = 30.0, min_bytes_per_s: int = 4096
+) -> FleetServer:
     claim = ClaimBundle(
         device_id="cam-01",
         token="t",
@@ -44,6 +46,7 @@ def client(url: str, authority: Authority, *, head_timeout_s: float = 30.0) -> F
         tls=pinned_tls_context(claim),
         tokens=DeviceTokens(device_id="cam-01", key=KEY, clock=SystemClock()),
         head_timeout_s=head_timeout_s,
+        min_bytes_per_s=min_bytes_per_s,
     )
 
 
@@ -216,3 +219,13 @@ def test_a_server_that_trickles_is_left(
         pytest.raises(ServerTooSlowError, match=r"the server sent \d+ bytes in 0 s; less than"),
     ):
         read(client(url, authority))
+
+
+def test_a_link_that_is_as_slow_as_its_operator_says_is_waited_for(
+    serve: Serve, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_client, "_PACE_S", 0.1)
+    with serve(lambda _: Answer(body=b"x" * 20, pause_s=0.02)) as url:
+        assert read(client(url, authority, min_bytes_per_s=1)) == b"x" * 20
+        with pytest.raises(ServerTooSlowError, match="less than 4096 a second is not waited for"):
+            read(client(url, authority))

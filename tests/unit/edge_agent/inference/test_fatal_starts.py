@@ -31,13 +31,15 @@ def state(tmp_path: Path) -> StateDir:
         (Notes(loading="a"), {"a": 1}),
         (Notes(loading="a", deaths={"a": 1, "b": 3}), {"a": 2, "b": 3}),
         (Notes(deaths={"a": 1}), {"a": 1}),
+        (Notes(loading="a", ends_s=5.0), {"a": DEATHS}),
+        (Notes(loading="a", ends_s=15.0), {"a": 1}),
         (Notes(loading="x", deaths={str(n): 1 for n in range(256)}), None),
     ],
 )
 def test_a_note_that_is_still_there_is_a_death(
     before: Notes, deaths: dict[str, int] | None
 ) -> None:
-    found = after_a_start(before)
+    found = after_a_start(before, now_s=10.0)
     assert found.loading == ""
     if deaths is not None:
         assert found.deaths == deaths
