@@ -166,6 +166,7 @@ class BlobStore:
     def collect(self, keep: AbstractSet[str]) -> list[str]:
         """Remove every file that is not of one of the kept hashes; return their names.
 
+        Of these, too, what an attempt has left that is not needed since the file is there.
         A folder is not ours: where ``blobs/`` is a disk of its own, it has a ``lost+found``.
 
         Raises:
@@ -173,10 +174,17 @@ class BlobStore:
         """
         removed = []
         for path in sorted(self._folder.iterdir()):
-            if path.name.removesuffix(".part") not in keep and not path.is_dir():
+            if self._is_superfluous(path, keep) and not path.is_dir():
                 store.remove_file(path)
                 removed.append(path.name)
         return removed
+
+    def _is_superfluous(self, path: Path, keep: AbstractSet[str]) -> bool:
+        name = path.name.removesuffix(".part")
+        if name not in keep:
+            return True
+        left_over = path.name != name and path.with_name(name).exists()
+        return left_over and not self._turns.taken(name)
 
     def make_room(
         self, lengths: Mapping[str, int], *, keep: frozenset[str], anew: bool = False
@@ -289,8 +297,12 @@ def _is_whole(path: Path, length: int, sha256: str, cancelled: Callable[[], bool
     """
     try:
         digest, have = digest_of(path, cancelled)
+        cut_short = path.exists() and have != path.stat().st_size
     except OSError as error:
         logger.warning("blob_unreadable", extra={"file": path.name, "reason": str(error)})
+        return False
+    if cut_short:
+        logger.warning("blob_unreadable", extra={"file": path.name, "reason": f"ends at {have}"})
         return False
     if have == length and digest.hexdigest() == sha256:
         return True

@@ -16,6 +16,11 @@ class Turns:
         self._busy: set[str] = set()
         self._changed = threading.Condition()
 
+    def taken(self, name: str) -> bool:
+        """Say whether somebody is at work on a name."""
+        with self._changed:
+            return name in self._busy
+
     @contextmanager
     def alone(self, name: str, cancelled: Callable[[], bool]) -> Iterator[None]:
         """Run the block when nobody else is at work on the name.

@@ -136,9 +136,9 @@ class Updater:
         for action in actions:
             if not self._pauses.resting(_rests_as(action)):
                 progress |= await self._do(action, situation)
-        if progress:
+        if actions:  # done or not: a commit that failed may have reached the disk
             self._tidy = False
-        elif not actions:
+        else:
             await self._collect(situation)
             await self._look_after_files(situation)
         return progress

@@ -149,8 +149,9 @@ async def _run(root: Path, updates: int, seed: int) -> Counted:
         await settle_under_calls(device)
         counted.updates += 1
         counted.look(number, device)
-        if _leaks(device, wanted):
-            counted.wrong.append(f"update {number}: files stay that nobody needs")
+        leftovers = _leftovers(device, wanted)
+        if leftovers:
+            counted.wrong.append(f"update {number}: too many or missing: {sorted(leftovers)}")
     await device.kill()
     return counted
 
@@ -164,15 +165,14 @@ def _serves(device: ControlDevice) -> bool:
     return serving == active or watched
 
 
-def _leaks(device: ControlDevice, wanted: Release) -> bool:
-    """Say whether other files stay than those of what is committed."""
-    active = ActiveSetFile(device.state.active_set).read()["animals"]
-    names = {path.name for path in device.state.blobs.iterdir()}
-    leftovers = list(device.state.root.rglob("*.new"))
-    wrong = active.version == wanted.manifest.version and names != {
-        hashlib.sha256(content).hexdigest() for content in (wanted.manifest_bytes, wanted.model)
-    }
-    return bool(wrong or leftovers)
+def _leftovers(device: ControlDevice, wanted: Release) -> set[str]:
+    """Return what lies beside the files of what is committed, and what is missing of these."""
+    found = {path.name for path in device.state.root.rglob("*.new")}
+    if device.active()["animals"] == wanted.manifest.version:
+        found |= {path.name for path in device.state.blobs.iterdir()} ^ {
+            hashlib.sha256(content).hexdigest() for content in (wanted.manifest_bytes, wanted.model)
+        }
+    return found
 
 
 def main(folder: str, updates: str, seed: str) -> None:

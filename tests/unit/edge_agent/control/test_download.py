@@ -279,10 +279,10 @@ def test_a_cancelled_download_keeps_what_arrived(blobs: BlobStore, tmp_path: Pat
 
 def test_collecting_keeps_what_is_named(blobs: BlobStore, tmp_path: Path) -> None:
     fetch(blobs)
-    for name in ("a" * 64, "b" * 64 + ".part", SHA256 + ".part"):
+    for name in ("a" * 64, "b" * 64 + ".part", "c" * 64 + ".part", SHA256 + ".part"):
         (tmp_path / name).write_bytes(b"x")
-    assert blobs.collect({SHA256}) == ["a" * 64, "b" * 64 + ".part"]
-    assert names(tmp_path) == {SHA256, SHA256 + ".part"}
+    assert blobs.collect({SHA256, "c" * 64}) == [SHA256 + ".part", "a" * 64, "b" * 64 + ".part"]
+    assert names(tmp_path) == {SHA256, "c" * 64 + ".part"}
 
 
 def test_collecting_passes_over_folders(blobs: BlobStore, tmp_path: Path) -> None:
