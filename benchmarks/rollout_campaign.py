@@ -24,7 +24,7 @@ _ROOT = Path(__file__).parent.parent
 _GOOD = "good"
 HOW = (
     f"CAMPAIGN_DEVICES={_DEVICES} make bench NAME=rollout_campaign (each rollout: 10 % canaries, "
-    "at least 12, a budget of as many devices, 5 % that may fail, 60 s for a device to settle)"
+    "at least 12, a budget of as many devices, 5 % that may fail, 120 s for a device to settle)"
 )
 
 

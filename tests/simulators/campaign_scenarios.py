@@ -30,7 +30,7 @@ from tests.simulators.rollout_record import Record
 from tests.unit.fleet_server.authority import Fleet
 
 _LEAST_CANARIES = 12
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 120.0
 _LONG_TIMEOUT_S = 1800.0
 """Where the server is killed again and again: nobody may be taken for silent meanwhile."""
 
