@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
 from sqlalchemy import ColumnElement, and_, exists, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -59,6 +60,9 @@ class Founding:
                 session, plan, await _condition(session, tenant, parsed, group)
             )
             plan = membership.with_stages(plan, len(devices))
+            first_of_family = not any(devices.values())
+            if first_of_family:
+                plan = msgspec.structs.replace(plan, comparison=None)
             await _check_counters(session, plan, release, set(devices.values()))
             row = Rollout(
                 family=plan.family,
@@ -90,6 +94,7 @@ class Founding:
                     reason=(
                         f"{who} created the rollout of {plan.family} {plan.version} to "
                         f"{len(ordered)} devices in {len(ends)} stages."
+                        + (_NOTHING_TO_COMPARE if first_of_family else "")
                     ),
                     inputs={"stage_ends": ends, "operator": who},
                     head=Head(),
@@ -176,6 +181,10 @@ class Founding:
         return list(await session.scalars(query))
 
 
+_NOTHING_TO_COMPARE = (
+    " None of them has had the family, so there is nothing to compare it with: it is judged by "
+    "what devices say of themselves."
+)
 _HEAD = {"stage": -1, "looks": 0, "compared_devices": 0, "compared_stage": -1}
 
 

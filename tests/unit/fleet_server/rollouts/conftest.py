@@ -55,9 +55,13 @@ class World:
     fleet: Fleet = field(init=False)
 
     async def populate(
-        self, count: int = 10, device: Callable[[int], Device] = lambda _: Device()
+        self,
+        count: int = 10,
+        device: Callable[[int], Device] = lambda _: Device(),
+        *,
+        run: str | None = "1.0.0",
     ) -> None:
-        """Enrol devices that all run 1.0.0."""
+        """Enrol devices that all run one version of the family, or nothing."""
         devices = {f"cam-{n:03}": device(n) for n in range(count)}
         self.fleet = Fleet(self.database, self.downlink, self.clock, devices)
         self.fleet.claims = self.invitations
@@ -78,7 +82,8 @@ class World:
                 for version in ("1.0.0", "2.0.0", "3.0.0", "9.0.0", "9.9.9")
             ]
             await session.execute(insert(Release), rows)
-        await self.assignments().assign(family=FAMILY, version="1.0.0", devices=None)
+        if run is not None:
+            await self.assignments().assign(family=FAMILY, version=run, devices=None)
         await self.fleet.step()
 
     def assignments(self, database: Database | None = None) -> Assignments:

@@ -40,6 +40,16 @@ async def test_a_good_release_completes(world: World) -> None:
     assert standing.explanation == "Complete; devices that join its group get the release too."
 
 
+async def test_the_first_release_of_a_family_waits_for_no_comparison(world: World) -> None:
+    await world.populate(run=None)
+    rollout = await world.create(a_plan(comparison=ComparisonPolicy()))
+    await world.run(world.server(), ticks=20)
+    assert await world.status(rollout) is Status.COMPLETED
+    history = await world.history(rollout)
+    assert "nothing to compare it with" in history[0].reason
+    assert Kind.COMPARED not in {row.kind for row in history}
+
+
 async def test_a_withdrawn_release_stands_still_and_holds_no_other_rollout_up(
     world: World,
 ) -> None:
