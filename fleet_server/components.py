@@ -1,5 +1,6 @@
 """What works in this process now, for the health routes and the metrics."""
 
+import asyncio
 from typing import Protocol
 
 from sqlalchemy import select
@@ -12,6 +13,10 @@ from fleet_server.telemetry.mqtt_link import MqttLink
 
 class Components(Protocol):
     """What the health routes and the metrics ask about."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the process was told to stop."""
 
     async def states(self) -> dict[str, bool]:
         """Say of each component of the process whether it works now."""
@@ -29,12 +34,24 @@ class ProcessComponents:
     """The parts of one process."""
 
     def __init__(
-        self, *, database: Database, broker: ServingBroker, link: MqttLink, signer: SignerClient
+        self,
+        *,
+        database: Database,
+        broker: ServingBroker,
+        link: MqttLink,
+        signer: SignerClient,
+        stop: asyncio.Event,
     ) -> None:
         self._database = database
         self._broker = broker
         self._link = link
         self._signer = signer
+        self._stop = stop
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the process was told to stop."""
+        return self._stop.is_set()
 
     async def states(self) -> dict[str, bool]:
         """Say of each component whether it works now."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import ClassVar, Protocol
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -25,6 +25,7 @@ from fleet_server.complaints import Complaints
 _complaints = Complaints(time.monotonic)
 
 _PIECE_BYTES = 16 * 1024
+_HEALTH = b"/health/"
 _HAS_BODY = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 _NOT_MODIFIED = b"HTTP/1.1 304 Not Modified\r\n%bcache-control: no-cache\r\netag: %b\r\n\r\n"
 
@@ -64,6 +65,18 @@ class Shortcut(Protocol):
         """Return the ETag with which 304 is the answer; None if the application has to answer."""
 
 
+class GuardedState(ServerState):
+    """What the connections of a server share.
+
+    Attributes:
+        draining: nothing but the health routes is begun any more.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draining = False
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection of uvicorn within `limits`."""
 
@@ -73,11 +86,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(
         self,
         config: Config,
-        server_state: ServerState,
+        server_state: GuardedState,
         app_state: dict[str, object],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._shared = server_state
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._undelivered = 0
@@ -137,11 +151,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_answered = self._took_shortcut()
         if self._is_answered:
             return
-        if len(self.tasks) >= self.limits.requests:
-            _complaints.log("http_requests_exhausted", limit=self.limits.requests)
-            self.app = _busy
-        else:
-            self.app = self.config.loaded_app
+        self.app = self._application()
         super().on_headers_complete()
         self._body_bytes = 0
         if self._body_timer is None:
@@ -167,6 +177,15 @@ class GuardedProtocol(HttpToolsProtocol):
         """Refuse what is not HTTP."""
         self._refuse(400, "malformed", msg)
 
+    def _application(self) -> ASGIApp:
+        if self._shared.draining and not self.url.startswith(_HEALTH):
+            return _stopping
+        if len(self.tasks) >= self.limits.requests:
+            _complaints.log("http_requests_exhausted", limit=self.limits.requests)
+            return _busy
+        loaded: ASGIApp = self.config.loaded_app
+        return loaded
+
     def _took_shortcut(self) -> bool:
         """Answer 304 at once if the shortcut can, which costs a fraction of the application's way.
 
@@ -175,6 +194,7 @@ class GuardedProtocol(HttpToolsProtocol):
         shortcut = self.shortcut
         if (
             shortcut is None
+            or self._shared.draining
             or self.url != shortcut.path
             or not self.idle
             or self.parser.get_method() != b"GET"
@@ -257,10 +277,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 async def _busy(scope: Scope, receive: Receive, send: Send) -> None:
-    answer = http_errors.answer(
-        503,
-        "unavailable",
-        "the server is busy with too many requests; try again",
-        {"Retry-After": "5", "Connection": "close"},
-    )
-    await answer(scope, receive, send)
+    await _unavailable("the server is busy with too many requests; try again", scope, receive, send)
+
+
+async def _stopping(scope: Scope, receive: Receive, send: Send) -> None:
+    await _unavailable("the server is stopping; try again", scope, receive, send)
+
+
+async def _unavailable(detail: str, scope: Scope, receive: Receive, send: Send) -> None:
+    headers = {"Retry-After": "5", "Connection": "close"}
+    await http_errors.answer(503, "unavailable", detail, headers)(scope, receive, send)

@@ -19,12 +19,16 @@ async def live() -> dict[str, str]:
 
 @router.get("/ready")
 async def ready(services: Wired) -> Response:
-    """Say whether devices can be served now, and what works; 503 if they cannot."""
+    """Say whether devices can be served now, and what works; 503 if they cannot.
+
+    A server that was told to stop is ``stopping``, with 503, from then on.
+    """
     states = await services.components.states()
-    is_ready = all(states[name] for name in _NEEDED)
+    is_ready = all(states[name] for name in _NEEDED) and not services.components.stopping
+    status = "stopping" if services.components.stopping else "not_ready"
     return JSONResponse(
         {
-            "status": "ready" if is_ready else "not_ready",
+            "status": "ready" if is_ready else status,
             "components": {name: "up" if up else "down" for name, up in states.items()},
         },
         200 if is_ready else 503,

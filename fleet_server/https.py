@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from fleet_server.data_dir import DataDir
 from fleet_server.errors import SetupError
-from fleet_server.guarded_http import GuardedProtocol, Shortcut
+from fleet_server.guarded_http import GuardedProtocol, GuardedState, Shortcut
 
 GRACE_S = 10
 """How long requests that have begun may take when the server stops."""
@@ -25,6 +25,12 @@ _HANDSHAKE_S = 10.0
 
 class HttpServer(uvicorn.Server):
     """One listening socket."""
+
+    server_state: GuardedState
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state = GuardedState()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -54,16 +60,16 @@ class HttpServer(uvicorn.Server):
         )
 
     async def finish(self, serving: asyncio.Task[None]) -> None:
-        """Accept nothing more and let requests end.
+        """Begin nothing more but answers about health, let requests end, then close.
 
         Args:
             serving: the task that runs `serve`.
         """
-        self.should_exit = True
-        await asyncio.wait([serving], timeout=_FLUSH_S)
+        self.server_state.draining = True
         deadline = asyncio.get_running_loop().time() + GRACE_S
         while self.server_state.tasks and asyncio.get_running_loop().time() < deadline:
             await asyncio.wait([*self.server_state.tasks], timeout=0.2)
+        self.should_exit = True
         await asyncio.wait([serving], timeout=_FLUSH_S)
         # Who keeps an idle connection open answers neither HTTP nor the end of TLS.
         for connection in list(self.server_state.connections):

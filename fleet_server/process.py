@@ -113,7 +113,7 @@ async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url(config, data))
         stack.push_async_callback(database.close)
-        parts = await _made(data, config, ports, database)
+        parts = await _made(data, config, ports, database, life)
         await _start(parts, ports, life, stack)
         logger.info(
             "server_started",
@@ -127,11 +127,15 @@ async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
         await first_admin.greet(parts.services.logins, port=config.https_port)
         await life.stop.wait()
         logger.info("server_stopping")
+        if not life.failed:
+            await asyncio.sleep(config.drain_s)
     logger.info("server_stopped")
     return 1 if life.failed else 0
 
 
-async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: Database) -> _Parts:
+async def _made(
+    data: DataDir, config: ServerSettings, ports: Ports, database: Database, life: Lifetime
+) -> _Parts:
     releases = await _releases(data, config, database)
     store = TelemetryStore(database=database, clock=utc_now)
     registry = EnrolledDevices(database, clock=utc_now)
@@ -158,7 +162,9 @@ async def _made(data: DataDir, config: ServerSettings, ports: Ports, database: D
         director=director,
         clock=utc_now,
     )
-    components = ProcessComponents(database=database, broker=broker, link=link, signer=signer)
+    components = ProcessComponents(
+        database=database, broker=broker, link=link, signer=signer, stop=life.stop
+    )
     services = Services(
         settings=config,
         database=database,

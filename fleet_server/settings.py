@@ -91,6 +91,8 @@ class ServerSettings(BaseSettings):
             ``hsm:2?label=fleet`` or ``awskms:...``, separated by spaces; without them the key files
             of the data directory. During a rotation the old and the new key are both named.
         pin_file: holds the PIN of the token, or the passphrase of encrypted key files.
+        drain_s: how long a server that was told to stop still takes everything while it says that
+            it is not ready, so that a load balancer turns away from it first.
         max_connections: how many MQTT connections are served at once; more are closed.
         telemetry_days: for how long windows of telemetry are kept; 0 keeps them for ever.
         event_days: the same for events of devices.
@@ -127,6 +129,7 @@ class ServerSettings(BaseSettings):
     timestamp_keys: KeyUris = ()
     assignment_keys: KeyUris = ()
     pin_file: Path | None = None
+    drain_s: Annotated[float, Field(ge=0, le=300)] = 0.0
     max_connections: Annotated[int, Field(ge=2, le=100_000)] = 4096
     telemetry_days: Annotated[int, AfterValidator(_at_least_a_week), Field(ge=0, le=36_500)] = 90
     event_days: Annotated[int, AfterValidator(_at_least_a_week), Field(ge=0, le=36_500)] = 365

@@ -121,7 +121,7 @@ def test_a_signal_stops_it_in_order(running: RunningServer, number: signal.Signa
     assert "signer_died" not in names
 
 
-def test_a_request_that_has_begun_is_finished(running: RunningServer) -> None:
+def test_a_server_that_stops_says_so_and_finishes_what_has_begun(running: RunningServer) -> None:
     async def scenario() -> bytes:
         context = ssl.create_default_context(cafile=running.ca)
         reader, writer = await asyncio.open_connection("localhost", running.https_port, ssl=context)
@@ -132,6 +132,7 @@ def test_a_request_that_has_begun_is_finished(running: RunningServer) -> None:
         assert running.process is not None
         running.process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(_logged, running, "server_stopping")
+        await asyncio.to_thread(_check_draining, running)
         writer.write(body[10:])
         await writer.drain()
         answer = await reader.read(200)
@@ -140,6 +141,16 @@ def test_a_request_that_has_begun_is_finished(running: RunningServer) -> None:
 
     assert asyncio.run(scenario()).startswith(b"HTTP/1.1 401")
     assert running.stop() == 0
+
+
+def _check_draining(server: RunningServer) -> None:
+    ready = server.request("GET", "/health/ready")
+    assert (ready.status, ready.json()["status"]) == (503, "stopping")
+    assert set(ready.json()["components"].values()) == {"up"}
+    assert server.request("GET", "/health/live").status == 200
+    refused = server.request("GET", "/api/v1/devices")
+    assert (refused.status, refused.json()["code"]) == (503, "unavailable")
+    assert refused.headers["connection"] == "close"
 
 
 def _logged(server: RunningServer, event: str) -> None:
