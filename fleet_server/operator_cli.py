@@ -1,25 +1,22 @@
 """`skerry fleet`: what operators do from anywhere, over the server's API."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from fleet_server.alerts import cli as alerts
 from fleet_server.alerts import webhook_cli
 from fleet_server.errors import FleetError, RefusedError
 from fleet_server.operator_client import ApiError, OperatorClient
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
+from fleet_server.operator_output import print_json, print_table, time_text
 from fleet_server.rollouts import cli as rollouts
 
 app = typer.Typer(
@@ -28,10 +25,14 @@ app = typer.Typer(
     help="Look at devices, releases and telemetry, and assign releases, over the server's API.",
 )
 
+# What there is: the plural. What is done to one of them: the singular.
+app.command("rollouts")(rollouts.list_rollouts)
 app.add_typer(rollouts.app, name="rollout")
 app.command("alerts")(alerts.list_alerts)
 app.add_typer(alerts.app, name="alert")
+app.command("silences")(alerts.list_silences)
 app.add_typer(alerts.silences, name="silence")
+app.command("webhooks")(webhook_cli.list_webhooks)
 app.add_typer(webhook_cli.app, name="webhook")
 
 _DAY_MS = 86_400_000
@@ -46,12 +47,6 @@ _COLOURS = {
     "critical": "red",
     "expired": "red",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    title: str
-    right: bool = False
 
 
 @app.command()
@@ -77,29 +72,22 @@ def devices(  # noqa: PLR0913 (each is an option that a person gives)
     """
     client = connected(server, token_file, ca)
     if device is not None:
-        _print_json(client.get(f"/api/v1/devices/{quote(device, safe='')}"))
+        print_json(client.get(f"/api/v1/devices/{quote(device, safe='')}"))
         return
     asked = {"selector": selector, "search": search, "group": group, "health": health}
     fields = {name: value for name, value in asked.items() if value is not None}
     found = list(client.pages("/api/v1/devices", "devices", fields))
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     if as_json:
-        _print_json({"devices": found})
+        print_json({"devices": found})
         return
-    _print_table(
-        [
-            _Column("device"),
-            _Column("health"),
-            _Column("last seen"),
-            _Column("update"),
-            _Column("certificate"),
-            _Column("runs"),
-        ],
+    print_table(
+        ("device", "health", "last seen", "update", "certificate", "runs"),
         [
             [
                 item["id"],
                 item["health"],
-                _time(item["last_seen_ms"]),
+                time_text(item["last_seen_ms"]),
                 _coloured(item["update"]),
                 _certificate(item, now_ms),
                 _running(item),
@@ -156,11 +144,11 @@ def groups(  # noqa: PLR0913 (each is an option that a person gives)
         client.put(f"/api/v1/groups/{quote(name, safe='')}", {"selector": selector})
     found = list(client.pages("/api/v1/groups", "groups", {}))
     if as_json:
-        _print_json({"groups": found})
+        print_json({"groups": found})
         return
-    _print_table(
-        [_Column("group"), _Column("selector"), _Column("description")],
-        [[item["name"], escape(item["selector"]), escape(item["description"])] for item in found],
+    print_table(
+        ("group", "selector", "description"),
+        [[item["name"], item["selector"], item["description"]] for item in found],
         empty="There is no group.",
     )
     _warn_of_expiries(client)
@@ -183,28 +171,22 @@ def releases(
     fields = {"family": family} if family else {}
     found = list(client.pages("/api/v1/releases", "releases", fields))
     if as_json:
-        _print_json({"releases": found})
+        print_json({"releases": found})
         return
-    _print_table(
-        [
-            _Column("family"),
-            _Column("version"),
-            _Column("published"),
-            _Column("size", right=True),
-            _Column("security counter", right=True),
-            _Column("description"),
-        ],
+    print_table(
+        ("family", "version", "published", "size", "security counter", "description"),
         [
             [
                 item["family"],
                 item["version"],
-                _time(item["published_ms"]),
+                time_text(item["published_ms"]),
                 f"{item['size_bytes']:,}",
                 str(item["security_counter"]),
-                escape(item["description"][:60]),
+                item["description"][:60],
             ]
             for item in found
         ],
+        numbers={"size", "security counter"},
         empty="No release is published.",
     )
 
@@ -234,7 +216,7 @@ def assign(  # noqa: PLR0913 (each is an option that a person gives)
     body = {"family": family, "version": version, "devices": None if to_all else device}
     answer = client.put("/api/v1/assignments", body)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
     ids = [item["device_id"] for item in answer["assigned"]]
     sys.stdout.write(f"{family} {version} is assigned to {len(ids)} device(s): {_listed(ids)}\n")
@@ -262,19 +244,10 @@ def telemetry(  # noqa: PLR0913 (each is an option that a person gives)
         path = f"/api/v1/telemetry/devices/{quote(device, safe='')}/summary"
     answer = client.get(path, fields)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
-    _print_table(
-        [
-            _Column("family"),
-            _Column("version"),
-            _Column("devices", right=True),
-            _Column("requests", right=True),
-            _Column("errors", right=True),
-            _Column("p50 ms", right=True),
-            _Column("p95 ms", right=True),
-            _Column("p99 ms", right=True),
-        ],
+    print_table(
+        ("family", "version", "devices", "requests", "errors", "p50 ms", "p95 ms", "p99 ms"),
         [
             [
                 item["family"],
@@ -286,6 +259,7 @@ def telemetry(  # noqa: PLR0913 (each is an option that a person gives)
             ]
             for item in answer["releases"]
         ],
+        numbers={"devices", "requests", "errors", "p50 ms", "p95 ms", "p99 ms"},
         empty="No telemetry of that time is stored.",
     )
 
@@ -335,7 +309,7 @@ def adopt(
             raise FleetError(f"cannot read {path}: {error}") from error
     answer = client.post("/api/v1/trust/metadata", {"documents": documents})
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
     for name in answer["adopted"] or ["nothing: the server has all of it"]:
         sys.stdout.write(f"adopted {name}\n")
@@ -355,26 +329,21 @@ def expiries(
     """
     answer = connected(server, token_file, ca).get("/api/v1/trust/expiries")
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
-    _print_table(
-        [
-            _Column("what"),
-            _Column("level"),
-            _Column("days left", right=True),
-            _Column("keys"),
-            _Column("what to do"),
-        ],
+    print_table(
+        ("what", "level", "days left", "keys", "what to do"),
         [
             [
-                escape(item["name"]),
+                item["name"],
                 _coloured(item["level"]),
                 f"{item['days_left']:.1f}",
                 " ".join(keyid[:8] for keyid in item["key_ids"]),
-                escape(item["action"]) if item["level"] != "ok" else "",
+                item["action"] if item["level"] != "ok" else "",
             ]
             for item in answer["expiries"]
         ],
+        numbers={"days left"},
         empty="Nothing runs out.",
     )
 
@@ -397,29 +366,22 @@ def _tell_expiries(expiries: Iterable[Mapping[str, Any]]) -> None:
 def _running(item: Mapping[str, Any]) -> str:
     running = (item["reported"] or {}).get("running", [])
     return ", ".join(
-        escape(f"{model['family']} {model['version']} ({model['variant']})") for model in running
+        f"{model['family']} {model['version']} ({model['variant']})" for model in running
     )
 
 
-def _certificate(item: Mapping[str, Any], now_ms: int) -> str:
+def _certificate(item: Mapping[str, Any], now_ms: int) -> Text:
     """Return how long the certificate of a device lives on, if that is not long."""
     left_ms = item["certificate_expires_ms"] - now_ms
     if item["decommissioned_ms"] is not None or left_ms > _EXPIRY_WARNING_DAYS * _DAY_MS:
-        return ""
+        return Text()
     if left_ms <= 0:
-        return "[red]expired[/]"
-    return f"[yellow]{left_ms // _DAY_MS} days left[/]"
+        return Text("expired", "red")
+    return Text(f"{left_ms // _DAY_MS} days left", "yellow")
 
 
-def _coloured(word: str) -> str:
-    colour = _COLOURS.get(word)
-    return f"[{colour}]{word}[/]" if colour else word
-
-
-def _time(unix_ms: int | None) -> str:
-    if unix_ms is None:
-        return "never"
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+def _coloured(word: str) -> Text:
+    return Text(word, _COLOURS.get(word, ""))
 
 
 def _ms(microseconds: float | None) -> str:
@@ -428,19 +390,3 @@ def _ms(microseconds: float | None) -> str:
 
 def _listed(ids: list[str], most: int = 8) -> str:
     return ", ".join(ids[:most]) + (" ..." if len(ids) > most else "")
-
-
-def _print_json(content: object) -> None:
-    sys.stdout.write(json.dumps(content, indent=1) + "\n")
-
-
-def _print_table(columns: list[_Column], rows: Iterable[list[str]], *, empty: str) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.title, justify="right" if column.right else "left")
-    for row in rows:
-        table.add_row(*row)
-    if table.row_count:
-        Console(soft_wrap=not sys.stdout.isatty()).print(table)
-    else:
-        sys.stdout.write(empty + "\n")

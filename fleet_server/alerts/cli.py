@@ -1,19 +1,15 @@
-"""`skerry fleet alerts`, `alert rules`, `silence` and `webhook`, over the server's API."""
+"""`skerry fleet alerts`, `alert rules`, `silences` and `silence`, over the server's API."""
 
-import json
 import sys
-from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from fleet_server.duration import duration
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
+from fleet_server.operator_output import print_json, print_table, time_text
 
 app = typer.Typer(no_args_is_help=True, help="Say what an alert is.")
 rules = typer.Typer(no_args_is_help=True, help="Rules: which signal of which devices is an alert.")
@@ -21,9 +17,6 @@ silences = typer.Typer(no_args_is_help=True, help="Keep notices of some alerts b
 app.add_typer(rules, name="rules")
 
 Name = Annotated[str, typer.Argument(help="Name of the rule.")]
-
-_FILE_WIDTH = 500
-"""Columns where nobody looks at a terminal: programs read whole lines."""
 
 
 def list_alerts(  # noqa: PLR0913 (each is an option that a person gives)
@@ -44,9 +37,9 @@ def list_alerts(  # noqa: PLR0913 (each is an option that a person gives)
     fields = {name: value for name, value in wanted.items() if value is not None}
     found = list(connected(server, token_file, ca).pages("/api/v1/alerts", "alerts", fields))
     if as_json:
-        _print_json({"alerts": found})
+        print_json({"alerts": found})
         return
-    _print_table(
+    print_table(
         ("id", "severity", "state", "rule", "device", "since", "what"),
         (
             (
@@ -55,7 +48,7 @@ def list_alerts(  # noqa: PLR0913 (each is an option that a person gives)
                 item["state"],
                 item["rule"],
                 item["device_id"],
-                _time(item["fired_ms"] or item["began_ms"]),
+                time_text(item["fired_ms"] or item["began_ms"]),
                 item["detail"],
             )
             for item in found
@@ -71,9 +64,9 @@ def list_rules(
     """List the rules that hold, those that every fleet has by default included."""
     answer = connected(server, token_file, ca).get("/api/v1/alert-rules")
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
-    _print_table(
+    print_table(
         ("rule", "signal", "fires at", "resolves at", "for", "severity", "devices", ""),
         (
             (
@@ -145,7 +138,6 @@ def remove_rule(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile
     sys.stdout.write(f"The rule {name} is removed.\n")
 
 
-@silences.command("list")
 def list_silences(
     *, server: Server, token_file: TokenFile, ca: CaFile = None, as_json: AsJson = False
 ) -> None:
@@ -153,17 +145,17 @@ def list_silences(
     client = connected(server, token_file, ca)
     found = list(client.pages("/api/v1/alert-silences", "silences", {}))
     if as_json:
-        _print_json({"silences": found})
+        print_json({"silences": found})
         return
-    _print_table(
+    print_table(
         ("id", "devices", "rule", "from", "to", "by", "reason"),
         (
             (
                 str(item["id"]),
                 item["selector"],
                 item["rule"] or "all",
-                _time(item["starts_ms"]),
-                _time(item["ends_ms"]),
+                time_text(item["starts_ms"]),
+                time_text(item["ends_ms"]),
                 item["created_by"],
                 item["reason"],
             )
@@ -193,7 +185,7 @@ def create_silence(  # noqa: PLR0913 (each is an option that a person gives)
     ends_ms = int((datetime.now(UTC) + duration(lasts, option="--for")).timestamp() * 1000)
     body = {"selector": selector, "rule": rule, "ends_ms": ends_ms, "reason": reason}
     answer = connected(server, token_file, ca).post("/api/v1/alert-silences", body)
-    said = f"Silence {answer['id']} lasts until {_time(answer['ends_ms'])}."
+    said = f"Silence {answer['id']} lasts until {time_text(answer['ends_ms'])}."
     _said(answer, said, as_json=as_json)
 
 
@@ -215,26 +207,8 @@ def _part(name: str) -> str:
     return quote(name, safe="")
 
 
-def _time(unix_ms: int) -> str:
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
 def _said(answer: object, sentence: str, *, as_json: bool) -> None:
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         sys.stdout.write(sentence + "\n")
-
-
-def _print_json(content: object) -> None:
-    sys.stdout.write(json.dumps(content, indent=1) + "\n")
-
-
-def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    table = Table(*titles, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    if table.row_count:
-        Console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
-    else:
-        sys.stdout.write(empty + "\n")

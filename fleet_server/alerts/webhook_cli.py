@@ -1,6 +1,5 @@
-"""`skerry fleet webhook`: where notices go, over the server's API; for administrators."""
+"""`skerry fleet webhooks` and `webhook`: where notices go; for administrators."""
 
-import json
 import sys
 from typing import Annotated
 from urllib.parse import quote
@@ -8,6 +7,7 @@ from urllib.parse import quote
 import typer
 
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
+from fleet_server.operator_output import print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="Where notices of alerts go.")
 
@@ -16,18 +16,27 @@ Name = Annotated[str, typer.Argument(help="Name of the webhook.")]
 _ROOT = "/api/v1/alert-webhooks"
 
 
-@app.command("list")
 def list_webhooks(
     *, server: Server, token_file: TokenFile, ca: CaFile = None, as_json: AsJson = False
 ) -> None:
     """List webhooks; their secrets are not shown."""
     answer = connected(server, token_file, ca).get(_ROOT)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
-    for item in answer["webhooks"]:
-        off = "" if item["disabled_ms"] is None else "  (off: it answered that it is gone)"
-        sys.stdout.write(f"{item['name']}  {item['min_severity']}  {item['url']}{off}\n")
+    print_table(
+        ("webhook", "from severity", "url", ""),
+        [
+            (
+                item["name"],
+                item["min_severity"],
+                item["url"],
+                "" if item["disabled_ms"] is None else "off: it answered that it is gone",
+            )
+            for item in answer["webhooks"]
+        ],
+        empty="There is no webhook.",
+    )
 
 
 @app.command()
@@ -42,25 +51,25 @@ def create(  # noqa: PLR0913 (each is an option that a person gives)
 ) -> None:
     """Make a webhook and print it with its secret, which is not shown again."""
     body = {"name": name, "url": url, "min_severity": min_severity}
-    _print_json(connected(server, token_file, ca).post(_ROOT, body))
+    print_json(connected(server, token_file, ca).post(_ROOT, body))
 
 
 @app.command()
 def rotate(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
     """Make a new secret and print it; for a day notices are signed with both."""
-    _print_json(connected(server, token_file, ca).post(f"{_path(name)}/secret"))
+    print_json(connected(server, token_file, ca).post(f"{_path(name)}/secret"))
 
 
 @app.command("test")
 def try_out(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
     """Send a notice that says nothing; `deliveries` says whether it arrived."""
-    _print_json(connected(server, token_file, ca).post(f"{_path(name)}/test"))
+    print_json(connected(server, token_file, ca).post(f"{_path(name)}/test"))
 
 
 @app.command()
 def enable(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
     """Send notices again to a receiver that had answered 410 Gone."""
-    _print_json(connected(server, token_file, ca).post(f"{_path(name)}/enable"))
+    print_json(connected(server, token_file, ca).post(f"{_path(name)}/enable"))
 
 
 @app.command()
@@ -73,12 +82,8 @@ def remove(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = No
 @app.command()
 def deliveries(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
     """Print the newest notices of a webhook as JSON, with what went wrong."""
-    _print_json(connected(server, token_file, ca).get(f"{_path(name)}/deliveries"))
+    print_json(connected(server, token_file, ca).get(f"{_path(name)}/deliveries"))
 
 
 def _path(name: str) -> str:
     return f"{_ROOT}/{quote(name, safe='')}"
-
-
-def _print_json(content: object) -> None:
-    sys.stdout.write(json.dumps(content, indent=1) + "\n")

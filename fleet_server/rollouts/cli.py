@@ -8,13 +8,11 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from fleet_server.errors import FleetError, RefusedError
 from fleet_server.operator_client import OperatorClient
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
+from fleet_server.operator_output import print_json, print_table
 from fleet_server.rollouts import stage_option
 
 app = typer.Typer(no_args_is_help=True, help="Bring a release to a fleet in stages.")
@@ -27,21 +25,31 @@ _ENDED = frozenset({"completed", "rolled_back", "stopped", "aborted", "paused"})
 _POLL_S = 2.0
 
 
-@app.command("list")
 def list_rollouts(
     *, server: Server, token_file: TokenFile, ca: CaFile = None, as_json: AsJson = False
 ) -> None:
-    """List rollouts, the newest first."""
+    """List rollouts, the newest first.
+
+    Example: `skerry fleet rollouts --server URL --token-file token`
+    """
     found = list(connected(server, token_file, ca).pages(_ROOT, "rollouts", {}))
     if as_json:
-        _print_json({"rollouts": found})
+        print_json({"rollouts": found})
         return
-    table = Table("id", "release", "status", "stage", "because", box=None, pad_edge=False)
-    for item in found:
-        release = f"{item['family']} {item['version']}"
-        stage = f"{item['stage']}/{item['stages']}"
-        table.add_row(str(item["id"]), release, item["status"], stage, escape(item["reason"]))
-    Console(soft_wrap=True).print(table)
+    print_table(
+        ("id", "release", "status", "stage", "because"),
+        [
+            (
+                str(item["id"]),
+                f"{item['family']} {item['version']}",
+                item["status"],
+                f"{item['stage']}/{item['stages']}",
+                item["reason"],
+            )
+            for item in found
+        ],
+        empty="There is no rollout.",
+    )
 
 
 @app.command()
@@ -208,7 +216,7 @@ def _act(client: OperatorClient, rollout: int, word: str, reason: str, *, as_jso
 
 def _show(view: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        _print_json(view)
+        print_json(view)
         return
     sys.stdout.write(
         f"rollout {view['id']}: {view['family']} {view['version']}, {view['status']}, "
@@ -220,7 +228,3 @@ def _show(view: dict[str, Any], *, as_json: bool) -> None:
         sys.stdout.write(f"  stage {stage['number']} ({word}): {states}\n")
     for row in view["decisions"]:
         sys.stdout.write(f"  {row['number']:>4} {row['kind']}: {row['reason']}\n")
-
-
-def _print_json(content: object) -> None:
-    sys.stdout.write(json.dumps(content, indent=1) + "\n")

@@ -60,7 +60,7 @@ def test_a_notice_survives_the_server(server: RunningServer, tmp_path: Path) -> 
     silence = json.loads(
         fleet("silence", "create", "site=x", "--for", "2h", "--reason", "works", "--json")
     )
-    assert "works" in fleet("silence", "list")
+    assert "works" in fleet("silences")
     fleet("silence", "end", str(silence["id"]))
     for path in ("alert-webhooks", "audit"):
         shown = server.request("GET", f"/api/v1/{path}", token=admin).data.decode()

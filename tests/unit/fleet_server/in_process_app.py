@@ -9,6 +9,7 @@ import httpx
 from fleet_server import process
 from fleet_server.app import create_app
 from fleet_server.database import Database
+from fleet_server.lifetime import Lifetime
 from fleet_server.services import Services
 from fleet_server.settings import ServerSettings
 from tests.unit.fleet_server.authority import Fleet
@@ -22,7 +23,7 @@ async def wired(fleet: Fleet, database: Database, **settings: object) -> Service
     ):
         ports = process.Ports(https=one, mqtt=two)
         config = ServerSettings.model_validate(settings)
-        return (await process._made(fleet.data, config, ports, database)).services
+        return (await process._made(fleet.data, config, ports, database, Lifetime())).services
 
 
 @asynccontextmanager

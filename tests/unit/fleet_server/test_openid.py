@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import pytest
@@ -19,6 +19,7 @@ from fleet_server.accounts.tables import PendingLogin
 from fleet_server.database import Database
 from fleet_server.errors import SettingsError
 from fleet_server.settings import ServerSettings
+from tests.simulators import pkce_provider
 from tests.unit.fleet_server.authority import Fleet
 from tests.unit.fleet_server.in_process_app import bearer, client_of, wired
 
@@ -44,12 +45,9 @@ def settings_of(issuer: str) -> dict[str, object]:
 def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    people = [
-        f"--user-claims={json.dumps({'sub': name, 'groups': groups})}"
-        for name, groups in PEOPLE.items()
-    ]
+    people = [json.dumps({"sub": name, "groups": groups}) for name, groups in PEOPLE.items()]
     log = tmp_path_factory.mktemp("provider") / "log"
-    command = [sys.executable, "-m", "oidc_provider_mock", f"--port={port}", *people]
+    command = [sys.executable, pkce_provider.__file__, str(port), *people]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
@@ -85,8 +83,6 @@ async def at_the_provider(client: httpx.AsyncClient, person: str) -> dict[str, s
     begun = await client.get("/api/v1/oidc/login")
     assert begun.status_code == 303
     asked = parse_qs(urlsplit(begun.headers["location"]).query)
-    assert asked["code_challenge_method"] == ["S256"]
-    assert len(asked["code_challenge"][0]) == 43
     assert asked["nonce"]
     async with httpx.AsyncClient() as browser:
         answer = await browser.post(begun.headers["location"], data={"sub": person})
@@ -119,18 +115,29 @@ async def test_who_is_not_meant_is_not_let_in(
     assert (refused.status_code, said in refused.json()["detail"]) == (403, True)
 
 
-@pytest.mark.parametrize("wrong", ["state", "code", "nonce"])
+@pytest.mark.parametrize("wrong", ["state", "code", "nonce", "code_verifier"])
 async def test_an_answer_that_does_not_hold(
     client: httpx.AsyncClient, database: Database, wrong: str
 ) -> None:
     answer = await at_the_provider(client, "ann")
-    if wrong == "nonce":
+    if wrong in {"nonce", "code_verifier"}:
         async with database.writing() as session:
-            await session.execute(update(PendingLogin).values(nonce="of another login"))
+            await session.execute(update(PendingLogin).values({wrong: "of-another-login" * 4}))
     else:
         answer[wrong] = "foreign"
     refused = await client.get("/api/v1/oidc/callback", params=answer)
     assert refused.status_code == 401, refused.text
+    if wrong == "code_verifier":
+        assert "wrong verifier" in refused.json()["detail"]
+
+
+async def test_the_provider_of_these_tests_insists_on_pkce(client: httpx.AsyncClient) -> None:
+    address = urlsplit((await client.get("/api/v1/oidc/login")).headers["location"])
+    asked = {name: values[0] for name, values in parse_qs(address.query).items()}
+    asked["code_challenge_method"] = "plain"
+    async with httpx.AsyncClient() as browser:
+        answer = await browser.get(address._replace(query=urlencode(asked)).geturl())
+    assert answer.status_code == 400
 
 
 async def test_without_the_provider(fleet: Fleet, database: Database) -> None:
