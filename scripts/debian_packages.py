@@ -18,6 +18,7 @@ PACKAGES = (
     "postgresql",
     "prometheus",
     "softhsm2",
+    "sqlite3",
 )
 
 
