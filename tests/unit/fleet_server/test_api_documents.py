@@ -4,10 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from fleet_protocol import async_document, messages, topics
 from fleet_protocol.topics import Channel
 from fleet_server import api_document
+from fleet_server import app as application
 from fleet_server.app import describe
 from fleet_server.telemetry import uplink
 
@@ -24,6 +27,19 @@ FOLDER = Path(__file__).parents[3] / "docs" / "api"
 def test_the_committed_document_is_the_codes(name: str, made: Callable[[], str]) -> None:
     committed = (FOLDER / name).read_text()
     assert committed == made(), f"docs/api/{name} is out of date: run `make documents`"
+
+
+def test_no_route_is_left_out_of_the_document() -> None:
+    app = FastAPI()
+    application._add_routes(app)
+    served = {
+        (route.path_format, method.lower())
+        for route in app.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    }
+    described = {(path, method) for path, method, _ in api_document.operations(describe())}
+    assert served == described
 
 
 def test_every_operation_says_how_it_refuses() -> None:
