@@ -33,7 +33,8 @@ def run(data: Data) -> None:
 
     Settings stand in `server.toml` in the data directory, below `[server]`, or in the environment
     as `SKERRY_SERVER_<KEY>`: host, https_port, mqtt_port, public_host, database_url (PostgreSQL
-    instead of SQLite), max_connections, revocation_check_s, log_level.
+    instead of SQLite), broker_url (a Mosquitto of `broker-config` instead of the embedded broker),
+    max_connections, revocation_check_s, drain_s, log_level.
     By default it listens on 127.0.0.1 only; set `host` to 0.0.0.0 to let devices in.
 
     Example: `skerry server run --data /var/lib/skerry-server`
