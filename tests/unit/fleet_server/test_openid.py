@@ -19,7 +19,6 @@ from fleet_server.accounts.tables import PendingLogin
 from fleet_server.database import Database
 from fleet_server.errors import SettingsError
 from fleet_server.settings import ServerSettings
-from tests.simulators import pkce_provider
 from tests.unit.fleet_server.authority import Fleet
 from tests.unit.fleet_server.in_process_app import bearer, client_of, wired
 
@@ -28,6 +27,7 @@ PEOPLE = {
     "bob": ["somebody else"],
     "eve": ["fleet-admins", "acme-ops"],
 }
+PROVIDER = Path(__file__).parents[2] / "simulators" / "pkce_provider.py"
 CALLBACK = "https://fleet/api/v1/oidc/callback"
 
 
@@ -47,7 +47,7 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = listener.getsockname()[1]
     people = [json.dumps({"sub": name, "groups": groups}) for name, groups in PEOPLE.items()]
     log = tmp_path_factory.mktemp("provider") / "log"
-    command = [sys.executable, pkce_provider.__file__, str(port), *people]
+    command = [sys.executable, str(PROVIDER), str(port), *people]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
