@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,7 +73,7 @@ class Site:
         assert done.returncode == 0, done.stderr
 
     def lose(self) -> None:
-        self.server.stop(signal.SIGKILL)
+        self.server.stop()
         shutil.rmtree(self.server.fleet.data.root)
 
 
