@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from fleet_protocol import async_document, messages, topics
@@ -34,7 +34,8 @@ def test_no_route_is_left_out_of_the_document() -> None:
     application._add_routes(app)
     served = {
         (route.path_format, method.lower())
-        for route in app.routes
+        for included in app.routes
+        for route in getattr(included, "original_router", APIRouter()).routes
         if isinstance(route, APIRoute)
         for method in route.methods
     }
