@@ -56,6 +56,11 @@ class StateDir:
         return self.root / "engines"
 
     @property
+    def log(self) -> Path:
+        """The newest lines of each process's log."""
+        return self.root / "log"
+
+    @property
     def run(self) -> Path:
         """Sockets, pid files, counters: of this boot."""
         return self.root / "run"

@@ -65,6 +65,15 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             key TEXT NOT NULL UNIQUE,
             content BLOB NOT NULL)""",
     ),
+    (
+        """CREATE TABLE commands (
+            position INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            command BLOB NOT NULL,
+            state TEXT NOT NULL,
+            begun_ms INTEGER,
+            answer BLOB)""",
+    ),
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 

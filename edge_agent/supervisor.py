@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_agent import pid_file
+from edge_agent import log_ring, pid_file
 from edge_agent.errors import AgentError
 from edge_agent.hang_watch import HANG_S, HangWatch
 from edge_agent.pid_file import PidFile
@@ -292,6 +292,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         state.create()
+        log_ring.keep(state.log, "supervisor")
         lock = PidFile(state.pid_file("supervisor"))
         logger.info("supervisor_started", extra={"state": str(state.root)})
         forget_starts(state)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from fleet_protocol import messages, topics
+from fleet_protocol import commands, messages, topics
 from fleet_protocol.messages import MAX_MESSAGE_BYTES
 from fleet_protocol.topics import Channel, Topic
 
@@ -21,6 +21,7 @@ TYPES: dict[Channel, type[msgspec.Struct]] = {
     Channel.EVENT: messages.Event,
     Channel.ACK: messages.Ack,
     Channel.PRESENCE: messages.Presence,
+    Channel.COMMANDS: commands.Mailbox,
 }
 """What travels on each channel; an assignment is signed TUF metadata and described in words."""
 

@@ -21,16 +21,17 @@ class Channel(StrEnum):
     TELEMETRY = "telemetry"
     EVENT = "event"
     ACK = "ack"
+    COMMANDS = "commands"
     PRESENCE = "presence"
 
 
 UPLINK = frozenset({Channel.REPORTED, Channel.TELEMETRY, Channel.EVENT, Channel.PRESENCE})
 """What a device publishes."""
 
-DOWNLINK = frozenset({Channel.ASSIGNMENT, Channel.ACK})
+DOWNLINK = frozenset({Channel.ASSIGNMENT, Channel.ACK, Channel.COMMANDS})
 """What a device subscribes to."""
 
-RETAINED = frozenset({Channel.ASSIGNMENT, Channel.REPORTED, Channel.PRESENCE})
+RETAINED = frozenset({Channel.ASSIGNMENT, Channel.REPORTED, Channel.PRESENCE, Channel.COMMANDS})
 """What the broker keeps for those who subscribe later."""
 
 QOS = 1

@@ -14,7 +14,8 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from fleet_protocol import async_document, messages
+from fleet_protocol import async_document, command_answers, commands, messages
+from fleet_server.commands.schemas import CommandOrder
 
 FILE_NAME = "openapi.json"
 
@@ -35,15 +36,19 @@ _BODIES: Mapping[tuple[str, str], type[msgspec.Struct]] = {
     ("post", "/device/v1/enroll"): messages.EnrollRequest,
     ("post", "/device/v1/certificate"): messages.RenewRequest,
     ("post", "/device/v1/certificate/confirm"): messages.ConfirmRequest,
+    ("post", "/device/v1/answers"): command_answers.Answer,
+    ("post", "/api/v1/commands"): CommandOrder,
 }
 _ANSWERS: Mapping[tuple[str, str], type[msgspec.Struct]] = {
     ("post", "/device/v1/enroll"): messages.EnrollResponse,
     ("post", "/device/v1/certificate"): messages.RenewResponse,
+    ("get", "/device/v1/commands"): commands.Mailbox,
 }
 _FILES: Mapping[str, tuple[int, ...]] = {
     "/device/v1/assignment": (200, 204, 304),
     "/device/v1/repository/targets/{path}": (200, 206, 304, 416),
     "/device/v1/repository/deltas/{base}/{path}": (200, 202, 206, 304, 416),
+    "/api/v1/commands/{command_id}/log": (200,),
     "/health/ready": (200, 503),
 }
 """Successes beyond 200 of routes that answer with more than one status."""
@@ -123,7 +128,7 @@ def _refusals(path: str, method: str, operation: Mapping[str, Any]) -> set[int]:
         statuses |= {507}
     if not operation.get("security") and path.startswith("/api/"):
         statuses |= {401, 403, 404, 422, 429}  # where people prove who they are
-    if path == "/device/v1/enroll":
+    if path == "/device/v1/enroll" or (method, path) == ("post", "/api/v1/commands"):
         statuses |= {429}
     return statuses
 

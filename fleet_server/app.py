@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from fleet_protocol import command_answers
 from fleet_server import api_document, health, http_errors
 from fleet_server.accounts import routes as accounts
 from fleet_server.alerts import routes as alerts
@@ -12,6 +13,7 @@ from fleet_server.alerts import webhook_routes
 from fleet_server.assignments import routes as assignments
 from fleet_server.audit import routes as audit
 from fleet_server.body_limit import BodyLimit
+from fleet_server.commands import routes as commands
 from fleet_server.deltas import routes as deltas
 from fleet_server.devices import group_routes, poll_routes
 from fleet_server.devices import routes as devices
@@ -30,6 +32,7 @@ _BODY_LIMITS = {
     "/device/v1/enroll": devices.MAX_ENROLL_BYTES,
     "/device/v1/certificate": devices.MAX_ENROLL_BYTES,
     "/device/v1/certificate/confirm": devices.MAX_ENROLL_BYTES,
+    command_answers.ROUTE: command_answers.MAX_ANSWER_BYTES,
     "/api/v1/trust/metadata": MAX_ADOPT_BYTES,
     "/api/v1/releases": None,  # each part of an upload is bounded by what is signed
 }
@@ -76,6 +79,8 @@ def _add_routes(app: FastAPI) -> None:
         trust.router,
         alerts.router,
         webhook_routes.router,
+        commands.device_router,
+        commands.router,
     ):
         app.include_router(router)
 

@@ -7,12 +7,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
+from urllib3.response import BaseHTTPResponse
 
 from fleet_server.errors import FleetError
 
 _TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
 _PAGE = 500
 _NO_CONTENT = 204
+_REFUSED = 400
 
 
 class ApiError(FleetError):
@@ -92,6 +94,17 @@ class OperatorClient:
         """
         self._request("DELETE", path)
 
+    def download(self, path: str) -> bytes:
+        """Return the bytes of a route.
+
+        Raises:
+            ApiError: no answer, or a refusal.
+        """
+        response = self._asked("GET", path)
+        if response.status >= _REFUSED:
+            raise self._refusal(response, _content(response))
+        return response.data
+
     def pages(self, path: str, key: str, fields: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """Yield the items of all pages of a list.
 
@@ -108,8 +121,21 @@ class OperatorClient:
             after = str(page["next_after"])
 
     def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401
+        response = self._asked(method, path, **options)
+        if response.status == _NO_CONTENT:
+            return {}
+        content = _content(response)
+        if response.status >= _REFUSED:
+            raise self._refusal(response, content)
+        if not isinstance(content, dict):
+            raise ApiError(
+                f"{self._server}{path} does not speak like a fleet server", status=response.status
+            )
+        return content
+
+    def _asked(self, method: str, path: str, **options: Any) -> BaseHTTPResponse:  # noqa: ANN401
         try:
-            response = self._pool.request(method, self._server + path, **options)
+            return self._pool.request(method, self._server + path, **options)
         except urllib3.exceptions.SSLError as error:
             raise ApiError(
                 f"the server's certificate is not trusted: {error}; pass the fleet's CA with --ca",
@@ -117,19 +143,17 @@ class OperatorClient:
             ) from error
         except urllib3.exceptions.HTTPError as error:
             raise ApiError(f"{self._server} does not answer: {error}", status=None) from error
-        if response.status == _NO_CONTENT:
-            return {}
-        try:
-            content: object = json.loads(response.data)
-        except ValueError:
-            content = None
-        if response.status >= 400:  # noqa: PLR2004
-            detail = content.get("detail") if isinstance(content, dict) else None
-            raise ApiError(
-                str(detail or f"{self._server} answered {response.status}"), status=response.status
-            )
-        if not isinstance(content, dict):
-            raise ApiError(
-                f"{self._server}{path} does not speak like a fleet server", status=response.status
-            )
-        return content
+
+    def _refusal(self, response: BaseHTTPResponse, content: object) -> ApiError:
+        detail = content.get("detail") if isinstance(content, dict) else None
+        return ApiError(
+            str(detail or f"{self._server} answered {response.status}"), status=response.status
+        )
+
+
+def _content(response: BaseHTTPResponse) -> object:
+    try:
+        content: object = json.loads(response.data)
+    except ValueError:
+        return None
+    return content

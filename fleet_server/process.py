@@ -38,6 +38,7 @@ from fleet_server.assignments.signer_client import SignerClient
 from fleet_server.broker import wiring as broker_wiring
 from fleet_server.broker.wiring import Broker
 from fleet_server.clock import utc_now
+from fleet_server.commands import wiring as commands_wiring
 from fleet_server.components import ProcessComponents
 from fleet_server.data_dir import DataDir
 from fleet_server.database import Database
@@ -203,6 +204,7 @@ async def _made(
             clock=utc_now,
         ),
         alerts=alerts_wiring.wired(database, utc_now, config),
+        commands=commands_wiring.wired(database, utc_now, signer=signer, downlink=link),
     )
     server = https.make_server(data, create_app(services), polls=polls)
     return _Parts(
@@ -233,6 +235,7 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
 
     async def publish_all() -> None:
         await parts.link.publish_assignments(services.assignments.documents())
+        await services.commands.mailboxes.publish_filled()
 
     await stack.enter_async_context(life.background("polls", services.polls.run()))
     await stack.enter_async_context(life.background("link", parts.link.run(publish_all)))
@@ -250,6 +253,7 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
     await stack.enter_async_context(life.background("deltas", services.deltas.run()))
     await stack.enter_async_context(life.background("rollouts", _rollout_loop(services).run()))
     await stack.enter_async_context(life.background("alerts", services.alerts.loop.run()))
+    await stack.enter_async_context(life.background("commands", services.commands.loop.run()))
     serving = await stack.enter_async_context(
         life.background("https", parts.https.serve([ports.https]))
     )

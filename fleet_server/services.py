@@ -11,6 +11,7 @@ from fleet_server.accounts.service import Accounts
 from fleet_server.accounts.users import Users
 from fleet_server.alerts.wiring import AlertServices
 from fleet_server.assignments.service import Assignments
+from fleet_server.commands.wiring import CommandServices
 from fleet_server.components import Components
 from fleet_server.database import Database
 from fleet_server.deltas.service import Deltas
@@ -54,6 +55,7 @@ class Services:
     fleet_state: FleetState
     trust: Trust
     alerts: AlertServices
+    commands: CommandServices
     components: Components
 
 

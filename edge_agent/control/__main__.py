@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from edge_agent import identity, lasting_settings, settings
+from edge_agent import identity, lasting_settings, log_ring, settings
 from edge_agent.control.active_set import ActiveSetFile
 from edge_agent.control.priority import yield_to_inference
 from edge_agent.control.process import ControlProcess
@@ -35,6 +35,7 @@ def main() -> int:
         found = lasting_settings.read(state.root, os.environ, process="control", load=settings.load)
         chosen = found.settings.control
         _log_to_stderr(chosen.log_level)
+        log_ring.keep(state.log, "control")
         if found.problem:
             logging.getLogger(__name__).error("settings_not_used", extra={"reason": found.problem})
         who = identity.load(state)

@@ -7,6 +7,7 @@ is found damaged on the disk is fetched again.
 """
 
 import logging
+import threading
 from pathlib import Path
 
 from edge_agent import store
@@ -39,6 +40,7 @@ class DirectorRoots:
         self._folder = folder
         self._server = server
         self.refusal = ""
+        self._turn = threading.Lock()
 
     def trusted(self) -> Director:
         """Return the newest root that the pinned one leads to on this disk.
@@ -53,6 +55,10 @@ class DirectorRoots:
 
         A root that does not hold is left alone: the device goes on with those that do.
         """
+        with self._turn:
+            return self._refresh()
+
+    def _refresh(self) -> bool:
         self.refusal = ""
         try:
             self._follow()

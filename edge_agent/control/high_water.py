@@ -1,8 +1,9 @@
 """``high-water.json``: a second copy of what may never go down, should ``state.db`` be lost.
 
-Floors and the version of the accepted assignment protect the device from going back; a database
-that is damaged and moved away must not take them with it. The copy is written after each commit
-and each accepted assignment, and a start takes the higher of both.
+Floors and the version of the accepted assignment protect the device from going back, the sequence
+of the last command from doing one twice; a database that is damaged and moved away must not take
+them with it. The copy is written after each commit, each accepted assignment and each command that
+is taken, and a start takes the higher of both.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import msgspec
 from edge_agent import store
 from edge_agent.control import assignment, facts
 from edge_agent.control.assignment import NO_MARK, Mark
+from edge_agent.control.commands import book
 from edge_agent.control.database import Database
 from edge_agent.control.journal import Journal
 from edge_agent.store import StoreError
@@ -39,6 +41,8 @@ class HighWater(msgspec.Struct, frozen=True, kw_only=True):
         director_root_version: under which it was accepted; versions of assignments begin anew
             with a root that replaces the assignment keys.
         assignment_sha256: of that document; empty where an older agent wrote the file.
+        command_sequence: of the last command that was taken, 0 before the first.
+        command_root_version: of the director's root under which it was.
     """
 
     schema: Literal[1] = 1
@@ -46,6 +50,8 @@ class HighWater(msgspec.Struct, frozen=True, kw_only=True):
     assignment_version: Annotated[int, msgspec.Meta(ge=0)] = 0
     director_root_version: Annotated[int, msgspec.Meta(ge=1)] = 1
     assignment_sha256: str = ""
+    command_sequence: Annotated[int, msgspec.Meta(ge=0)] = 0
+    command_root_version: Annotated[int, msgspec.Meta(ge=1)] = 1
 
     @property
     def mark(self) -> Mark:
@@ -85,6 +91,7 @@ class HighWaterFile:
     def restore(self, connection: sqlite3.Connection, known: HighWater) -> None:
         """Raise the database to what the file knew (in the caller's transaction)."""
         self._journal.raise_floors(connection, known.floors)
+        book.raise_mark(connection, Mark(known.command_root_version, known.command_sequence))
         accepted = assignment.load(connection)
         if known.mark > max(lowest_mark(connection), accepted.mark if accepted else NO_MARK):
             facts.put(connection, _LOWEST_VERSION, str(known.assignment_version))
@@ -113,6 +120,8 @@ class HighWaterFile:
             assignment_version=mark.version,
             director_root_version=mark.root_version,
             assignment_sha256=document,
+            command_sequence=book.mark(connection).version,
+            command_root_version=book.mark(connection).root_version,
         )
 
     def _write(self, now: HighWater) -> None:

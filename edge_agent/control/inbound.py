@@ -5,6 +5,7 @@ import contextlib
 
 from edge_agent.control.assignment_desk import AssignmentDesk
 from edge_agent.control.backoff import Backoff
+from edge_agent.control.commands.desk import CommandDesk
 from edge_agent.control.link import Link
 from edge_agent.control.sender import Sender
 
@@ -13,10 +14,17 @@ class Inbound:
     """Empties the link's mailbox."""
 
     def __init__(
-        self, *, link: Link, desk: AssignmentDesk, sender: Sender, backoff: Backoff
+        self,
+        *,
+        link: Link,
+        desk: AssignmentDesk,
+        commands: CommandDesk,
+        sender: Sender,
+        backoff: Backoff,
     ) -> None:
         self._link = link
         self._desk = desk
+        self._commands = commands
         self._sender = sender
         self._backoff = backoff
         self._undelivered: bytes | None = None
@@ -46,6 +54,9 @@ class Inbound:
         """
         while (payload := self._link.take_ack()) is not None:
             await self._sender.acknowledged(payload)
+        mailbox = self._link.take_commands()
+        if mailbox is not None:
+            self._commands.offer(mailbox)
         polled, self._polled = self._polled, None
         newest = self._link.take_assignment() or polled
         if newest is not None:

@@ -1,7 +1,7 @@
 """The link to the fleet as the rest of control sees it, and the mailbox behind it.
 
-What is kept of the inbound side is bounded: the newest assignment and a few acknowledgements, since
-a lost one of those only causes a resend.
+What is kept of the inbound side is bounded: the newest assignment, the newest list of commands and
+a few acknowledgements, since a lost one of those only causes a resend.
 """
 
 from collections import deque
@@ -50,6 +50,9 @@ class Link(Protocol):
     def take_ack(self) -> bytes | None:
         """Return the next acknowledgement that arrived, or None."""
 
+    def take_commands(self) -> bytes | None:
+        """Return the newest list of open commands that arrived since the last call, or None."""
+
 
 class Mailbox:
     """What arrived and was not taken yet; bounded."""
@@ -57,12 +60,15 @@ class Mailbox:
     def __init__(self) -> None:
         self.received = Pulse()
         self._assignment: bytes | None = None
+        self._commands: bytes | None = None
         self._acks: deque[bytes] = deque(maxlen=_MAX_ACKS)
 
     def put(self, channel: Channel, payload: bytes) -> None:
-        """Keep a message: the newest assignment, the newest acknowledgements."""
+        """Keep a message: newest assignment, newest list of commands, newest acknowledgements."""
         if channel is Channel.ASSIGNMENT:
             self._assignment = payload
+        elif channel is Channel.COMMANDS:
+            self._commands = payload
         elif channel is Channel.ACK:
             self._acks.append(payload)
         self.received.bump()
@@ -75,3 +81,8 @@ class Mailbox:
     def take_ack(self) -> bytes | None:
         """Return the next acknowledgement that arrived, or None."""
         return self._acks.popleft() if self._acks else None
+
+    def take_commands(self) -> bytes | None:
+        """Return the newest list of open commands that arrived since the last call, or None."""
+        payload, self._commands = self._commands, None
+        return payload

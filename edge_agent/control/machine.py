@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_protocol.messages import Capabilities, SystemWindow
@@ -10,6 +11,18 @@ from fleet_protocol.messages import Capabilities, SystemWindow
 _PROC = Path("/proc")
 _THERMAL = Path("/sys/class/thermal")
 _PLAUSIBLE_CELSIUS = (-60.0, 200.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """How the machine is at a moment."""
+
+    uptime_s: float | None
+    load_1_min: float | None
+    memory_total_bytes: int | None
+    memory_available_bytes: int | None
+    runtime_resident_bytes: int | None
+    temperature_celsius: float | None
 
 
 class Machine:
@@ -30,6 +43,18 @@ class Machine:
             cpu_percent=_busy_percent(before, self._cpu_before),
             memory_used_bytes=used,
             memory_total_bytes=total,
+            runtime_resident_bytes=self._resident_bytes(runtime_pid),
+            temperature_celsius=self._temperature(),
+        )
+
+    def snapshot(self, runtime_pid: int | None) -> Snapshot:
+        """Return how the machine is now; the next window is not changed by it."""
+        memory = self._memory()
+        return Snapshot(
+            uptime_s=self._first_number("uptime"),
+            load_1_min=self._first_number("loadavg"),
+            memory_total_bytes=memory.get("MemTotal"),
+            memory_available_bytes=memory.get("MemAvailable"),
             runtime_resident_bytes=self._resident_bytes(runtime_pid),
             temperature_celsius=self._temperature(),
         )
@@ -57,6 +82,12 @@ class Machine:
             # guest and guest_nice are part of user and nice already
             ticks = [int(field) for field in fields[:8]]
             return ticks[3] + ticks[4], sum(ticks)
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def _first_number(self, file: str) -> float | None:
+        try:
+            return float((self._proc / file).read_text().split()[0])
         except (OSError, ValueError, IndexError):
             return None
 

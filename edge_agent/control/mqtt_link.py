@@ -86,6 +86,10 @@ class MqttLink:
         """Return the next acknowledgement that arrived, or None."""
         return self._mailbox.take_ack()
 
+    def take_commands(self) -> bytes | None:
+        """Return the newest list of open commands that arrived since the last call, or None."""
+        return self._mailbox.take_commands()
+
     def publish(self, channel: Channel, payload: bytes) -> None:
         """Hand a message to the connection.
 

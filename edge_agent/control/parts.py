@@ -21,6 +21,11 @@ from edge_agent.control.backoff import Backoff
 from edge_agent.control.blob_audit import BlobAudit
 from edge_agent.control.choosing import Choosing
 from edge_agent.control.clock import Clock, TrustedClock
+from edge_agent.control.commands import wiring as command_wiring
+from edge_agent.control.commands.answers import Post
+from edge_agent.control.commands.desk import CommandDesk
+from edge_agent.control.commands.poll import MailboxPoll
+from edge_agent.control.commands.wiring import Reach
 from edge_agent.control.contest import Contest
 from edge_agent.control.counter_files import CounterFiles, Reading
 from edge_agent.control.damage_alarms import DamageAlarms
@@ -70,6 +75,9 @@ class Outside:
     Attributes:
         runtime_pid: pid of the runtime process, None while none lives.
         end_runtime: kills the runtime process if there is one.
+        stop_runtime: lets it finish its calls and end.
+        post: sends JSON to a path of the server.
+        certificate_expires_ms: when the device's certificate does, if it has one.
         settings_problem: why the settings are not those of ``agent.toml``.
         at_rest: is called when there is nothing left to do after a change.
     """
@@ -80,11 +88,14 @@ class Outside:
     runtime: Runtime
     runtime_pid: Callable[[], int | None]
     end_runtime: Callable[[], None]
+    stop_runtime: Callable[[], None]
     server: ReleaseServer
+    post: Post
     link: Link
     machine: Machine
     settings_problem: str = ""
     at_rest: Callable[[], None] = lambda: None
+    certificate_expires_ms: Callable[[], int | None] = lambda: None
 
 
 class Parts:
@@ -113,18 +124,27 @@ class Parts:
             randomness=outside.randomness,
         )
         self._refusals = Refusals(database=database, outbox=self.outbox, clock=outside.clock)
+        roots = DirectorRoots(
+            pinned=outside.claim.director_root.encode(),
+            folder=state.trust / "director",
+            server=outside.server,
+        )
         self.desk = AssignmentDesk(
             device_id=outside.claim.device_id,
-            roots=DirectorRoots(
-                pinned=outside.claim.director_root.encode(),
-                folder=state.trust / "director",
-                server=outside.server,
-            ),
+            roots=roots,
             database=database,
             high_water=self._high_water,
             outbox=self.outbox,
             refusals=self._refusals,
             clock=outside.clock,
+            trusted_clock=self._trusted_clock,
+        )
+        self.command_desk = CommandDesk(
+            device_id=outside.claim.device_id,
+            roots=roots,
+            database=database,
+            high_water=self._high_water,
+            refusals=self._refusals,
             trusted_clock=self._trusted_clock,
         )
         self.sender = Sender(
@@ -133,12 +153,9 @@ class Parts:
         self.inbound = Inbound(
             link=outside.link,
             desk=self.desk,
+            commands=self.command_desk,
             sender=self.sender,
-            backoff=Backoff(
-                initial_s=settings.retry_initial_s,
-                max_s=settings.retry_max_s,
-                randomness=outside.randomness,
-            ),
+            backoff=self._local_backoff(),
         )
         self.assignment_poll = AssignmentPoll(
             link=outside.link,
@@ -184,14 +201,22 @@ class Parts:
             clock=outside.clock,
             trusted_clock=self._trusted_clock,
             interval_s=settings.repository_check_s,
-            retry=Backoff(
-                initial_s=settings.retry_shared_initial_s,
-                max_s=settings.retry_max_s,
-                randomness=outside.randomness,
-            ),
+            retry=self._shared_backoff(),
             randomness=outside.randomness,
         )
         self.updater = self._updater()
+        self.mailbox_poll = MailboxPoll(
+            link=outside.link,
+            server=outside.server,
+            deliver=self.command_desk.offer,
+            interval_s=settings.poll_interval_s,
+            randomness=outside.randomness,
+        )
+        reach = self._reach()
+        self.commands = command_wiring.runner(
+            reach, desk=self.command_desk, poll=self.mailbox_poll, backoff=self._shared_backoff()
+        )
+        self.answers = command_wiring.answers(reach, self.commands, self._shared_backoff())
 
     async def prepare(self) -> None:
         """Take over the claim's floors and what an earlier database knew; tell the fleet of both.
@@ -235,6 +260,38 @@ class Parts:
             logger.warning("state_database_new", extra={"counter_files": sorted(reading.present)})
         self.outbox.append_event(
             connection, EventDraft(at_ms=self._outside.clock.now_ms(), kind=kind, detail=detail)
+        )
+
+    def _local_backoff(self) -> Backoff:
+        return Backoff(
+            initial_s=self._settings.retry_initial_s,
+            max_s=self._settings.retry_max_s,
+            randomness=self._outside.randomness,
+        )
+
+    def _shared_backoff(self) -> Backoff:
+        return Backoff(
+            initial_s=self._settings.retry_shared_initial_s,
+            max_s=self._settings.retry_max_s,
+            randomness=self._outside.randomness,
+        )
+
+    def _reach(self) -> Reach:
+        outside = self._outside
+        return Reach(
+            state=self._state,
+            database=self._database,
+            journal=self.journal,
+            outbox=self.outbox,
+            machine=outside.machine,
+            runtime=outside.runtime,
+            runtime_pid=outside.runtime_pid,
+            stop_runtime=outside.stop_runtime,
+            link=outside.link,
+            clock=outside.clock,
+            trusted_clock=self._trusted_clock,
+            post=outside.post,
+            certificate_expires_ms=outside.certificate_expires_ms,
         )
 
     def _updater(self) -> Updater:

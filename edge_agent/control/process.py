@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from cryptography import x509
+
 from edge_agent import pid_file
 from edge_agent.control.backoff import Backoff
 from edge_agent.control.clock import SystemClock
@@ -89,8 +91,11 @@ class ControlProcess:
                 randomness=self._random,
                 runtime=AdminSocket(state.admin_socket),
                 runtime_pid=partial(pid_file.holder, state.pid_file("runtime")),
-                end_runtime=partial(_end_runtime, state),
+                end_runtime=partial(_signal_runtime, state, signal.SIGKILL),
+                stop_runtime=partial(_signal_runtime, state, signal.SIGTERM),
                 server=self._server,
+                post=self._server.post,
+                certificate_expires_ms=partial(_expires_ms, who),
                 link=self._link,
                 machine=Machine(),
                 settings_problem=settings_problem,
@@ -138,6 +143,9 @@ class ControlProcess:
             "reporter": self._parts.reporter.run,
             "freshness": self._parts.freshness.run,
             "assignment_poll": self._parts.assignment_poll.run,
+            "commands": self._parts.commands.run,
+            "answers": self._parts.answers.run,
+            "mailbox_poll": self._parts.mailbox_poll.run,
             "renewal": partial(self._renewal.run, backoff=self._renewal_backoff()),
         }
 
@@ -152,8 +160,16 @@ class ControlProcess:
         )
 
 
-def _end_runtime(state: StateDir) -> None:
+def _signal_runtime(state: StateDir, number: signal.Signals) -> None:
     pid = pid_file.holder(state.pid_file("runtime"))
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
+
+
+def _expires_ms(who: Identity) -> int | None:
+    try:
+        certificate = x509.load_pem_x509_certificate(who.files.certificate.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return int(certificate.not_valid_after_utc.timestamp() * 1000)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from edge_agent import lasting_settings, settings
+from edge_agent import lasting_settings, log_ring, settings
 from edge_agent.errors import AgentError
 from edge_agent.lasting_settings import Lasting
 from edge_agent.lean_memory import limit_arenas, reuse_freed_heap
@@ -41,6 +41,7 @@ def main() -> int:
             state.root, os.environ, process="runtime", load=settings.load_runtime
         )
         logging.getLogger().setLevel(found.settings.log_level.upper())
+        log_ring.keep(state.log, "runtime")
         if found.problem:
             logger.error("settings_not_used", extra={"reason": found.problem})
         state.create()

@@ -5,6 +5,7 @@
 | read: devices, releases, telemetry | yes | yes | yes | yes |
 | publish: upload releases, read the repository's metadata | | yes | | yes |
 | assign: say what devices run | | | yes | yes |
+| command: ask devices for logs and other things, configure their agents | | | yes | yes |
 | decommission: shut a device out for good | | | | yes |
 | administer: users, tokens and the audit trail of the tenant | | | | yes |
 """
@@ -18,6 +19,7 @@ class Permission(StrEnum):
     READ = "read"
     PUBLISH = "publish"
     ASSIGN = "assign"
+    COMMAND = "command"
     DECOMMISSION = "decommission"
     ADMINISTER = "administer"
 
@@ -34,7 +36,7 @@ class Role(StrEnum):
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.VIEWER: frozenset({Permission.READ}),
     Role.PUBLISHER: frozenset({Permission.READ, Permission.PUBLISH}),
-    Role.OPERATOR: frozenset({Permission.READ, Permission.ASSIGN}),
+    Role.OPERATOR: frozenset({Permission.READ, Permission.ASSIGN, Permission.COMMAND}),
     Role.ADMIN: frozenset(Permission),
 }
 

@@ -1,6 +1,7 @@
 """The signer: the only process that opens the assignment key.
 
-It signs nothing but well-formed assignments, and remembers in a database of its own what it signed:
+It signs nothing but well-formed assignments, and the commands of `fleet_server.commands.signer`. It
+remembers in a database of its own what it signed:
 
 1. the version is higher than any that this key signed for the device (no winding back);
 2. the list has every family that the last one had, less those named as removed (nothing is left
@@ -40,6 +41,7 @@ from fleet_server.assignments import signing
 from fleet_server.assignments.director import Director
 from fleet_server.assignments.signing import SignAnswer, SignBatch, SignRequest
 from fleet_server.clock import Clock, utc_now
+from fleet_server.commands.signer import CommandSigner, SequenceNotHigherError
 from fleet_server.data_dir import DataDir
 from fleet_server.devices.tokens import ClaimVerifier
 from fleet_server.errors import MalformedError, NotAuthenticatedError, RefusedError, SetupError
@@ -77,7 +79,11 @@ class VersionNotHigherError(RefusedError):
 
 
 class AssignmentSigner:
-    """Checks, remembers, signs. Blocks; one batch at a time."""
+    """Checks, remembers, signs. Blocks; one batch at a time.
+
+    Attributes:
+        commands: signs commands with the same key and database.
+    """
 
     def __init__(
         self,
@@ -100,6 +106,9 @@ class AssignmentSigner:
         self._clock = clock
         self._root_version, self._signer = self._chosen()
         self._take_over()
+        self.commands = CommandSigner(
+            database=database, signer=self._newest, claims=claims, clock=clock
+        )
 
     @classmethod
     def open(
@@ -132,8 +141,7 @@ class AssignmentSigner:
             SetupError: the director's newest root names a key that is not here.
             sqlite3.Error: the database failed; nothing was signed.
         """
-        if self._root_version != tuf_files.versions(self._director)[-1]:
-            self._root_version, self._signer = self._chosen()
+        self._newest()
         for request in batch.requests:
             self._check(request)
         self._remember(batch.requests)
@@ -151,6 +159,12 @@ class AssignmentSigner:
                 "INSERT OR IGNORE INTO devices SELECT device_id, ?, version, '' FROM signed",
                 (self._signer.public_key.keyid,),
             )
+
+    def _newest(self) -> Signer:
+        """Return what signs under the director's newest root."""
+        if self._root_version != tuf_files.versions(self._director)[-1]:
+            self._root_version, self._signer = self._chosen()
+        return self._signer
 
     def _chosen(self) -> tuple[int, Signer]:
         root = Director(self._director).root
@@ -286,10 +300,8 @@ class SignerServer:
     async def _answer(self, batch: SignBatch) -> SignAnswer:
         async with self._turn:
             try:
-                if not batch.requests:
-                    return SignAnswer(keyids=self._signer.keyids())
-                return SignAnswer(documents=self._signer.sign(batch))
-            except VersionNotHigherError as error:
+                return self._signed(batch)
+            except (VersionNotHigherError, SequenceNotHigherError) as error:
                 return SignAnswer(refusal=str(error), highest=error.highest)
             except RefusedError as error:
                 logger.warning("signer_refused", extra={"reason": str(error)})
@@ -300,6 +312,13 @@ class SignerServer:
             except (SetupError, SigningKeyError, UnsignedMetadataError) as error:
                 logger.error("signer_key_failed", extra={"reason": str(error)})  # noqa: TRY400
                 return SignAnswer(unavailable=f"its key cannot be used: {error}")
+
+    def _signed(self, batch: SignBatch) -> SignAnswer:
+        if batch.commands:
+            return SignAnswer(documents=self._signer.commands.sign(batch.commands))
+        if batch.requests:
+            return SignAnswer(documents=self._signer.sign(batch))
+        return SignAnswer(keyids=self._signer.keyids())
 
 
 @dataclass(frozen=True, slots=True)

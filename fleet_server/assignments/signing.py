@@ -12,6 +12,7 @@ import msgspec
 
 from fleet_protocol.delivery import Terms
 from fleet_protocol.names import DeviceId, Family, Sha256
+from fleet_server.commands.signing import SignCommand
 from fleet_server.errors import MalformedError
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
@@ -55,19 +56,31 @@ class SignRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class SignBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All are signed or none is; an empty batch only asks which keys the signer holds."""
+    """All are signed or none is; an empty batch only asks which keys the signer holds.
 
-    requests: Annotated[list[SignRequest], msgspec.Meta(max_length=MAX_BATCH)]
+    Attributes:
+        requests: assignments to sign.
+        commands: or commands, never both in one batch.
+    """
+
+    requests: Annotated[list[SignRequest], msgspec.Meta(max_length=MAX_BATCH)] = []
+    commands: Annotated[list[SignCommand], msgspec.Meta(max_length=MAX_BATCH)] = []
+
+    def __post_init__(self) -> None:
+        """Refuse a batch of both, of which a half could fail."""
+        if self.requests and self.commands:
+            raise ValueError("assignments and commands are signed in batches of their own")
 
 
 class SignAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Documents in the order of the requests, or why none was signed.
 
     Attributes:
-        documents: TUF targets metadata as JSON text.
+        documents: as JSON text; TUF targets metadata for an assignment, an envelope for a command.
         refusal: a sentence; empty when the documents are there.
         unavailable: why it cannot sign anything now, such as a full disk; else empty.
-        highest: on a version that is not higher: the highest signed one of the devices asked for.
+        highest: on a version (or a sequence of a command) that is not higher: the highest signed
+            one of the devices asked for.
         keyids: of the keys that the signer holds, in answer to an empty batch.
     """
 

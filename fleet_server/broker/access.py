@@ -2,7 +2,7 @@
 
 A device publishes on the uplink channels of its own prefix and subscribes to its own downlink
 channels, by exact name. The ingest service hears the uplink of all and speaks on the downlink.
-Retained messages exist for the channels of the contract only, so their number is bounded by three
+Retained messages exist for the channels of the contract only, so their number is bounded by four
 per device.
 """
 

@@ -94,6 +94,10 @@ class MqttLink:
             return
         self._publish(Topic(device_id, Channel.ASSIGNMENT), document, retain=True)
 
+    def publish_commands(self, device_id: str, mailbox: bytes) -> None:
+        """Publish a mailbox, retained. While the link is down, the next connection does it."""
+        self._publish(Topic(device_id, Channel.COMMANDS), mailbox, retain=True)
+
     def acknowledge(self, device_id: str, stream: str, sequence: int) -> None:
         """Tell a device what is committed; an acknowledgement that is lost is made again later."""
         ack = Ack(stream=stream, sequence=sequence)

@@ -139,6 +139,11 @@ async def siege(tmp_path: Path) -> AsyncIterator[Siege]:
         )
         key = ec.generate_private_key(ec.SECP256R1())
         database = Database(state.database)
+        server = FleetServer(
+            url=url,
+            tls=pinned_tls_context(claim),
+            tokens=DeviceTokens(device_id=DEVICE, key=key, clock=SystemClock()),
+        )
         outside = Outside(
             claim=claim,
             clock=SystemClock(),
@@ -146,11 +151,9 @@ async def siege(tmp_path: Path) -> AsyncIterator[Siege]:
             runtime=AdminSocket(state.admin_socket),
             runtime_pid=lambda: runtime.process.pid,
             end_runtime=runtime.process.kill,
-            server=FleetServer(
-                url=url,
-                tls=pinned_tls_context(claim),
-                tokens=DeviceTokens(device_id=DEVICE, key=key, clock=SystemClock()),
-            ),
+            stop_runtime=runtime.process.terminate,
+            server=server,
+            post=server.post,
             link=SimulatedLink(),
             machine=Machine(),
         )

@@ -51,3 +51,6 @@ class SimulatedLink:
 
     def take_ack(self) -> bytes | None:
         return self._mailbox.take_ack()
+
+    def take_commands(self) -> bytes | None:
+        return self._mailbox.take_commands()

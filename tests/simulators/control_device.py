@@ -94,6 +94,8 @@ class ControlDevice:
     link: SimulatedLink = field(default_factory=SimulatedLink)
     plan: CrashPlan = field(default_factory=CrashPlan)
     floors: dict[str, int] = field(default_factory=dict)
+    posted: list[tuple[str, bytes]] = field(default_factory=list)
+    post_problems: list[Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.state = StateDir(self.root)
@@ -126,11 +128,18 @@ class ControlDevice:
                 runtime=self.runtime,
                 runtime_pid=lambda: None if self.runtime.down else PID,
                 end_runtime=self._end_runtime,
+                stop_runtime=self._end_runtime,
                 server=self.repository,
+                post=self._post,
                 link=self.link,
                 machine=Machine(),
             ),
         )
+
+    def _post(self, path: str, body: bytes) -> None:
+        if self.post_problems:
+            raise self.post_problems.pop(0)
+        self.posted.append((path, body))
 
     def _end_runtime(self) -> None:
         self.ended_runtimes += 1

@@ -209,7 +209,9 @@ class Agent:
             runtime=self.runtime,
             runtime_pid=lambda: PID,
             end_runtime=self.runtime.boot,
+            stop_runtime=self.runtime.boot,
             server=server,
+            post=server.post,
             link=link,
             machine=Machine(),
         )

@@ -12,10 +12,11 @@ from fleet_server.database import Database
 from fleet_server.errors import NotAuthenticatedError, NotPermittedError, RefusedError
 from tests.unit.fleet_server.conftest import FakeClock
 
-READ, PUBLISH, ASSIGN, DECOMMISSION, ADMINISTER = (
+READ, PUBLISH, ASSIGN, COMMAND, DECOMMISSION, ADMINISTER = (
     Permission.READ,
     Permission.PUBLISH,
     Permission.ASSIGN,
+    Permission.COMMAND,
     Permission.DECOMMISSION,
     Permission.ADMINISTER,
 )
@@ -31,8 +32,8 @@ def accounts(database: Database, clock: FakeClock) -> Accounts:
     [
         (Role.VIEWER, {READ}),
         (Role.PUBLISHER, {READ, PUBLISH}),
-        (Role.OPERATOR, {READ, ASSIGN}),
-        (Role.ADMIN, {READ, PUBLISH, ASSIGN, DECOMMISSION, ADMINISTER}),
+        (Role.OPERATOR, {READ, ASSIGN, COMMAND}),
+        (Role.ADMIN, {READ, PUBLISH, ASSIGN, COMMAND, DECOMMISSION, ADMINISTER}),
     ],
 )
 async def test_roles(accounts: Accounts, role: Role, allowed: set[Permission]) -> None:

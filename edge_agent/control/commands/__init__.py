@@ -1,0 +1,1 @@
+"""Commands of the fleet: verified, taken once, run, answered once."""

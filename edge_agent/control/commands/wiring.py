@@ -1,0 +1,91 @@
+"""Makes the parts that take and carry out commands."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge_agent.control.backoff import Backoff
+from edge_agent.control.clock import Clock, TrustedClock
+from edge_agent.control.commands.answers import Answers, Post
+from edge_agent.control.commands.bench import BenchAction
+from edge_agent.control.commands.desk import CommandDesk
+from edge_agent.control.commands.diagnostics import DiagnosticsAction
+from edge_agent.control.commands.logs import LogsAction
+from edge_agent.control.commands.poll import MailboxPoll
+from edge_agent.control.commands.restart import RestartAction, RuntimeRestart
+from edge_agent.control.commands.runner import Carry, CommandRunner
+from edge_agent.control.database import Database
+from edge_agent.control.journal import Journal
+from edge_agent.control.link import Link
+from edge_agent.control.machine import Machine
+from edge_agent.control.outbox import Outbox
+from edge_agent.control.runtime_client import Runtime
+from edge_agent.state_dir import StateDir
+from fleet_protocol.commands import Action, Bench, Diagnostics, Logs, RestartRuntime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What the commands may touch: nothing else of the device is in their reach."""
+
+    state: StateDir
+    database: Database
+    journal: Journal
+    outbox: Outbox
+    machine: Machine
+    runtime: Runtime
+    runtime_pid: Callable[[], int | None]
+    stop_runtime: Callable[[], None]
+    link: Link
+    clock: Clock
+    trusted_clock: TrustedClock
+    post: Post
+    certificate_expires_ms: Callable[[], int | None]
+
+
+def runner(
+    reach: Reach, *, desk: CommandDesk, poll: MailboxPoll, backoff: Backoff
+) -> CommandRunner:
+    """Return what runs commands."""
+    carry: dict[type[Action], Carry] = {
+        Diagnostics: DiagnosticsAction(
+            state_root=reach.state.root,
+            database=reach.database,
+            journal=reach.journal,
+            outbox=reach.outbox,
+            machine=reach.machine,
+            runtime=reach.runtime,
+            runtime_pid=reach.runtime_pid,
+            link=reach.link,
+            poll=poll,
+            clock=reach.clock,
+            trusted_clock=reach.trusted_clock,
+            certificate_expires_ms=reach.certificate_expires_ms,
+        ),
+        Bench: BenchAction(
+            runtime=reach.runtime,
+            blob=reach.state.blob,
+            database=reach.database,
+            journal=reach.journal,
+        ),
+        Logs: LogsAction(reach.state.log),
+        RestartRuntime: RestartAction(
+            restart=RuntimeRestart(runtime=reach.runtime, stop_runtime=reach.stop_runtime),
+            database=reach.database,
+            journal=reach.journal,
+        ),
+    }
+    return CommandRunner(
+        desk=desk,
+        database=reach.database,
+        trusted_clock=reach.trusted_clock,
+        carry=carry,
+        still_running=lambda _command: False,
+        backoff=backoff,
+    )
+
+
+def answers(reach: Reach, runner: CommandRunner, backoff: Backoff) -> Answers:
+    """Return what sends answers."""
+    return Answers(
+        database=reach.database, answered=runner.answered, post=reach.post, backoff=backoff
+    )

@@ -1,0 +1,175 @@
+"""What a device answers to a command: how it ended, and what it found out.
+
+An answer is sent until the server has committed it; the first one of a command counts.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import msgspec
+
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.histogram import Count
+from fleet_protocol.messages import LongText, ShortText, UnixMs
+from fleet_protocol.names import Family, Version
+from fleet_protocol.update_states import UpdateState
+
+ROUTE = "/device/v1/answers"
+MAX_LOG_BYTES = 1024 * 1024
+"""Of a compressed excerpt of the log."""
+
+MAX_ANSWER_BYTES = 2 * 1024 * 1024
+
+CommandId = Annotated[
+    str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z", description="32 hexadecimal digits")
+]
+
+
+class Outcome(StrEnum):
+    """How a command ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    """It was begun and did not succeed."""
+    REFUSED = "refused"
+    """It was not begun; `detail` says why."""
+    INTERRUPTED = "interrupted"
+    """The device died while it ran; how far it came is not known."""
+
+
+class _Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """What was found out."""
+
+
+class UpdateFact(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the newest update of a family stands."""
+
+    family: Family
+    version: Version
+    state: UpdateState
+    attempts: Count = 0
+    detail: LongText = ""
+
+
+class DiagnosticsResult(_Result, frozen=True, kw_only=True, tag="diagnostics"):
+    """How the device is; None where it could not be found out.
+
+    Attributes:
+        clock_ahead_s: the floor of the trusted time over the machine's clock; above 0 the clock is
+            wrong.
+        clock_synchronised: what the kernel says of it.
+        server_ms: how long the server took to answer; None if it did not.
+        libraries: name of each usable backend and of the main libraries to their version.
+    """
+
+    agent_version: ShortText
+    python_version: ShortText
+    system: ShortText
+    libraries: dict[ShortText, ShortText] = {}
+    uptime_s: float | None = None
+    disk_total_bytes: Count | None = None
+    disk_free_bytes: Count | None = None
+    state_bytes: Count | None = None
+    memory_total_bytes: Count | None = None
+    memory_available_bytes: Count | None = None
+    load_1_min: float | None = None
+    temperature_celsius: float | None = None
+    runtime_resident_bytes: Count | None = None
+    runtime_up: bool = False
+    runtime_failed: dict[Family, LongText] = {}
+    clock_ms: UnixMs
+    clock_ahead_s: float = 0.0
+    clock_synchronised: bool | None = None
+    broker_connected: bool
+    server_ms: float | None = None
+    server_problem: LongText = ""
+    certificate_expires_ms: UnixMs | None = None
+    assignment_version: Count = 0
+    outbox: dict[ShortText, Count] = {}
+    updates: Annotated[list[UpdateFact], msgspec.Meta(max_length=256)] = []
+
+
+class LogResult(_Result, frozen=True, kw_only=True, tag="logs"):
+    """An excerpt of the log.
+
+    Attributes:
+        content: JSON lines, redacted, compressed with gzip.
+        lines: in it.
+        left_out: lines that were asked for and did not fit.
+        redacted: places at which something was taken out.
+    """
+
+    content: Annotated[bytes, msgspec.Meta(max_length=MAX_LOG_BYTES)]
+    lines: Count
+    left_out: Count = 0
+    redacted: Count = 0
+
+
+class BenchRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast one release runs.
+
+    Attributes:
+        fastest_ms: the shortest runs of the golden inputs, their mean; None if it did not run.
+        choice: why this variant runs here.
+    """
+
+    family: Family
+    version: Version
+    variant: ShortText
+    backend: ShortText
+    accelerator: ShortText
+    fastest_ms: float | None
+    choice: LongText = ""
+    problem: LongText = ""
+
+
+class BenchResult(_Result, frozen=True, kw_only=True, tag="bench"):
+    """The releases that serve, timed beside live calls at low priority."""
+
+    rows: Annotated[list[BenchRow], msgspec.Meta(max_length=256)]
+
+
+class RestartResult(_Result, frozen=True, kw_only=True, tag="restart_runtime"):
+    """How long nothing was served.
+
+    Attributes:
+        away_s: from the end of the old process until the new one answered.
+    """
+
+    away_s: float
+
+
+Result = DiagnosticsResult | LogResult | BenchResult | RestartResult
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a command.
+
+    Attributes:
+        detail: a sentence for the operator.
+        begun_ms: absent if it was not begun.
+    """
+
+    schema: Literal[1] = 1
+    command_id: CommandId
+    outcome: Outcome
+    detail: LongText
+    begun_ms: UnixMs | None = None
+    ended_ms: UnixMs
+    result: Result | None = None
+
+
+def decode_answer(payload: bytes) -> Answer:
+    """Read an answer.
+
+    Raises:
+        ProtocolError: it is too large, or none; the text names the field.
+    """
+    if len(payload) > MAX_ANSWER_BYTES:
+        raise ProtocolError(
+            f"an answer has {len(payload)} bytes, at most {MAX_ANSWER_BYTES} are read"
+        )
+    try:
+        return msgspec.json.decode(payload, type=Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"not an answer: {error}") from error

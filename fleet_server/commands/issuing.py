@@ -1,0 +1,259 @@
+"""Issues commands: signed first, stored second, published last.
+
+What the signer has signed and nobody stored does nothing. A command is stored only if no higher
+sequence of its device is, whichever server signed that, because a device passes over what comes
+after a higher one.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from fleet_protocol import commands as protocol
+from fleet_protocol.commands import MAX_OPEN, Action
+from fleet_server.assignments.signer_client import VersionTakenError
+from fleet_server.assignments.signing import MAX_BATCH
+from fleet_server.audit import trail
+from fleet_server.clock import Clock, unix_ms
+from fleet_server.commands.mailboxes import Mailboxes
+from fleet_server.commands.signing import SignCommand
+from fleet_server.commands.states import CommandState, audited, next_sequences
+from fleet_server.commands.tables import DeviceCommand
+from fleet_server.database import Database, take_turn
+from fleet_server.devices.tables import Device
+from fleet_server.errors import (
+    ConflictError,
+    NotFoundError,
+    RefusedError,
+    ThrottledError,
+    UnavailableError,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_PER_MINUTE = 600
+"""Commands that the people of one tenant may issue; configuration by the server is not counted."""
+
+_ATTEMPTS = 3
+_LISTED = 5
+_AUDITED = 200
+
+
+class Signing(Protocol):
+    """The signer."""
+
+    async def sign_commands(self, requests: list[SignCommand]) -> list[bytes]:
+        """Sign commands, all or none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    device_id: str
+    claim: str
+    sequence: int
+    action: Action
+
+    def above(self, highest: int) -> "_Draft":
+        """Return it with a sequence above one."""
+        return replace(self, sequence=max(self.sequence, highest + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Attributes common to the commands of one call; ``limited`` if people asked for them."""
+
+    who: str
+    lifetime_s: int
+    limited: bool
+
+
+class Issuing:
+    """Issues the commands of one database."""
+
+    def __init__(
+        self, *, database: Database, signer: Signing, mailboxes: Mailboxes, clock: Clock
+    ) -> None:
+        self._database = database
+        self._signer = signer
+        self._mailboxes = mailboxes
+        self._clock = clock
+        self._turn = asyncio.Lock()
+
+    async def issue(
+        self, *, devices: Sequence[str], action: Action, lifetime_s: int, who: str
+    ) -> list[DeviceCommand]:
+        """Command some devices to do the same thing: all of them or none.
+
+        Raises:
+            NotFoundError: a device does not exist.
+            RefusedError: a device was decommissioned, or the signer refuses.
+            ConflictError: a device has as many open commands as it may have.
+            ThrottledError: the tenant has issued too many.
+            UnavailableError: signer or database do not answer.
+        """
+        chosen = sorted(set(devices))
+        async with self._database.reading() as session:
+            await _check_known(session, chosen)
+            following = await next_sequences(session, chosen)
+        drafts = [
+            _Draft(device_id, claim, sequence, action)
+            for device_id, (claim, sequence) in following.items()
+        ]
+        rows = await self._carry_out(drafts, _Order(who, lifetime_s, limited=True))
+        logger.info(
+            "commands_issued",
+            extra={"kind": protocol.kind_of(action), "devices": len(rows), "by": who},
+        )
+        return rows
+
+    async def issue_each(
+        self, actions: Mapping[str, Action], *, lifetime_s: int, who: str
+    ) -> list[DeviceCommand]:
+        """Command devices each their own, as the server itself does.
+
+        Raises:
+            RefusedError: the signer refuses.
+            UnavailableError: signer or database do not answer.
+        """
+        async with self._database.reading() as session:
+            following = await next_sequences(session, list(actions))
+        drafts = [
+            _Draft(device_id, claim, sequence, actions[device_id])
+            for device_id, (claim, sequence) in following.items()
+        ]
+        return await self._carry_out(drafts, _Order(who, lifetime_s, limited=False))
+
+    async def _carry_out(self, drafts: list[_Draft], order: _Order) -> list[DeviceCommand]:
+        rows: list[DeviceCommand] = []
+        async with self._turn:
+            for _attempt in range(_ATTEMPTS):
+                rows = await self._signed(drafts, order, self._clock())
+                drafts = await self._store(rows, drafts, order)
+                if not drafts:
+                    break
+            else:
+                raise UnavailableError(
+                    "other servers commanded the same devices at the same time, so nothing was "
+                    "commanded; try again",
+                    retry_after_s=1,
+                )
+        await self._mailboxes.publish([row.device_id for row in rows])
+        return rows
+
+    async def _signed(
+        self, drafts: list[_Draft], order: _Order, now: datetime
+    ) -> list[DeviceCommand]:
+        rows: list[DeviceCommand] = []
+        issued_ms = unix_ms(now)
+        expires_ms = unix_ms(now + timedelta(seconds=order.lifetime_s))
+        for start in range(0, len(drafts), MAX_BATCH):
+            some = drafts[start : start + MAX_BATCH]
+            batch = [_request(draft, issued_ms, expires_ms) for draft in some]
+            try:
+                documents = await self._signer.sign_commands(batch)
+            except VersionTakenError as error:
+                # Signed and never stored, or stored in a database that was restored since.
+                above = [draft.above(error.highest.get(draft.device_id, 0)) for draft in some]
+                batch = [_request(draft, issued_ms, expires_ms) for draft in above]
+                documents = await self._signer.sign_commands(batch)
+            rows += [
+                _row(request, document, order.who)
+                for request, document in zip(batch, documents, strict=True)
+            ]
+        return rows
+
+    async def _store(
+        self, rows: list[DeviceCommand], drafts: list[_Draft], order: _Order
+    ) -> list[_Draft]:
+        """Store commands; or none, and return drafts with sequences above those of others."""
+        ids = [row.device_id for row in rows]
+        async with self._database.writing() as session:
+            await take_turn(session, "commands")
+            following = await next_sequences(session, ids)
+            if any(following[row.device_id][1] > row.sequence for row in rows):
+                return [draft.above(following[draft.device_id][1] - 1) for draft in drafts]
+            if order.limited:
+                await self._check_limits(session, ids)
+            session.add_all(rows)
+            await session.flush()
+            if order.limited:
+                after = {**audited(rows[0]), "devices": ids[:_AUDITED]}
+                await trail.record(session, "command.issue", rows[0].kind, after=after)
+        return []
+
+    async def _check_limits(self, session: AsyncSession, ids: list[str]) -> None:
+        crowded = (
+            select(DeviceCommand.device_id)
+            .where(DeviceCommand.device_id.in_(ids), DeviceCommand.state == CommandState.OPEN)
+            .group_by(DeviceCommand.device_id)
+            .having(func.count() >= MAX_OPEN)
+            .limit(_LISTED)
+        )
+        full = list(await session.scalars(crowded))
+        if full:
+            raise ConflictError(
+                f"{', '.join(full)}: there are {MAX_OPEN} open commands already; wait for their "
+                "answers or cancel some"
+            )
+        recent = await session.scalar(
+            select(func.count())
+            .select_from(DeviceCommand)
+            .where(
+                DeviceCommand.issued_ms > unix_ms(self._clock()) - 60_000,
+                DeviceCommand.kind != "configure",
+            )
+        )
+        if (recent or 0) + len(ids) > MAX_PER_MINUTE:
+            raise ThrottledError(
+                f"more than {MAX_PER_MINUTE} commands in a minute; wait and try again",
+                retry_after_s=60,
+            )
+
+
+async def _check_known(session: AsyncSession, chosen: Sequence[str]) -> None:
+    rows = await session.execute(
+        select(Device.id, Device.decommissioned_ms).where(Device.id.in_(chosen))
+    )
+    known = {row.id: row.decommissioned_ms for row in rows}
+    unknown = [device_id for device_id in chosen if device_id not in known]
+    if unknown:
+        raise NotFoundError(f"there is no device {', '.join(unknown[:_LISTED])}")
+    gone = [device_id for device_id in chosen if known[device_id] is not None]
+    if gone:
+        raise RefusedError(f"decommissioned: {', '.join(gone[:_LISTED])}")
+
+
+def _request(draft: _Draft, issued_ms: int, expires_ms: int) -> SignCommand:
+    return SignCommand(
+        id=secrets.token_hex(16),
+        device_id=draft.device_id,
+        sequence=draft.sequence,
+        issued_ms=issued_ms,
+        expires_ms=expires_ms,
+        action=draft.action,
+        claim=draft.claim,
+    )
+
+
+def _row(request: SignCommand, document: bytes, who: str) -> DeviceCommand:
+    return DeviceCommand(
+        id=request.id,
+        device_id=request.device_id,
+        sequence=request.sequence,
+        kind=protocol.kind_of(request.action),
+        action=msgspec.json.encode(request.action).decode(),
+        state=CommandState.OPEN,
+        issued_ms=request.issued_ms,
+        expires_ms=request.expires_ms,
+        requested_by=who,
+        document=document.decode(),
+        detail="",
+    )

@@ -1,0 +1,92 @@
+"""Commands from the terminal through server, signer and broker to a real control process."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.state_dir import StateDir
+from tests.integration.server.running_server import RunningServer, eventually, serving
+from tests.simulators.fleet_agents import enrolled
+from tests.unit.fleet_server.authority import Fleet
+
+
+@pytest.fixture(scope="module")
+def server(provisioned: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    yield from serving(provisioned.copy_to(tmp_path_factory.mktemp("server") / "a"))
+
+
+class Device:
+    """A device of which only the control process runs."""
+
+    def __init__(self, state: StateDir) -> None:
+        self.state = state
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self.state.root / "stderr.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edge_agent.control", "--state", str(self.state.root)],
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait(10)
+            self.process = None
+
+
+@pytest.fixture
+def device(server: RunningServer, tmp_path: Path) -> Iterator[Device]:
+    (agent,) = enrolled(server.fleet, server.url, tmp_path, 1)
+    device = Device(agent.state)
+    (agent.state.root / "agent.toml").write_text("[control]\nretry_shared_initial_s = 0.2\n")
+    yield device
+    device.kill()
+
+
+def test_a_device_that_was_away_does_it_once_and_answers_once(
+    server: RunningServer, device: Device, tmp_path: Path
+) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text(server.api_token("operator"))
+    where = ("--server", server.url, "--token-file", str(token_file), "--ca", str(server.ca))
+
+    def fleet(*arguments: str, status: int = 0) -> str:
+        done = server.skerry("fleet", *arguments, *where)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+    def state_of(command: str) -> dict[str, Any]:
+        path = f"/api/v1/commands/{command}"
+        found: dict[str, Any] = server.request("GET", path, token=token_file.read_text()).json()
+        return found
+
+    away = json.loads(
+        fleet("command", "diagnostics", "cam-000", "--wait-s", "0", "--json", status=3)
+    )
+    (asked,) = away["commands"]
+    assert asked["state"] == "open"
+    device.start()
+    eventually(lambda: state_of(asked["id"])["state"] == "done", server.log_path.read_text)
+    found = state_of(asked["id"])["result"]
+    assert found["broker_connected"]
+    assert found["server_ms"] > 0
+    assert not found["runtime_up"]
+
+    device.kill()
+    device.start()  # the broker hands over what it retains, which is nothing new
+    lines = fleet("logs", "cam-000", "--since", "1h", "--process", "control").splitlines()
+    events = [json.loads(line)["event"] for line in lines]
+    assert events.count("control_started") == 2
+    assert events.count("command_taken") == 2
+    assert "does not answer" in fleet("command", "bench", "cam-000", status=1)
+    listed = json.loads(fleet("command", "list", "--device", "cam-000", "--json"))["commands"]
+    assert [one["state"] for one in listed] == ["failed", "done", "done"]
+    assert [one["sequence"] for one in listed] == [3, 2, 1]

@@ -1,0 +1,190 @@
+"""A command is taken once, run at most once and answered, whatever happens in between."""
+
+import asyncio
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edge_agent.control.commands import book
+from edge_agent.control.server_client import ServerRefusedError, ServerUnreachableError
+from fleet_protocol.command_answers import Answer, Outcome
+from fleet_protocol.commands import MAX_OPEN
+from tests.simulators.commanding import (
+    answers,
+    arrive,
+    command,
+    envelope,
+    give,
+    mailbox,
+    outcomes,
+)
+from tests.simulators.control_device import ControlDevice, Crash
+from tests.simulators.device_repository import Director, SimulatedRepository
+
+
+async def test_diagnostics_are_answered(device: ControlDevice) -> None:
+    now_ms = device.clock.now_ms()
+    (answer,) = await give(device, asked := command(1, now_ms=now_ms))
+    assert (answer.command_id, answer.outcome) == (asked["id"], Outcome.DONE)
+    assert answer.result is not None
+    assert answer.begun_ms == now_ms
+
+
+async def test_the_mailbox_may_come_again(device: ControlDevice) -> None:
+    """The broker keeps it, and a server publishes it until it has the answer."""
+    first, second = (command(at, now_ms=device.clock.now_ms()) for at in (4, 9))
+    assert len(await give(device, first)) == 1
+    device.clock.advance(60)
+    assert [one.command_id for one in await give(device, first, second)] == [second["id"]]
+    assert await give(device, second, first) == []
+
+
+async def test_they_run_in_order(device: ControlDevice) -> None:
+    now_ms = device.clock.now_ms()
+    third, first, second = (
+        command(at, kind, now_ms=now_ms)
+        for at, kind in ((3, "logs"), (1, "bench"), (2, "diagnostics"))
+    )
+    given_answers = await give(device, third, first, second)
+    assert [one.command_id for one in given_answers] == [first["id"], second["id"], third["id"]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"expires_ms": 1}, "expired"),
+        ({"action": {"kind": "exec", "argv": ["sh"]}}, "no command 'exec'"),
+        ({"action": {"kind": "logs", "lines": 0}}, r"\$\.lines"),
+        ({"action": {"kind": "logs", "path": "/etc/shadow"}}, "path"),
+        ({"action": ["diagnostics"]}, "arguments are wrong"),
+    ],
+)
+async def test_what_cannot_be_done_is_answered_with_the_reason(
+    device: ControlDevice, changes: dict[str, object], sentence: str
+) -> None:
+    now_ms = device.clock.now_ms()
+    issued_ms = 0 if "expires_ms" in changes else now_ms
+    wrong = command(1, now_ms=now_ms) | {"issued_ms": issued_ms} | changes
+    (answer,) = await give(device, wrong)
+    assert answer.outcome is Outcome.REFUSED
+    assert answer.begun_ms is None
+    assert re.search(sentence, answer.detail), answer.detail
+
+
+async def test_a_kind_comes_only_so_often(device: ControlDevice) -> None:
+    """Whoever signs cannot keep a device busy."""
+    now_ms = device.clock.now_ms()
+    given_answers = await give(device, *(command(at, now_ms=now_ms) for at in (1, 2)))
+    assert outcomes(given_answers) == [Outcome.DONE, Outcome.REFUSED]
+    device.clock.advance(10)
+    later = command(3, now_ms=device.clock.now_ms())
+    assert outcomes(await give(device, later)) == [Outcome.DONE]
+
+
+async def test_a_restart_on_the_way_is_told_and_not_repeated(device: ControlDevice) -> None:
+    asked = command(1, now_ms=device.clock.now_ms())
+    content = mailbox(envelope(asked, device.director.key))
+    device.parts.command_desk.offer(content)
+    await device.parts.command_desk.judge()
+    taken = await device.database.transact(book.next_waiting)
+    assert taken is not None
+    await device.database.transact(
+        lambda connection: book.begin(connection, taken, kind="diagnostics", now_ms=1)
+    )
+    await device.restarted()
+    await device.parts.commands.interrupt()
+    assert outcomes(await answers(device)) == [Outcome.INTERRUPTED]
+    assert await arrive(device, content) == []
+
+
+async def test_no_more_are_taken_than_may_wait_for_their_answers(device: ControlDevice) -> None:
+    device.post_problems += [ServerUnreachableError("down")] * 2
+    now_ms = device.clock.now_ms()
+    for start in (1, 1 + MAX_OPEN):
+        many = [command(start + at, "none", now_ms=now_ms) for at in range(MAX_OPEN)]
+        assert await give(device, *many) == []
+    assert len(await answers(device)) == MAX_OPEN
+    await device.parts.commands.work()
+    assert len(await answers(device)) == MAX_OPEN
+
+
+@pytest.mark.parametrize(
+    ("problem", "kept"),
+    [
+        (ServerUnreachableError("down"), True),
+        (ServerRefusedError("busy", status=503), True),
+        (ServerRefusedError("who are you", status=401), True),
+        (ServerRefusedError("no such command", status=404), False),
+    ],
+)
+async def test_an_answer_is_kept_until_the_server_has_it(
+    device: ControlDevice, problem: Exception, *, kept: bool
+) -> None:
+    device.post_problems.append(problem)
+    assert await give(device, command(1, now_ms=device.clock.now_ms())) == []
+    await device.restarted()
+    assert len(await answers(device)) == kept
+
+
+async def test_a_lost_database_repeats_nothing(device: ControlDevice) -> None:
+    asked = command(7, now_ms=device.clock.now_ms())
+    assert len(await give(device, asked)) == 1
+    await device.kill()
+    for path in device.state.root.glob("state.db*"):
+        path.unlink()
+    device.start()
+    await device.parts.prepare()
+    assert await give(device, asked) == []
+    newer = command(8, now_ms=device.clock.now_ms())
+    assert outcomes(await give(device, newer)) == [Outcome.DONE]
+
+
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    deaths=st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=3),
+    lost=st.integers(0, 2),
+)
+def test_once_whatever_dies_when(deaths: list[tuple[int, bool]], lost: int) -> None:
+    """Any deaths at durable writes, any lost posts: one run at most, and one answer of each."""
+    asyncio.run(_once(deaths, lost))
+
+
+async def _once(deaths: list[tuple[int, bool]], lost: int) -> None:
+    with TemporaryDirectory() as folder:
+        device = ControlDevice(
+            root=Path(folder) / "d", repository=SimulatedRepository(), director=Director()
+        )
+        await device.parts.prepare()
+        now_ms = device.clock.now_ms()
+        kinds = ("diagnostics", "logs", "unknown")
+        asked = [command(at + 1, kind, now_ms=now_ms) for at, kind in enumerate(kinds)]
+        content = mailbox(*(envelope(one, device.director.key) for one in asked))
+        device.post_problems += [ServerUnreachableError("lost")] * lost
+        got: list[Answer] = []
+        for at, after in [*deaths, (0, False)]:
+            device.plan.seen, device.plan.at, device.plan.after = 0, at, after
+            try:
+                await device.parts.commands.interrupt()
+                device.parts.command_desk.offer(content)
+                await device.parts.commands.work()
+                await device.parts.answers.send_all()
+            except Crash:
+                pass
+            device.plan.at = 0
+            await device.restarted()
+        while not await device.parts.answers.send_all():
+            pass
+        got = await answers(device)
+        await device.kill()
+    final = {
+        one.command_id: {two.outcome for two in got if two.command_id == one.command_id}
+        for one in got
+    }
+    assert final.keys() == {one["id"] for one in asked}
+    assert all(len(ways) == 1 for ways in final.values()), final
