@@ -1,4 +1,4 @@
-"""The agent's settings: ``agent.toml`` in the state directory, over it the environment.
+"""The agent's settings: ``agent.toml``, over it what the fleet has set, over it the environment.
 
 Every key may be set as ``SKERRY_AGENT_<SECTION>__<KEY>``, such as ``SKERRY_AGENT_RUNTIME__PORT``, a
 key of a table within as ``SKERRY_AGENT_RUNTIME__MODELS__<FAMILY>__MAX_BATCH``.
@@ -13,9 +13,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from edge_agent import remote_settings
 from edge_agent.errors import AgentError
 from edge_agent.hang_watch import HANG_S
 from fleet_protocol.names import Family
+from fleet_protocol.remote_settings import NOTHING, RemoteSettings
 
 FILE_NAME = "agent.toml"
 _PREFIX = "SKERRY_AGENT_"
@@ -160,6 +162,8 @@ class ControlSettings(
         retry_shared_initial_s: the same after a failure that a whole fleet may see at once, such as
             a server that does not answer; so much time has the fleet to spread out.
         retry_max_s: the longest pause.
+        max_bytes_per_s: the most that a download takes from the network; 0 for no limit. Terms of
+            delivery may be tighter.
     """
 
     telemetry_window_s: Seconds = 60.0
@@ -173,6 +177,7 @@ class ControlSettings(
     retry_initial_s: Seconds = 1.0
     retry_shared_initial_s: Seconds = 30.0
     retry_max_s: Seconds = 300.0
+    max_bytes_per_s: Annotated[int, msgspec.Meta(ge=0, le=2**40)] = 0
     log_level: LogLevel = "info"
 
 
@@ -206,7 +211,18 @@ def load(state_root: Path, environment: Mapping[str, str], file: str = FILE_NAME
         SettingsError: the file is not TOML, a key is unknown, or a value is out of range.
     """
     path = state_root / file
-    return _merged(path, _table(path), environment, prefix=_PREFIX)
+    remote = remote_settings.read(state_root).effective
+    return _merged(path, _table(path), environment, remote, prefix=_PREFIX)
+
+
+def check_remote(state_root: Path, environment: Mapping[str, str], remote: RemoteSettings) -> None:
+    """Accept settings of the fleet that make sense over those of the device.
+
+    Raises:
+        SettingsError: they do not, or those of the device are wrong themselves.
+    """
+    path = state_root / FILE_NAME
+    _merged(path, _with_remote(_table(path), remote), environment, NOTHING, prefix=_PREFIX)
 
 
 def load_runtime(
@@ -219,7 +235,10 @@ def load_runtime(
     """
     path = state_root / file
     table = {name: value for name, value in _table(path).items() if name == _RUNTIME}
-    return _merged(path, table, environment, prefix=f"{_PREFIX}{_RUNTIME.upper()}__").runtime
+    remote = RemoteSettings(runtime=remote_settings.read(state_root).effective.runtime)
+    return _merged(
+        path, table, environment, remote, prefix=f"{_PREFIX}{_RUNTIME.upper()}__"
+    ).runtime
 
 
 def _table(path: Path) -> dict[str, object]:
@@ -232,13 +251,28 @@ def _table(path: Path) -> dict[str, object]:
 
 
 def _merged(
-    path: Path, table: dict[str, object], environment: Mapping[str, str], *, prefix: str
+    path: Path,
+    table: dict[str, object],
+    environment: Mapping[str, str],
+    remote: RemoteSettings,
+    *,
+    prefix: str,
 ) -> AgentSettings:
     _converted(table, f"the settings {path}", strict=True)
+    table = _with_remote(table, remote)
     for name, value in sorted(environment.items()):
         if name.startswith(prefix):
             _overlay(table, name, value)
     return _converted(table, f"the settings (environment {prefix}* over {path})", strict=False)
+
+
+def _with_remote(table: Mapping[str, object], remote: RemoteSettings) -> dict[str, object]:
+    """Return a table with what the fleet has set in the place of what it says itself."""
+    merged = dict(table)
+    for section, stated in msgspec.to_builtins(remote).items():
+        own = merged.get(section, {})
+        merged[section] = {**own, **stated} if isinstance(own, dict) else own
+    return merged
 
 
 def _overlay(table: dict[str, object], name: str, value: str) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.histogram import Count, Histogram
 from fleet_protocol.names import DeviceId, Family, Version
+from fleet_protocol.remote_settings import NO_CONFIGURATION, ConfigurationStatus
 from fleet_protocol.update_states import UpdateState
 
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -187,6 +188,8 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
     alarms: Annotated[list[LongText], msgspec.Meta(max_length=16)] = []
     """What the operator should look after now, such as news that somebody may be keeping back."""
     capabilities: Capabilities
+    configuration: ConfigurationStatus = NO_CONFIGURATION
+    """Which settings of the fleet the agent works with."""
 
 
 def check_coverage(message: TelemetryWindow | Event) -> None:

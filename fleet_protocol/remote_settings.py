@@ -68,6 +68,9 @@ class RemoteSettings(
     runtime: RemoteRuntimeSettings = RemoteRuntimeSettings()
 
 
+NOTHING = RemoteSettings()
+
+
 class ConfigurationStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Which configuration a device works with, as it reports it.
 
@@ -84,3 +87,6 @@ class ConfigurationStatus(msgspec.Struct, frozen=True, kw_only=True):
     trial_version: ConfigurationVersion = 0
     refused_version: ConfigurationVersion = 0
     problem: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+
+
+NO_CONFIGURATION = ConfigurationStatus()

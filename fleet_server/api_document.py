@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from fleet_protocol import async_document, command_answers, commands, messages
+from fleet_server.commands.configurations import ConfigurationBody
 from fleet_server.commands.schemas import CommandOrder
 
 FILE_NAME = "openapi.json"
@@ -38,6 +39,7 @@ _BODIES: Mapping[tuple[str, str], type[msgspec.Struct]] = {
     ("post", "/device/v1/certificate/confirm"): messages.ConfirmRequest,
     ("post", "/device/v1/answers"): command_answers.Answer,
     ("post", "/api/v1/commands"): CommandOrder,
+    ("put", "/api/v1/configurations/{name}"): ConfigurationBody,
 }
 _ANSWERS: Mapping[tuple[str, str], type[msgspec.Struct]] = {
     ("post", "/device/v1/enroll"): messages.EnrollResponse,

@@ -13,6 +13,7 @@ from fleet_server.alerts import webhook_routes
 from fleet_server.assignments import routes as assignments
 from fleet_server.audit import routes as audit
 from fleet_server.body_limit import BodyLimit
+from fleet_server.commands import configuration_routes
 from fleet_server.commands import routes as commands
 from fleet_server.deltas import routes as deltas
 from fleet_server.devices import group_routes, poll_routes
@@ -81,6 +82,7 @@ def _add_routes(app: FastAPI) -> None:
         webhook_routes.router,
         commands.device_router,
         commands.router,
+        configuration_routes.router,
     ):
         app.include_router(router)
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from fleet_server.alerts import cli as alerts
 from fleet_server.alerts import webhook_cli
 from fleet_server.commands import cli as commands
+from fleet_server.commands import configuration_cli
 from fleet_server.errors import FleetError, RefusedError
 from fleet_server.operator_client import ApiError, OperatorClient
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
@@ -37,6 +38,7 @@ app.command("webhooks")(webhook_cli.list_webhooks)
 app.add_typer(webhook_cli.app, name="webhook")
 app.add_typer(commands.app, name="command")
 app.command("logs")(commands.logs)
+app.add_typer(configuration_cli.app, name="config")
 
 _DAY_MS = 86_400_000
 _EXPIRY_WARNING_DAYS = 30

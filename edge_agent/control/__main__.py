@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from edge_agent import identity, lasting_settings, log_ring, settings
+from edge_agent import identity, lasting_settings, log_ring, remote_settings, settings
 from edge_agent.control.active_set import ActiveSetFile
 from edge_agent.control.priority import yield_to_inference
 from edge_agent.control.process import ControlProcess
@@ -32,6 +32,7 @@ def main() -> int:
     yield_to_inference()
     limit_arenas(1)
     try:
+        remote_settings.count_start(state.root)
         found = lasting_settings.read(state.root, os.environ, process="control", load=settings.load)
         chosen = found.settings.control
         _log_to_stderr(chosen.log_level)

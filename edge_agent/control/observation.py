@@ -18,6 +18,7 @@ from fleet_protocol.messages import (
     RunningModel,
     UpdateStatus,
 )
+from fleet_protocol.remote_settings import NO_CONFIGURATION, ConfigurationStatus
 from fleet_protocol.update_states import UpdateState
 
 
@@ -28,11 +29,13 @@ class Observation:
     Attributes:
         changed: bumped when a new situation differs from the one before.
         troubles: by family, why its journal could not be written; gone when it could.
+        max_bytes_per_s: that downloads of this device may take; 0 for no limit.
     """
 
     situation: Situation | None = None
     changed: Pulse = field(default_factory=Pulse)
     troubles: dict[str, str] = field(default_factory=dict)
+    max_bytes_per_s: int = 0
 
     def see(self, situation: Situation) -> None:
         """Take note of a new situation."""
@@ -50,7 +53,8 @@ class Observation:
         if self.situation is None or self.situation.assignment is None:
             return None
         release = self.situation.assignment.releases.get(family)
-        return None if release is None else release.terms.max_bytes_per_s
+        stated = None if release is None else release.terms.max_bytes_per_s
+        return min((limit for limit in (stated, self.max_bytes_per_s) if limit), default=None)
 
     def note(self, family: str, trouble: str) -> None:
         """Keep in memory what a full disk does not let the journal say."""
@@ -69,12 +73,13 @@ def _steady(situation: Situation) -> Situation:
     return replace(situation, runtime=runtime)
 
 
-def reported(
+def reported(  # noqa: PLR0913 (what is reported, by keyword)
     situation: Situation,
     *,
     at_ms: int,
     agent_version: str,
     capabilities: Capabilities,
+    configuration: ConfigurationStatus = NO_CONFIGURATION,
     troubles: Mapping[str, str] = MappingProxyType({}),
 ) -> Reported:
     """Return the reported state of a situation; troubles by family go before what it says."""
@@ -93,6 +98,7 @@ def reported(
         ],
         alarms=list(situation.alarms),
         capabilities=capabilities,
+        configuration=configuration,
     )
 
 

@@ -77,6 +77,7 @@ class Outside:
         end_runtime: kills the runtime process if there is one.
         stop_runtime: lets it finish its calls and end.
         post: sends JSON to a path of the server.
+        end_process: ends this process, which its supervisor then starts again.
         certificate_expires_ms: when the device's certificate does, if it has one.
         settings_problem: why the settings are not those of ``agent.toml``.
         at_rest: is called when there is nothing left to do after a change.
@@ -91,6 +92,7 @@ class Outside:
     stop_runtime: Callable[[], None]
     server: ReleaseServer
     post: Post
+    end_process: Callable[[], None]
     link: Link
     machine: Machine
     settings_problem: str = ""
@@ -115,7 +117,7 @@ class Parts:
         self.outbox = Outbox(max_messages=settings.outbox_max_messages)
         self.journal = Journal(outbox=self.outbox)
         self._high_water = HighWaterFile(state.high_water, journal=self.journal)
-        self.observation = Observation()
+        self.observation = Observation(max_bytes_per_s=settings.max_bytes_per_s)
         self._pauses = Pauses(
             clock=outside.clock,
             initial_s=settings.retry_initial_s,
@@ -173,8 +175,11 @@ class Parts:
             clock=outside.clock,
             window_s=settings.telemetry_window_s,
         )
+        reach = self._reach()
+        self.configure = command_wiring.configure(reach)
         self.reporter = Reporter(
             observation=self.observation,
+            configuration=self.configure,
             link=outside.link,
             machine=outside.machine,
             clock=outside.clock,
@@ -212,9 +217,12 @@ class Parts:
             interval_s=settings.poll_interval_s,
             randomness=outside.randomness,
         )
-        reach = self._reach()
         self.commands = command_wiring.runner(
-            reach, desk=self.command_desk, poll=self.mailbox_poll, backoff=self._shared_backoff()
+            reach,
+            desk=self.command_desk,
+            poll=self.mailbox_poll,
+            configure=self.configure,
+            backoff=self._shared_backoff(),
         )
         self.answers = command_wiring.answers(reach, self.commands, self._shared_backoff())
 
@@ -262,6 +270,16 @@ class Parts:
             connection, EventDraft(at_ms=self._outside.clock.now_ms(), kind=kind, detail=detail)
         )
 
+    async def settings_trial(self) -> None:
+        """Judge settings of the fleet that this process began under; then there is nothing to do.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        if await self.configure.judge():
+            await self.commands.interrupt()
+        await asyncio.Event().wait()
+
     def _local_backoff(self) -> Backoff:
         return Backoff(
             initial_s=self._settings.retry_initial_s,
@@ -292,6 +310,7 @@ class Parts:
             trusted_clock=self._trusted_clock,
             post=outside.post,
             certificate_expires_ms=outside.certificate_expires_ms,
+            end_process=outside.end_process,
         )
 
     def _updater(self) -> Updater:

@@ -52,6 +52,7 @@ class ControlProcess:
         self._who = who
         self._settings = settings
         self._random = random.SystemRandom()
+        self._stopped = asyncio.Event()
         clock = SystemClock()
         tokens = DeviceTokens(device_id=who.device_id, key=who.private_key(), clock=clock)
         self._server = FleetServer(
@@ -95,6 +96,7 @@ class ControlProcess:
                 stop_runtime=partial(_signal_runtime, state, signal.SIGTERM),
                 server=self._server,
                 post=self._server.post,
+                end_process=self._stopped.set,
                 certificate_expires_ms=partial(_expires_ms, who),
                 link=self._link,
                 machine=Machine(),
@@ -111,12 +113,11 @@ class ControlProcess:
             BaseExceptionGroup: a task is broken beyond restarting.
             StoreError: the database refused the first write.
         """
-        stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         # On one processor the default has five, which a server that trickles could keep waiting.
         loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="control"))
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped.set)
+            loop.add_signal_handler(number, self._stopped.set)
         try:
             await self._parts.prepare()
             logger.info("control_started", extra={"device": self._who.device_id})
@@ -125,7 +126,7 @@ class ControlProcess:
                     group.create_task(lasting(name, run, backoff=self._backoff()), name=name)
                     for name, run in self._tasks().items()
                 ]
-                await stopped.wait()
+                await self._stopped.wait()
                 self._server.abort()
                 for task in tasks:
                     task.cancel()
@@ -145,6 +146,7 @@ class ControlProcess:
             "assignment_poll": self._parts.assignment_poll.run,
             "commands": self._parts.commands.run,
             "answers": self._parts.answers.run,
+            "settings_trial": self._parts.settings_trial,
             "mailbox_poll": self._parts.mailbox_poll.run,
             "renewal": partial(self._renewal.run, backoff=self._renewal_backoff()),
         }

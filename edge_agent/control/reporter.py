@@ -4,6 +4,7 @@ import logging
 from importlib.metadata import PackageNotFoundError, version
 
 from edge_agent.control.clock import Clock
+from edge_agent.control.commands.configure import ConfigureAction
 from edge_agent.control.link import Link, LinkDownError
 from edge_agent.control.machine import Machine
 from edge_agent.control.observation import (
@@ -31,16 +32,18 @@ def agent_version() -> str:
 class Reporter:
     """Sends the whole reported state each time; the broker keeps the newest."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its parts, by keyword)
         self,
         *,
         observation: Observation,
+        configuration: ConfigureAction,
         link: Link,
         machine: Machine,
         clock: Clock,
         interval_s: float,
     ) -> None:
         self._observation = observation
+        self._configuration = configuration
         self._link = link
         self._machine = machine
         self._clock = clock
@@ -53,11 +56,13 @@ class Reporter:
         """Report until cancelled."""
         while True:
             link_seen, seen = self._link.state.count, self._observation.changed.count
+            configured = self._configuration.changed.count
             if self._link.connected:
                 self._report()
             await first_change(
                 (self._link.state, link_seen),
                 (self._observation.changed, seen),
+                (self._configuration.changed, configured),
                 timeout_s=self._interval_s,
             )
 
@@ -76,6 +81,7 @@ class Reporter:
                 backends=self._backends, accelerators=self._accelerators
             ),
             troubles=self._observation.troubles,
+            configuration=self._configuration.status,
         )
         try:
             self._link.publish(Channel.REPORTED, encode(state))

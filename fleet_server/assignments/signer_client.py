@@ -53,7 +53,9 @@ class SignerClient:
             VersionTakenError: a sequence is not higher than what was signed before.
             RefusedError: the signer refuses the content.
         """
-        return await self._signed(SignBatch(commands=requests), len(requests), "commanded")
+        return await self._signed(
+            SignBatch(requests=[], commands=requests), len(requests), "commanded"
+        )
 
     async def keyids(self) -> list[str]:
         """Return the ids of the keys that the signer holds.

@@ -63,7 +63,7 @@ class SignBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         commands: or commands, never both in one batch.
     """
 
-    requests: Annotated[list[SignRequest], msgspec.Meta(max_length=MAX_BATCH)] = []
+    requests: Annotated[list[SignRequest], msgspec.Meta(max_length=MAX_BATCH)]
     commands: Annotated[list[SignCommand], msgspec.Meta(max_length=MAX_BATCH)] = []
 
     def __post_init__(self) -> None:

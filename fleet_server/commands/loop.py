@@ -1,15 +1,24 @@
-"""What is done about commands at intervals: close what expired, publish what is open again."""
+"""What is done about commands at intervals.
+
+What expired is closed, what is open is published again, and devices that work with other settings
+than desired are commanded to change them.
+"""
 
 import asyncio
 import logging
 
 from fleet_protocol.errors import SkerryError
+from fleet_server.audit import trail
 from fleet_server.commands.archive import Archive
+from fleet_server.commands.configurations import Configurations
+from fleet_server.commands.issuing import Issuing
 from fleet_server.commands.mailboxes import Mailboxes
 
 logger = logging.getLogger(__name__)
 
 _INTERVAL_S = 15.0
+_AT_ONCE = 200
+_LIFETIME_S = 3600
 _PUBLISH_EVERY = 4
 """Rounds between publications of every open command, for what a dying server did not publish."""
 
@@ -18,9 +27,17 @@ class CommandLoop:
     """The task; several servers may run it at once."""
 
     def __init__(
-        self, *, archive: Archive, mailboxes: Mailboxes, interval_s: float = _INTERVAL_S
+        self,
+        *,
+        archive: Archive,
+        mailboxes: Mailboxes,
+        configurations: Configurations,
+        issuing: Issuing,
+        interval_s: float = _INTERVAL_S,
     ) -> None:
         self._archive = archive
+        self._configurations = configurations
+        self._issuing = issuing
         self._mailboxes = mailboxes
         self._interval_s = interval_s
 
@@ -39,8 +56,12 @@ class CommandLoop:
         """Do it once.
 
         Raises:
-            UnavailableError: the database failed.
+            RefusedError: the signer refuses.
+            UnavailableError: signer or database do not answer.
         """
         await self._archive.tidy()
+        pending = await self._configurations.pending(limit=_AT_ONCE)
+        if pending:
+            await self._issuing.issue_each(pending, lifetime_s=_LIFETIME_S, who=trail.SERVER)
         if publish:
             await self._mailboxes.publish_filled()

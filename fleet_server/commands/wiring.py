@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fleet_server.clock import Clock
 from fleet_server.commands.archive import Archive
+from fleet_server.commands.configurations import Configurations
 from fleet_server.commands.issuing import Issuing, Signing
 from fleet_server.commands.loop import CommandLoop
 from fleet_server.commands.mailboxes import Downlink, Mailboxes
@@ -17,6 +18,7 @@ class CommandServices:
     issuing: Issuing
     archive: Archive
     mailboxes: Mailboxes
+    configurations: Configurations
     loop: CommandLoop
 
 
@@ -27,9 +29,16 @@ def wired(
     mailboxes = Mailboxes(database=database, downlink=downlink, clock=clock)
     issuing = Issuing(database=database, signer=signer, mailboxes=mailboxes, clock=clock)
     archive = Archive(database=database, mailboxes=mailboxes, clock=clock)
+    configurations = Configurations(database=database, clock=clock)
     return CommandServices(
         issuing=issuing,
         archive=archive,
         mailboxes=mailboxes,
-        loop=CommandLoop(archive=archive, mailboxes=mailboxes),
+        configurations=configurations,
+        loop=CommandLoop(
+            archive=archive,
+            mailboxes=mailboxes,
+            configurations=configurations,
+            issuing=issuing,
+        ),
     )

@@ -154,6 +154,7 @@ async def siege(tmp_path: Path) -> AsyncIterator[Siege]:
             stop_runtime=runtime.process.terminate,
             server=server,
             post=server.post,
+            end_process=lambda: None,
             link=SimulatedLink(),
             machine=Machine(),
         )

@@ -102,6 +102,7 @@ class ControlDevice:
         self.state.create()
         self.runtime = SimulatedRuntime(self.state)
         self.ended_runtimes = 0
+        self.ended_processes = 0
         self.start()
 
     def start(self) -> None:
@@ -131,6 +132,7 @@ class ControlDevice:
                 stop_runtime=self._end_runtime,
                 server=self.repository,
                 post=self._post,
+                end_process=self._end_process,
                 link=self.link,
                 machine=Machine(),
             ),
@@ -140,6 +142,9 @@ class ControlDevice:
         if self.post_problems:
             raise self.post_problems.pop(0)
         self.posted.append((path, body))
+
+    def _end_process(self) -> None:
+        self.ended_processes += 1
 
     def _end_runtime(self) -> None:
         self.ended_runtimes += 1

@@ -212,6 +212,7 @@ class Agent:
             stop_runtime=self.runtime.boot,
             server=server,
             post=server.post,
+            end_process=lambda: None,
             link=link,
             machine=Machine(),
         )

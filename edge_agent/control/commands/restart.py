@@ -69,6 +69,10 @@ class RuntimeRestart:
             f"the runtime was not restarted within {self._back_within_s:.0f} s"
         )
 
+    def serving(self) -> set[str]:
+        """Return family and version of what the runtime serves, nothing if it does not answer."""
+        return _served(self._status())
+
     def _status(self) -> RuntimeStatus | None:
         try:
             return self._runtime.status()

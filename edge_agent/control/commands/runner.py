@@ -78,7 +78,7 @@ class CommandRunner:
         database: Database,
         trusted_clock: TrustedClock,
         carry: Mapping[type[Action], Carry],
-        still_running: Callable[[Command], bool],
+        fate: Callable[[Command], tuple[Outcome, str] | Later | None],
         backoff: Backoff,
         min_pause_s: Mapping[str, float] = MIN_PAUSE_S,
     ) -> None:
@@ -89,8 +89,8 @@ class CommandRunner:
             database: holds the book.
             trusted_clock: by which commands expire.
             carry: what carries out each kind.
-            still_running: says of a command that was begun by an earlier process that somebody
-                else will answer it.
+            fate: says what became of a command that was begun by an earlier process, if that is
+                known.
             backoff: between looks at a mailbox that could not be judged.
             min_pause_s: between two commands of a kind.
         """
@@ -99,7 +99,7 @@ class CommandRunner:
         self._database = database
         self._trusted_clock = trusted_clock
         self._carry = carry
-        self._still_running = still_running
+        self._fate = fate
         self._backoff = backoff
         self._min_pause_s = min_pause_s
 
@@ -124,10 +124,11 @@ class CommandRunner:
     async def interrupt(self) -> None:
         """Answer what an earlier life of this process has begun and not answered."""
         for taken in await self._database.transact(book.running):
-            if not self._still_running(taken.command):
-                await self._answer(
-                    taken, Outcome.INTERRUPTED, "the agent ended while the command ran"
-                )
+            fate = self._fate(taken.command)
+            if fate is None:
+                fate = Outcome.INTERRUPTED, "the agent ended while the command ran"
+            if not isinstance(fate, Later):
+                await self._answer(taken, *fate)
 
     async def work(self) -> bool:
         """Take and run all that is there now; says whether the mailbox is worth another look."""
@@ -148,12 +149,9 @@ class CommandRunner:
         if isinstance(begun, str):
             await self._answer(taken, Outcome.REFUSED, begun)
             return
-        carry = self._carry.get(type(action))
         try:
-            if carry is None:
-                raise CommandRefusedError(f"this device does not do {kind_of(action)}")
             async with asyncio.timeout(_LONGEST_S):
-                done = await carry(action, begun.command)
+                done = await self._carry[type(action)](action, begun.command)
         except CommandRefusedError as error:
             await self._answer(begun, Outcome.REFUSED, str(error))
         except TimeoutError:

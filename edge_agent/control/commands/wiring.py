@@ -7,6 +7,7 @@ from edge_agent.control.backoff import Backoff
 from edge_agent.control.clock import Clock, TrustedClock
 from edge_agent.control.commands.answers import Answers, Post
 from edge_agent.control.commands.bench import BenchAction
+from edge_agent.control.commands.configure import ConfigureAction
 from edge_agent.control.commands.desk import CommandDesk
 from edge_agent.control.commands.diagnostics import DiagnosticsAction
 from edge_agent.control.commands.logs import LogsAction
@@ -20,7 +21,7 @@ from edge_agent.control.machine import Machine
 from edge_agent.control.outbox import Outbox
 from edge_agent.control.runtime_client import Runtime
 from edge_agent.state_dir import StateDir
-from fleet_protocol.commands import Action, Bench, Diagnostics, Logs, RestartRuntime
+from fleet_protocol.commands import Action, Bench, Configure, Diagnostics, Logs, RestartRuntime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +41,32 @@ class Reach:
     trusted_clock: TrustedClock
     post: Post
     certificate_expires_ms: Callable[[], int | None]
+    end_process: Callable[[], None]
+
+
+def restart(reach: Reach) -> RuntimeRestart:
+    """Return what restarts the runtime."""
+    return RuntimeRestart(runtime=reach.runtime, stop_runtime=reach.stop_runtime)
+
+
+def configure(reach: Reach) -> ConfigureAction:
+    """Return what takes the fleet's settings."""
+    return ConfigureAction(
+        state_root=reach.state.root,
+        database=reach.database,
+        journal=reach.journal,
+        runtime=restart(reach),
+        end_process=reach.end_process,
+    )
 
 
 def runner(
-    reach: Reach, *, desk: CommandDesk, poll: MailboxPoll, backoff: Backoff
+    reach: Reach,
+    *,
+    desk: CommandDesk,
+    poll: MailboxPoll,
+    configure: ConfigureAction,
+    backoff: Backoff,
 ) -> CommandRunner:
     """Return what runs commands."""
     carry: dict[type[Action], Carry] = {
@@ -69,17 +92,18 @@ def runner(
         ),
         Logs: LogsAction(reach.state.log),
         RestartRuntime: RestartAction(
-            restart=RuntimeRestart(runtime=reach.runtime, stop_runtime=reach.stop_runtime),
+            restart=restart(reach),
             database=reach.database,
             journal=reach.journal,
         ),
+        Configure: configure,
     }
     return CommandRunner(
         desk=desk,
         database=reach.database,
         trusted_clock=reach.trusted_clock,
         carry=carry,
-        still_running=lambda _command: False,
+        fate=configure.fate,
         backoff=backoff,
     )
 

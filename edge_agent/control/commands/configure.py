@@ -1,0 +1,172 @@
+"""The command `configure`: settings of the fleet, tried before they are kept.
+
+The settings of a process do not change while it lives. So control writes what is wanted beside what
+works (`edge_agent.remote_settings`) and ends; the supervisor starts it again, and the new process
+judges itself: it lives for a while, and the runtime serves what it served before. Otherwise the
+former settings are back, and the process ends once more to take them up.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_agent import remote_settings, settings
+from edge_agent.control.commands import at_risk
+from edge_agent.control.commands.restart import RuntimeNotBackError, RuntimeRestart
+from edge_agent.control.commands.runner import LATER, Done, Later
+from edge_agent.control.database import Database
+from edge_agent.control.journal import Journal
+from edge_agent.control.pulse import Pulse
+from edge_agent.errors import AgentError
+from edge_agent.remote_settings import Configuration, Remote, Trial
+from fleet_protocol.command_answers import Outcome
+from fleet_protocol.commands import Action, Command, Configure
+from fleet_protocol.remote_settings import ConfigurationStatus
+
+logger = logging.getLogger(__name__)
+
+_STEADY_S = 10.0
+_SERVES_WITHIN_S = 60.0
+_LOOK_EVERY_S = 0.5
+
+
+class ConfigureAction:
+    """Carries the command out, over the end of the process.
+
+    Attributes:
+        changed: bumped when what is in effect, or why something is not, has changed.
+    """
+
+    def __init__(  # noqa: PLR0913 (its parts, by keyword)
+        self,
+        *,
+        state_root: Path,
+        database: Database,
+        journal: Journal,
+        runtime: RuntimeRestart,
+        end_process: Callable[[], None],
+        steady_s: float = _STEADY_S,
+        serves_within_s: float = _SERVES_WITHIN_S,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            state_root: where the settings are.
+            database: holds the journal.
+            journal: of updates, which settings leave alone.
+            runtime: restarts it, and knows what it serves.
+            end_process: ends this process, to be started again.
+            steady_s: how long a process has to live under settings on trial.
+            serves_within_s: how long the runtime has to serve what it served.
+        """
+        self.changed = Pulse()
+        self._state_root = state_root
+        self._database = database
+        self._journal = journal
+        self._runtime = runtime
+        self._end_process = end_process
+        self._steady_s = steady_s
+        self._serves_within_s = serves_within_s
+        self._remote = remote_settings.read(state_root)
+
+    @property
+    def status(self) -> ConfigurationStatus:
+        """Which configuration is in effect."""
+        return self._remote.status
+
+    async def __call__(self, action: Action, command: Command) -> Done | Later:
+        """Put settings on trial.
+
+        Raises:
+            CommandRefusedError: an update is being judged.
+            SettingsError: with the device's own settings they make no sense.
+            StoreError: the disk refused.
+        """
+        if not isinstance(action, Configure):
+            raise TypeError(f"{action} configures nothing")
+        wanted = Configuration(
+            name=action.name,
+            version=action.version,
+            settings=action.settings,
+            command_id=command.id,
+        )
+        await at_risk.check_none(self._database, self._journal, "new settings")
+        if wanted.settings == self._remote.working.settings:
+            await self._write(Remote(working=wanted))
+            return Done(f"{_named(wanted)} is in effect; its settings were so already")
+        settings.check_remote(self._state_root, os.environ, wanted.settings)
+        serving = sorted(await asyncio.to_thread(self._runtime.serving))
+        await self._write(
+            Remote(working=self._remote.working, trial=Trial(wanted=wanted, serving=serving))
+        )
+        self._end_process()
+        return LATER
+
+    def fate(self, command: Command) -> tuple[Outcome, str] | Later | None:
+        """Say what became of a command that an earlier life of this process began, if known."""
+        remote = self._remote
+        if remote.trial is not None and remote.trial.wanted.command_id == command.id:
+            return LATER
+        if remote.refused is not None and remote.refused.command_id == command.id:
+            return Outcome.FAILED, f"the former settings are back: {remote.refused.problem}"
+        if remote.working.command_id == command.id:
+            return Outcome.DONE, f"{_named(remote.working)} is in effect"
+        return None
+
+    async def judge(self) -> bool:
+        """Keep or give up what is on trial; say whether there was a trial.
+
+        Raises:
+            StoreError: the disk refused; the settings stay on trial.
+        """
+        trial = self._remote.trial
+        if trial is None:
+            return False
+        for_runtime = trial.wanted.settings.runtime != self._remote.working.settings.runtime
+        problem = await self._problem(trial, for_runtime=for_runtime)
+        if not problem:
+            await self._write(self._remote.kept())
+            logger.info("settings_kept", extra={"version": trial.wanted.version})
+            return True
+        logger.error("settings_given_up", extra={"reason": problem})
+        await self._write(self._remote.given_up(problem))
+        if for_runtime:
+            await self._back_to_former()
+        self._end_process()
+        return True
+
+    async def _problem(self, trial: Trial, *, for_runtime: bool) -> str:
+        began_s = time.monotonic()
+        try:
+            if for_runtime:
+                await self._runtime.restart()
+            missing = set(trial.serving)
+            while missing and time.monotonic() - began_s < self._serves_within_s:
+                missing -= await asyncio.to_thread(self._runtime.serving)
+                await asyncio.sleep(_LOOK_EVERY_S if missing else 0)
+        except RuntimeNotBackError as error:
+            return str(error)
+        if missing:
+            return f"the runtime does not serve {', '.join(sorted(missing))}"
+        await asyncio.sleep(max(0.0, self._steady_s - (time.monotonic() - began_s)))
+        return ""
+
+    async def _back_to_former(self) -> None:
+        try:
+            await self._runtime.restart()
+        except AgentError as error:
+            logger.error("runtime_not_back", extra={"reason": str(error)})  # noqa: TRY400 (said)
+
+    async def _write(self, remote: Remote) -> None:
+        await asyncio.to_thread(remote_settings.write, self._state_root, remote)
+        self._remote = remote
+        self.changed.bump()
+
+
+def _named(configuration: Configuration) -> str:
+    if not configuration.name:
+        return "the device's own configuration"
+    return f"configuration {configuration.name} {configuration.version}"

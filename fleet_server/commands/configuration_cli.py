@@ -1,0 +1,162 @@
+"""`skerry fleet config`, over the server's API."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from fleet_server.commands.cli_output import print_json, print_table, time_text
+from fleet_server.errors import FleetError, RefusedError
+from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Say with which settings agents shall work.\n\n"
+    "A configuration holds for the devices that its selector means. A device tries new settings "
+    "and goes back to the former ones if it does not work with them. What may be set: "
+    "control.log_level, telemetry_window_s, report_interval_s, poll_interval_s, max_bytes_per_s; "
+    "runtime.log_level, instances, max_batch, batch_wait_us.",
+)
+
+Name = Annotated[str, typer.Argument(help="Name of the configuration.")]
+
+
+@app.command("list")
+def list_configurations(
+    *, server: Server, token_file: TokenFile, ca: CaFile = None, as_json: AsJson = False
+) -> None:
+    """List configurations; the first that selects a device counts for it."""
+    answer = connected(server, token_file, ca).get("/api/v1/configurations")
+    if as_json:
+        print_json(answer)
+        return
+    print_table(
+        ("name", "version", "devices", "rank", "settings", "changed"),
+        [
+            (
+                one["name"],
+                str(one["version"]),
+                one["selector"],
+                str(one["rank"]),
+                json.dumps(one["settings"]),
+                time_text(one["changed_ms"]),
+            )
+            for one in answer["configurations"]
+        ],
+        empty="There are no configurations: agents work with their own settings.",
+    )
+
+
+@app.command("set")
+def set_configuration(  # noqa: PLR0913 (each is an option that a person gives)
+    *,
+    name: Name,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="`section.key=value`, as often as needed.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="JSON file of sections, in the place of --set.")
+    ] = None,
+    selector: Annotated[str, typer.Option(help="Which devices, by labels and facts.")] = "*",
+    rank: Annotated[int, typer.Option(help="Of several, the highest counts.")] = 0,
+    description: Annotated[str, typer.Option(help="For those who read it.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Store a configuration in the place of the one of its name.
+
+    Example: `skerry fleet config set quiet --set control.telemetry_window_s=300 --selector
+    site=oslo --server URL --token-file token`
+    """
+    body = {
+        "selector": selector,
+        "rank": rank,
+        "settings": _settings(setting or [], file),
+        "description": description,
+    }
+    answer = connected(server, token_file, ca).put(f"/api/v1/configurations/{_part(name)}", body)
+    if as_json:
+        print_json(answer)
+    else:
+        sys.stdout.write(
+            f"Configuration {name} is version {answer['version']}; devices that are there take it "
+            "up within a minute. `skerry fleet config devices` says which have.\n"
+        )
+
+
+@app.command("remove")
+def remove(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
+    """Remove a configuration; its devices take up what counts for them without it."""
+    connected(server, token_file, ca).delete(f"/api/v1/configurations/{_part(name)}")
+    sys.stdout.write(f"Configuration {name} is removed.\n")
+
+
+@app.command("devices")
+def devices(
+    *,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    selector: Annotated[str, typer.Option(help="Which devices, by labels and facts.")] = "*",
+    as_json: AsJson = False,
+) -> None:
+    """Show which configuration each device says it works with, and why not with another."""
+    client = connected(server, token_file, ca)
+    found = [
+        {"device": one["id"], **((one["reported"] or {}).get("configuration") or {})}
+        for one in client.pages("/api/v1/devices", "devices", {"selector": selector})
+    ]
+    if as_json:
+        print_json({"devices": found})
+        return
+    print_table(
+        ("device", "configuration", "version", "refused", "why"),
+        [
+            (
+                one["device"],
+                one.get("name") or "-",
+                str(one.get("version") or "-"),
+                str(one.get("refused_version") or "-"),
+                one.get("problem") or "",
+            )
+            for one in found
+        ],
+        empty="There is no such device.",
+    )
+
+
+def _settings(stated: list[str], file: Path | None) -> object:
+    """Return the settings of the options.
+
+    Raises:
+        RefusedError: an option is not of the form.
+        FleetError: the file cannot be read.
+    """
+    if file is not None:
+        try:
+            content: object = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise FleetError(f"cannot read {file}: {error}") from error
+        return content
+    sections: dict[str, dict[str, Any]] = {}
+    for one in stated:
+        path, _, text = one.partition("=")
+        section, _, key = path.partition(".")
+        if not (section and key and text):
+            raise RefusedError(f"--set {one!r}: write section.key=value")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        sections.setdefault(section, {})[key] = value
+    return sections
+
+
+def _part(name: str) -> str:
+    return quote(name, safe="")
