@@ -5,6 +5,7 @@ not mixed. `pending` says which devices work with something else, so that the se
 difference: the state is desired, the commands follow from it.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -46,17 +47,22 @@ class ConfigurationBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """
 
     selector: SelectorText = "*"
+    settings: RemoteSettings
     rank: Annotated[int, msgspec.Meta(ge=-1000, le=1000)] = 0
-    settings: RemoteSettings = NOTHING
     description: Annotated[str, msgspec.Meta(max_length=1000, pattern=r"\A[^\x00]*\Z")] = ""
 
 
 class Configurations:
-    """The configurations of one database."""
+    """The configurations of one database.
+
+    Attributes:
+        changed: set when one was stored or removed by this process.
+    """
 
     def __init__(self, *, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self.changed = asyncio.Event()
 
     async def all(self) -> Sequence[AgentConfiguration]:
         """Return those of the tenant, in the order in which they count.
@@ -96,10 +102,11 @@ class Configurations:
             before = None if row is None else _audited(row)
             if row is None and len(rows) >= MAX_CONFIGURATIONS:
                 raise RefusedError(f"there are {MAX_CONFIGURATIONS} configurations already")
+            version = await _next_version(session, rows, unix_ms(self._clock()))
             if row is None:
                 row = AgentConfiguration(tenant=tenancy.current(), name=name)
                 session.add(row)
-            row.version = await _next_version(session, rows, unix_ms(self._clock()))
+            row.version = version
             row.selector, row.rank = desired.selector, desired.rank
             row.settings = msgspec.json.encode(desired.settings).decode()
             row.description = desired.description
@@ -108,6 +115,7 @@ class Configurations:
             await trail.record(
                 session, "configuration.put", row.name, before=before, after=_audited(row)
             )
+        self.changed.set()
         return row
 
     async def delete(self, name: str) -> None:
@@ -123,6 +131,7 @@ class Configurations:
                 raise _no_configuration(name)
             await trail.record(session, "configuration.delete", name, before=_audited(row))
             await session.delete(row)
+        self.changed.set()
 
     async def pending(self, *, limit: int) -> dict[str, Action]:
         """Return what some devices of all tenants are to be commanded, by device.
@@ -182,7 +191,8 @@ class Configurations:
             DeviceConfiguration.device_id == Device.id,
             or_(
                 DeviceConfiguration.version == version,
-                and_(version > 0, DeviceConfiguration.refused_version == version),
+                # Version 0 is the device's own, and none that it could have refused.
+                DeviceConfiguration.refused_version == (version or None),
             ),
         )
         tried = exists().where(

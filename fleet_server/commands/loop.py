@@ -5,6 +5,7 @@ than desired are commanded to change them.
 """
 
 import asyncio
+import contextlib
 import logging
 
 from fleet_protocol.errors import SkerryError
@@ -46,11 +47,14 @@ class CommandLoop:
         number = 0
         while True:
             number += 1
+            self._configurations.changed.clear()
             try:
                 await self.round(publish=number % _PUBLISH_EVERY == 0)
             except (SkerryError, OSError) as error:
                 logger.error("command_round_failed", extra={"reason": str(error)})  # noqa: TRY400 (said in one sentence)
-            await asyncio.sleep(self._interval_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_s):
+                    await self._configurations.changed.wait()
 
     async def round(self, *, publish: bool) -> None:
         """Do it once.

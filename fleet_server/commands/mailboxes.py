@@ -23,6 +23,9 @@ class Downlink(Protocol):
     def publish_commands(self, device_id: str, mailbox: bytes) -> None:
         """Publish a mailbox, retained; while the link is down it waits for the next one."""
 
+    async def publish_mailboxes(self, mailboxes: AsyncIterator[tuple[str, bytes]]) -> None:
+        """Publish many, as fast as the broker takes them."""
+
 
 class Mailboxes:
     """The mailboxes of one database."""
@@ -83,9 +86,9 @@ class Mailboxes:
 
         Raises:
             UnavailableError: the database failed.
+            TimeoutError: the broker takes none.
         """
-        async for device_id, mailbox in self.filled():
-            self._downlink.publish_commands(device_id, mailbox)
+        await self._downlink.publish_mailboxes(self.filled())
 
     async def _read(self, session: AsyncSession, device_ids: Sequence[str]) -> dict[str, bytes]:
         query = (

@@ -109,14 +109,28 @@ class MqttLink:
         Raises:
             TimeoutError: the broker takes none.
         """
+        count = await self._paced(documents, self.publish_assignment)
+        logger.info("assignments_published", extra={"count": count})
+
+    async def publish_mailboxes(self, mailboxes: AsyncIterator[tuple[str, bytes]]) -> None:
+        """Publish many mailboxes, as fast as the broker takes them.
+
+        Raises:
+            TimeoutError: the broker takes none.
+        """
+        await self._paced(mailboxes, self.publish_commands)
+
+    async def _paced(
+        self, many: AsyncIterator[tuple[str, bytes]], publish: Callable[[str, bytes], None]
+    ) -> int:
         count = 0
-        async for device_id, document in documents:
-            self.publish_assignment(device_id, document)
+        async for device_id, content in many:
+            publish(device_id, content)
             count += 1
             if count % _AT_ONCE == 0:
                 async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                     await self._unacknowledged.wait_empty()
-        logger.info("assignments_published", extra={"count": count})
+        return count
 
     async def run(self, on_connected: Callable[[], Awaitable[None]]) -> None:
         """Stay connected until cancelled.

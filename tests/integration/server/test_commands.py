@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from edge_agent.settings import ControlSettings
 from edge_agent.state_dir import StateDir
 from tests.integration.server.running_server import RunningServer, eventually, serving
-from tests.simulators.fleet_agents import enrolled
+from tests.simulators.agent_processes import Devices
 from tests.unit.fleet_server.authority import Fleet
 
 
@@ -35,6 +36,9 @@ class Device:
                 stderr=log,
             )
 
+    def has_ended(self) -> bool:
+        return self.process is not None and self.process.poll() == 0
+
     def kill(self) -> None:
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
@@ -44,9 +48,10 @@ class Device:
 
 @pytest.fixture
 def device(server: RunningServer, tmp_path: Path) -> Iterator[Device]:
-    (agent,) = enrolled(server.fleet, server.url, tmp_path, 1)
-    device = Device(agent.state)
-    (agent.state.root / "agent.toml").write_text("[control]\nretry_shared_initial_s = 0.2\n")
+    made = Devices.enrolled(server.fleet, server.url, tmp_path / "d", 1, ControlSettings())
+    (state,) = made.states.values()
+    device = Device(state)
+    (state.root / "agent.toml").write_text("[control]\nretry_shared_initial_s = 0.2\n")
     yield device
     device.kill()
 
@@ -69,7 +74,7 @@ def test_a_device_that_was_away_does_it_once_and_answers_once(
         return found
 
     away = json.loads(
-        fleet("command", "diagnostics", "cam-000", "--wait-s", "0", "--json", status=3)
+        fleet("command", "diagnostics", "cam-0000", "--wait-s", "0", "--json", status=3)
     )
     (asked,) = away["commands"]
     assert asked["state"] == "open"
@@ -82,11 +87,23 @@ def test_a_device_that_was_away_does_it_once_and_answers_once(
 
     device.kill()
     device.start()  # the broker hands over what it retains, which is nothing new
-    lines = fleet("logs", "cam-000", "--since", "1h", "--process", "control").splitlines()
+    lines = fleet("logs", "cam-0000", "--since", "1h", "--process", "control").splitlines()
     events = [json.loads(line)["event"] for line in lines]
     assert events.count("control_started") == 2
     assert events.count("command_taken") == 2
-    assert "does not answer" in fleet("command", "bench", "cam-000", status=1)
-    listed = json.loads(fleet("command", "list", "--device", "cam-000", "--json"))["commands"]
+    assert "does not answer" in fleet("command", "bench", "cam-0000", status=1)
+    listed = json.loads(fleet("command", "list", "--device", "cam-0000", "--json"))["commands"]
     assert [one["state"] for one in listed] == ["failed", "done", "done"]
     assert [one["sequence"] for one in listed] == [3, 2, 1]
+
+    made = json.loads(
+        fleet("config", "set", "quiet", "--set", "control.telemetry_window_s=30", "--json")
+    )
+    eventually(device.has_ended)  # to begin anew with the settings that it tries
+    device.start()
+
+    def configured() -> dict[str, Any]:
+        return dict(json.loads(fleet("config", "devices", "--json"))["devices"][0])
+
+    eventually(lambda: configured().get("version") == made["version"])
+    assert configured()["name"] == "quiet"
