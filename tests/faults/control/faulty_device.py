@@ -166,13 +166,16 @@ def _serves(device: ControlDevice) -> bool:
 
 
 def _leftovers(device: ControlDevice, wanted: Release) -> set[str]:
-    """Return what lies beside the files of what is committed, and what is missing of these."""
-    found = {path.name for path in device.state.root.rglob("*.new")}
-    if device.active()["animals"] == wanted.manifest.version:
-        found |= {path.name for path in device.state.blobs.iterdir()} ^ {
-            hashlib.sha256(content).hexdigest() for content in (wanted.manifest_bytes, wanted.model)
-        }
-    return found
+    """Return what lies beside the blobs of what is committed, and what is missing of these.
+
+    A whole file is written under one temporary name, which stays if its removal fails, too, and is
+    taken again by the next write: it never becomes more.
+    """
+    if device.active()["animals"] != wanted.manifest.version:
+        return set()
+    return {path.name for path in device.state.blobs.iterdir()} ^ {
+        hashlib.sha256(content).hexdigest() for content in (wanted.manifest_bytes, wanted.model)
+    }
 
 
 def main(folder: str, updates: str, seed: str) -> None:
