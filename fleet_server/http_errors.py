@@ -6,6 +6,8 @@ sentence for people, and what to look for in the log if the request came far eno
 
 import logging
 from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,6 +33,10 @@ from fleet_server.logs import request_id
 logger = logging.getLogger(__name__)
 
 _MAX_LISTED_PROBLEMS = 5
+_MAX_SHOWN_PATH = 200
+_PYDANTIC_PREFIX = "Value error, "
+_NOT_AN_OBJECT = frozenset({"model_attributes_type", "dict_type", "model_type"})
+"""What pydantic calls a body that is text, or a list, where an object should be."""
 
 STATUS: Mapping[type[SkerryError], tuple[int, str]] = {
     MalformedError: (400, "malformed"),
@@ -87,19 +93,29 @@ async def _expected(_request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     problems = error.errors() if isinstance(error, RequestValidationError) else []
-    listed = "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-        for problem in problems[:_MAX_LISTED_PROBLEMS]
-    )
+    listed = "; ".join(_said(problem) for problem in problems[:_MAX_LISTED_PROBLEMS])
     return answer(422, "invalid", listed or "the request does not have the form of this route")
 
 
-async def _from_framework(_request: Request, error: Exception) -> JSONResponse:
+def _said(problem: Mapping[str, Any]) -> str:
+    """Return one of pydantic's findings as a sentence about a field."""
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] in _NOT_AN_OBJECT and where == "body":
+        return "body: it must be a JSON object, sent as Content-Type: application/json"
+    return f"{where}: {str(problem['msg']).removeprefix(_PYDANTIC_PREFIX)}"
+
+
+async def _from_framework(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
-        return await _unexpected(_request, error)
-    return answer(
-        error.status_code, _CODES.get(error.status_code, "http"), str(error.detail), error.headers
-    )
+        return await _unexpected(request, error)
+    detail, path = str(error.detail), request.url.path[:_MAX_SHOWN_PATH]
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"there is nothing at {path}; /api/v1/openapi.json lists what there is"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        detail = f"{path} takes {allowed}, not {request.method}"
+    code = _CODES.get(error.status_code, "http")
+    return answer(error.status_code, code, detail, error.headers)
 
 
 async def _gone(_request: Request, _error: Exception) -> JSONResponse:

@@ -31,7 +31,7 @@ class Passwords:
             RefusedError: it is too short or too long.
         """
         if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
-            raise RefusedError(f"a password has {MIN_LENGTH} to {MAX_LENGTH} characters")
+            raise RefusedError(f"password: it must have {MIN_LENGTH} to {MAX_LENGTH} characters")
         async with self._turns:
             return await asyncio.to_thread(self._hasher.hash, password)
 
