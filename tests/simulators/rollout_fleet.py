@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 from tuf.api.metadata import Metadata, Targets
 
 from fleet_protocol import delivery
@@ -13,6 +13,7 @@ from fleet_protocol.messages import ErrorKind, ModelWindow
 from fleet_protocol.names import parse_target_path
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
+from fleet_server.devices import terms as device_terms
 from fleet_server.devices.tables import Device as DeviceRow
 from fleet_server.telemetry.tables import ModelCounts, Window
 from tests.simulators.rollout_ledger import Device
@@ -66,6 +67,8 @@ class Fleet:
         ]
         async with self.database.writing() as session:
             await session.execute(insert(DeviceRow), rows)
+            for device in await session.scalars(select(DeviceRow)):
+                await device_terms.add(session, device)
 
     async def step(self) -> None:
         """Let every device read its assignment, work, and report."""
