@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -20,7 +21,7 @@ _MAX_LINE_BYTES = 16 * 1024
 
 
 class _Line(msgspec.Struct):
-    time: datetime
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
     level: str = "info"
 
 
@@ -81,11 +82,12 @@ def _entries(folder: Path, process: str, wanted: Logs) -> Iterator[tuple[datetim
         for line in _lines(path):
             try:
                 entry = msgspec.json.decode(line, type=_Line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+                text = line.decode()  # of what it does not read msgspec says nothing
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue  # cut off by a power cut, or by the bound on lines
             level = _LEVELS.index(entry.level) if entry.level in _LEVELS else len(_LEVELS)
             if level >= least and entry.time.timestamp() * 1000 >= wanted.since_ms:
-                yield entry.time, _with_process(line.decode(), process)
+                yield entry.time, _with_process(text, process)
 
 
 def _lines(path: Path) -> Iterator[bytes]:

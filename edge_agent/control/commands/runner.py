@@ -172,7 +172,7 @@ class CommandRunner:
             return f"it expired at {_time(taken.command.expires_ms)}, before it could begin"
         last_ms = book.last_ran_ms(connection, kind)
         again_ms = last_ms + int(self._min_pause_s.get(kind, 0) * 1000)
-        if last_ms and now_ms < again_ms:
+        if last_ms <= now_ms < again_ms:  # else the clock, ahead at that time, was set right
             return (
                 f"the last {kind} began at {_time(last_ms)}; this device begins another one "
                 f"from {_time(again_ms)} on"

@@ -85,6 +85,14 @@ async def test_a_kind_comes_only_so_often(device: ControlDevice) -> None:
     assert outcomes(await give(device, later)) == [Outcome.DONE]
 
 
+async def test_a_clock_that_was_ahead_once_keeps_no_kind_away(device: ControlDevice) -> None:
+    a_year_s = 365 * 86400
+    device.clock.advance(a_year_s)
+    assert outcomes(await give(device, command(1, now_ms=device.clock.now_ms()))) == [Outcome.DONE]
+    device.clock.advance(-a_year_s)
+    assert outcomes(await give(device, command(2, now_ms=device.clock.now_ms()))) == [Outcome.DONE]
+
+
 async def test_a_restart_on_the_way_is_told_and_not_repeated(device: ControlDevice) -> None:
     asked = command(1, now_ms=device.clock.now_ms())
     content = mailbox(envelope(asked, device.director.key))

@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 import secrets
+import time
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,20 @@ PLANTED = [
     f"GET /x?access_token={SECRET}&y=1",
     f"client_secret = {SECRET}",
     f"token {JWT} was refused",
+    f"https://user:{SECRET}@x@example.org/path",
+    f"https://user:a/{SECRET}@example.org/path",
+    f'{{\\"password\\": \\"{SECRET}\\"}}',
+    f'{{"password": "a\\"{SECRET}"}}',
+    f"{{'token': b'{SECRET}'}}",
+    f"('password', '{SECRET}')",
+    f"PWD={SECRET}",
+    f"GET https://blobs.example.org/x?sv=1&sig={SECRET}&se=2",
     f"key: {PEM}",
     f"cannot read {PEM[:60]}",
 ]
 HARMLESS = [
+    "GET https://fleet.example.org:8443/api/v1/devices?after=mail@example.org",
+    "/var/lib/skerry/models/animals-Large/1.2.0/variants/onnxruntime-cpu/model.onnx",
     "update of animals 1.2.0 went to probation",
     "blob 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 is whole",
     "broker_unreachable host=broker.example.org port=8883",
@@ -84,6 +95,29 @@ def test_random_credentials_are_taken_out(make: "object") -> None:
     for _ in range(200):
         credential = make(32)
         assert credential not in redact_text(f"using {credential} now")[0]
+
+
+def test_a_private_key_that_is_logged_line_by_line_is_taken_out() -> None:
+    for _ in range(200):
+        line = base64.b64encode(secrets.token_bytes(48)).decode()
+        assert line not in redact_text(line)[0]
+
+
+@pytest.mark.parametrize("part", ["a1", "a", "a-", "token_", "eyJ", "://", "a:", "password ", "="])
+def test_long_lines_take_no_time_to_speak_of(part: str) -> None:
+    began_s = time.process_time()
+    redact_text(part * (16 * 1024 // len(part)))
+    assert time.process_time() - began_s < 1.0
+
+
+def test_what_is_nested_deeply_or_damaged_does_not_end_the_process(tmp_path: Path) -> None:
+    redact_line('{"a":' * 3000 + "1" + "}" * 3000)
+    ring(tmp_path / "log", ("2026-01-01T00:00:00+00:00", "info", "whole"))
+    path = log_ring.path(tmp_path / "log", "control")
+    head = b'{"time":"2026-01-01T00:00:00+00:00","x":'
+    damaged = [head + b'"\xff"}', head + b"[" * 5000, b'{"time":"2026-01-01T00:00:00"}']
+    path.write_bytes(path.read_bytes() + b"\n".join(damaged) + b"\n")
+    assert unpacked(logs.excerpt(tmp_path / "log", Logs())) == ["whole"]
 
 
 def ring(folder: Path, *lines: tuple[str, str, str]) -> None:
