@@ -135,10 +135,13 @@ def remove_file(path: Path) -> None:
     """Remove a file; one that is gone already is fine.
 
     Raises:
-        StoreError: the disk refused.
+        StoreError: the disk refused, or says that there is none where one is.
     """
     try:
-        path.unlink(missing_ok=True)
+        path.unlink()
+    except FileNotFoundError as error:
+        if os.path.lexists(path):
+            raise StoreError(f"cannot remove {path}: the disk does not find it") from error
     except OSError as error:
         raise StoreError(f"cannot remove {path}: {error.strerror or error}") from error
 

@@ -168,16 +168,31 @@ class BlobStore:
 
         Of these, too, what an attempt has left that is not needed since the file is there.
         A folder is not ours: where ``blobs/`` is a disk of its own, it has a ``lost+found``.
+        A file that cannot be removed keeps none of the others.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the disk refused; what could be removed is.
         """
-        removed = []
-        for path in sorted(self._folder.iterdir()):
-            if self._is_superfluous(path, keep) and not path.is_dir():
+        removed, refused = [], []
+        for path in self._superfluous(keep):
+            try:
                 store.remove_file(path)
+            except StoreError as error:
+                refused.append(error)
+            else:
                 removed.append(path.name)
+        if refused:
+            raise refused[0]
         return removed
+
+    def _superfluous(self, keep: AbstractSet[str]) -> list[Path]:
+        try:
+            paths = sorted(self._folder.iterdir())
+            return [
+                path for path in paths if self._is_superfluous(path, keep) and not path.is_dir()
+            ]
+        except OSError as error:
+            raise store.refusal(f"cannot look at {self._folder}", error) from error
 
     def _is_superfluous(self, path: Path, keep: AbstractSet[str]) -> bool:
         name = path.name.removesuffix(".part")

@@ -60,6 +60,11 @@ class Fetching(Generic[Wanted]):
         ):
             self._running.cancelled.set()
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a fetch still writes files, be it one that is no longer wanted."""
+        return self._running is not None
+
     async def finished(self) -> None:
         """Wait until no fetch is under way."""
         while self._running is not None:

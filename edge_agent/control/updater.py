@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 _IDLE_POLL_S = 2.0
 _BUSY_POLL_S = 0.5
+_COLLECTING = "superfluous files"  # under this name it rests; no family has a blank in its name
 
 
 class Updater:
@@ -247,16 +248,25 @@ class Updater:
         logger.info("family_removed", extra={"family": family})
 
     async def _collect(self, situation: Situation) -> None:
-        """Remove blobs that nothing refers to, once after each change."""
+        """Remove blobs that nothing refers to, once after each change.
+
+        What the disk refuses is tried again, with pauses, for as long as it takes. A download that
+        was cancelled may still leave something, so its end is waited for.
+        """
         if self._tidy or not all(record.settled for record in situation.records.values()):
+            return
+        still_writing = self._fetching.under_way or self._repairing.under_way
+        if still_writing or self._pauses.resting(_COLLECTING):
             return
         keep = {release.sha256 for release in situation.active.values()}
         keep.update(files_needed(situation.committed, situation.records))
         try:
             removed = await asyncio.to_thread(self._blobs.collect, keep)
         except StoreError as error:
+            self._pauses.failed(_COLLECTING)
             logger.warning("blobs_not_removed", extra={"reason": str(error)})
             return
+        self._pauses.succeeded(_COLLECTING)
         self._tidy = True
         await asyncio.to_thread(self._at_rest)
         if removed:

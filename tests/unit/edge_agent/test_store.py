@@ -65,6 +65,20 @@ def test_a_published_file_moves_and_a_removed_one_may_be_gone(tmp_path: Path) ->
     assert not (tmp_path / "f").exists()
 
 
+def test_a_file_that_stays_is_not_taken_for_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+
+    def deny(path: Path) -> None:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "unlink", deny)
+    with pytest.raises(StoreError, match="does not find it"):
+        store.remove_file(tmp_path / "f")
+    store.remove_file(tmp_path / "g")
+
+
 def test_the_database_is_durable_and_private(tmp_path: Path) -> None:
     with closing(store.open_database(tmp_path / "state.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
