@@ -74,6 +74,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             begun_ms INTEGER,
             answer BLOB)""",
     ),
+    ("ALTER TABLE assignment ADD COLUMN signed_sha256 TEXT NOT NULL DEFAULT ''",),
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 

@@ -1,7 +1,7 @@
 """The accepted assignment: what this device shall run, after verification."""
 
 import sqlite3
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -59,34 +59,56 @@ NO_MARK = Mark()
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest assignment that was accepted, with the hash of the document as received."""
+    """The newest assignment that was accepted.
+
+    Attributes:
+        document_sha256: of the copy that came last, byte for byte, by which the server knows what
+            is here.
+        signed_sha256: of what was signed, in canonical JSON, by which a document is itself however
+            it is written down; empty where an older agent accepted it.
+    """
 
     assignment: Assignment
     document_sha256: Sha256
+    signed_sha256: Sha256 | Literal[""] = ""
 
     @property
     def mark(self) -> Mark:
         """How far assignments had come with this one."""
         return Mark(self.assignment.root_version, self.assignment.version)
 
+    def is_copy_of(self, other: "Accepted") -> bool:
+        """Say whether the same was signed; where that was not kept, whether it says the same."""
+        if other.signed_sha256:
+            return self.signed_sha256 == other.signed_sha256
+        root_version = other.assignment.root_version
+        said = msgspec.structs.replace(self.assignment, root_version=root_version)
+        return said == other.assignment
+
 
 def load(connection: sqlite3.Connection) -> Accepted | None:
     """Return the accepted assignment, or None before the first."""
-    row = connection.execute("SELECT content, document_sha256 FROM assignment").fetchone()
+    row = connection.execute(
+        "SELECT content, document_sha256, signed_sha256 FROM assignment"
+    ).fetchone()
     if row is None:
         return None
-    return Accepted(assignment=msgspec.json.decode(row[0], type=Assignment), document_sha256=row[1])
+    return Accepted(
+        assignment=msgspec.json.decode(row[0], type=Assignment),
+        document_sha256=row[1],
+        signed_sha256=row[2],
+    )
 
 
 def store(connection: sqlite3.Connection, accepted: Accepted) -> None:
     """Replace the accepted assignment (in the caller's transaction)."""
     connection.execute(
-        "INSERT INTO assignment VALUES (1, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-        "version = excluded.version, document_sha256 = excluded.document_sha256, "
-        "content = excluded.content",
+        "INSERT OR REPLACE INTO assignment (id, version, document_sha256, signed_sha256, content) "
+        "VALUES (1, ?, ?, ?, ?)",
         (
             accepted.assignment.version,
             accepted.document_sha256,
+            accepted.signed_sha256,
             msgspec.json.encode(accepted.assignment),
         ),
     )

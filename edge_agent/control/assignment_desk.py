@@ -1,7 +1,8 @@
 """Where assignments arrive: verified, and accepted or refused, in one transaction with the event.
 
 A refused document changes nothing but the outbox, and the same document again (the broker keeps it
-and sends it after each reconnect) not even that. Before a new document is judged, the server is
+and sends it after each reconnect) not even that; of another copy of the accepted one the hash is
+noted, by which the server knows what is here. Before a new document is judged, the server is
 asked for the director's newest root; without an answer within a few seconds it is judged by the
 roots that are here, so that a server that trickles keeps no assignment back.
 """
@@ -119,6 +120,8 @@ class AssignmentDesk:
         if accepted is before:
             return _Verdict.KNOWN
         assignment.store(connection, accepted)
+        if before is not None and accepted.assignment is before.assignment:
+            return _Verdict.KNOWN
         self._announce(connection, accepted)
         return _Verdict.ACCEPTED
 

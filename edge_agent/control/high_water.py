@@ -40,7 +40,8 @@ class HighWater(msgspec.Struct, frozen=True, kw_only=True):
         assignment_version: the highest that was accepted, 0 before the first.
         director_root_version: under which it was accepted; versions of assignments begin anew
             with a root that replaces the assignment keys.
-        assignment_sha256: of that document; empty where an older agent wrote the file.
+        assignment_sha256: of what was signed in it; older agents wrote that of the document, byte
+            for byte, or nothing.
         command_sequence: of the last command that was taken, 0 before the first.
         command_root_version: of the director's root under which it was.
     """
@@ -66,7 +67,7 @@ def lowest_mark(connection: sqlite3.Connection) -> Mark:
 
 
 def lowest_document(connection: sqlite3.Connection) -> str:
-    """Return the hash of the one document that may have the version of that mark; empty for any."""
+    """Return a hash of the one document that may have the version of that mark; empty for any."""
     return facts.get(connection, _LOWEST_DOCUMENT) or ""
 
 
@@ -114,7 +115,7 @@ class HighWaterFile:
         accepted = assignment.load(connection)
         mark, document = lowest_mark(connection), lowest_document(connection)
         if accepted is not None and accepted.mark >= mark:
-            mark, document = accepted.mark, accepted.document_sha256
+            mark, document = accepted.mark, accepted.signed_sha256 or accepted.document_sha256
         return HighWater(
             floors=self._journal.floors(connection),
             assignment_version=mark.version,

@@ -12,12 +12,14 @@ names as its ``targets`` role. `verify_assignment` takes these steps, each again
    turning its clock back).
 5. It is bound to this device and says that it is complete (replaying another device's list, leaving
    releases out, emptying the list).
-6. Its version is higher than the accepted one and within the bounds of the signer; an equal version
-   must be the same bytes (replay of an older list of this device, two different lists of one
-   version, a number that no database holds). Versions begin anew when a root has replaced all
-   assignment keys that any earlier root of the chain named: no older document verifies any more,
-   and a thief who had pushed the version to its end is undone. A chain that ends before a root that
-   this device has acted on is refused (hiding that root).
+6. Its version is higher than the accepted one and within the bounds of the signer (replay of an
+   older list of this device, a number that no database holds). With an equal version the same must
+   have been signed, in canonical JSON: not two different lists of one version, but every copy of
+   the one, so that whoever owns the broker cannot have the fleet's own copy refused by being first
+   with the same list in other spaces, or with its signatures in another order. Versions begin anew
+   when a root has replaced all assignment keys that any earlier root of the chain named: no older
+   document verifies any more, and a thief who had pushed the version to its end is undone. A chain
+   that ends before a root that this device has acted on is refused (hiding that root).
 7. Every target is the manifest of a release, at most one for each family, with a bounded length and
    a SHA-256, and nothing is delegated (smuggling a key or a file in through a signed list).
 8. The terms of delivery are well-formed and for listed families only; malformed ones refuse the
@@ -143,7 +145,9 @@ def verify_assignment(  # noqa: PLR0913 (what is known, by keyword)
     lowest: Mark = NO_MARK,
     lowest_document: str = "",
 ) -> Accepted:
-    """Return the assignment in a document, or the accepted one if it is that again.
+    """Return the assignment in a document.
+
+    If it is the accepted one again, that is what is returned, with the hashes of this copy.
 
     Args:
         payload: the document as received.
@@ -152,7 +156,8 @@ def verify_assignment(  # noqa: PLR0913 (what is known, by keyword)
         now: the trusted time.
         accepted: the newest assignment accepted so far.
         lowest: how far assignments had come by one that is no longer known itself.
-        lowest_document: its hash, the only one of its version that is taken; empty for any.
+        lowest_document: the SHA-256 of what was signed in it, or of its bytes: no other document
+            of its version is taken; empty for any.
 
     Raises:
         TrustError: the document is refused.
@@ -164,17 +169,15 @@ def verify_assignment(  # noqa: PLR0913 (what is known, by keyword)
     document_sha256 = hashlib.sha256(payload).hexdigest()
     if accepted is not None and document_sha256 == accepted.document_sha256:  # (6)
         return accepted
-    targets = _verified_targets(payload, director.root, now)
+    metadata = _verified_metadata(payload, director.root, now)
+    targets = metadata.signed
     try:
         binding = binding_of(targets.unrecognized_fields, target_count=len(targets.targets))
     except ProtocolError as error:
         raise TrustError(str(error)) from error
     if binding.device_id != device_id:  # (5)
         raise TrustError(f"the assignment is for {binding.device_id}, this device is {device_id}")
-    _check_version(targets.version, director, accepted, lowest)  # (6)
-    again = accepted is None and (director.root.version, targets.version) == lowest
-    if again and lowest_document not in {"", document_sha256}:  # (6)
-        raise TrustError(f"two different assignments have version {targets.version}")
+    anew = _check_version(targets.version, director, accepted, lowest)  # (6)
     assignment = Assignment(
         device_id=device_id,
         version=targets.version,
@@ -182,10 +185,31 @@ def verify_assignment(  # noqa: PLR0913 (what is known, by keyword)
         releases=_with_terms(_releases(targets), targets),
         root_version=director.root.version,
     )
-    return Accepted(assignment=assignment, document_sha256=document_sha256)
+    found = Accepted(
+        assignment=assignment,
+        document_sha256=document_sha256,
+        signed_sha256=hashlib.sha256(metadata.signed_bytes).hexdigest(),
+    )
+    if accepted is None:
+        _check_known(found, lowest, lowest_document)  # (6)
+    elif not anew and targets.version == accepted.assignment.version:
+        return _copy(found, accepted)  # (6)
+    return found
 
 
-def _verified_targets(payload: bytes, root: Root, now: datetime) -> Targets:
+def _copy(found: Accepted, accepted: Accepted) -> Accepted:
+    if not found.is_copy_of(accepted):
+        raise TrustError(f"two different assignments have version {found.assignment.version}")
+    return msgspec.structs.replace(found, assignment=accepted.assignment)
+
+
+def _check_known(found: Accepted, lowest: Mark, lowest_document: str) -> None:
+    known = {"", found.signed_sha256, found.document_sha256}
+    if found.mark == lowest and lowest_document not in known:
+        raise TrustError(f"two different assignments have version {found.assignment.version}")
+
+
+def _verified_metadata(payload: bytes, root: Root, now: datetime) -> Metadata[Targets]:
     try:
         metadata = Metadata[Targets].from_bytes(payload)
         if metadata.signed.type != Targets.type:  # (2)
@@ -198,23 +222,23 @@ def _verified_targets(payload: bytes, root: Root, now: datetime) -> Targets:
         raise TrustError(f"the director's root expired on {root.expires:%Y-%m-%d %H:%M} UTC")
     if metadata.signed.is_expired(now):  # (4)
         raise TrustError(f"the assignment expired on {metadata.signed.expires:%Y-%m-%d %H:%M} UTC")
-    return metadata.signed
+    return metadata
 
 
 def _check_version(
     version: int, director: Director, accepted: Accepted | None, lowest: Mark
-) -> None:
+) -> bool:
+    """Refuse an older version; say whether versions begin anew."""
     if version > _MAX_VERSION:
         raise TrustError(f"the assignment has version {version}, at most {_MAX_VERSION} is taken")
     mark = max(lowest, accepted.mark) if accepted is not None else lowest
     if director.begins_anew(mark):
-        return
-    if accepted is not None and version == accepted.assignment.version:
-        raise TrustError(f"two different assignments have version {version}")
+        return True
     if version < mark.version:
         raise TrustError(
             f"the assignment has version {version}, this device accepted {mark.version} already"
         )
+    return False
 
 
 def _releases(targets: Targets) -> dict[str, AssignedRelease]:

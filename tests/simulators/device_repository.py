@@ -159,11 +159,11 @@ class SimulatedRepository:
         digest = hashlib.sha256(content).hexdigest()
         self.files[f"{TARGETS_ROUTE}{folder}/{digest}.{name}"] = content
 
-    def rotate(self, *names: str) -> None:
+    def rotate(self, *names: str, expires: datetime | None = None) -> None:
         """Give roles new keys: a new root, signed by the old and the new root key, and the rest."""
         old_root = self.keys["root"]
         self.keys |= {name: CryptoSigner.generate_ed25519() for name in names}
-        self.sign_offline(old_root)
+        self.sign_offline(old_root, expires=expires)
         self._publish()
 
     def put_director_root(self, version: int, content: bytes) -> None:
@@ -225,18 +225,20 @@ class SimulatedRepository:
         """Do what a thief of the snapshot and timestamp keys can: use up their versions."""
         self._publish_online(2**31 - 1)
 
-    def sign_offline(self, *root_keys: CryptoSigner) -> bytes:
+    def sign_offline(self, *root_keys: CryptoSigner, expires: datetime | None = None) -> bytes:
         """Publish the next root and targets, the root signed also by the given keys."""
         self.offline_version += 1
         signers = {signer.public_key.keyid: signer for signer in (*root_keys, self.keys["root"])}
-        root = signed(self._make_root(), *signers.values())
+        root = signed(self._make_root(expires), *signers.values())
         self.files[f"{METADATA_ROUTE}{self.offline_version}.root.json"] = root
         self.files[f"{METADATA_ROUTE}{self.offline_version}.targets.json"] = self._make_targets()
         return root
 
-    def _make_root(self) -> Root:
+    def _make_root(self, expires: datetime | None) -> Root:
         root = Root(
-            version=self.offline_version, expires=self._now + FAR_AWAY, consistent_snapshot=True
+            version=self.offline_version,
+            expires=expires or self._now + FAR_AWAY,
+            consistent_snapshot=True,
         )
         for role in ("root", "targets", "snapshot", "timestamp"):
             root.add_key(self.keys[role].public_key, role)
@@ -336,14 +338,20 @@ class Director:
         self.key = CryptoSigner.generate_ed25519()
         self.root = self.make_root(1, self.root_key, self.root_key)
 
-    def rotate(self, version: int) -> bytes:
+    def rotate(self, version: int, *, expires: datetime | None = None) -> bytes:
         """Replace the assignment key; return the root that says so."""
         self.key = CryptoSigner.generate_ed25519()
-        return self.make_root(version, self.root_key, self.root_key)
+        return self.make_root(version, self.root_key, self.root_key, expires=expires)
 
-    def make_root(self, version: int, key: CryptoSigner, *signers: CryptoSigner) -> bytes:
+    def make_root(
+        self,
+        version: int,
+        key: CryptoSigner,
+        *signers: CryptoSigner,
+        expires: datetime | None = None,
+    ) -> bytes:
         """Return a root with a root key, signed by some."""
-        root = Root(version=version, expires=self._now + FAR_AWAY)
+        root = Root(version=version, expires=expires or self._now + FAR_AWAY)
         root.add_key(key.public_key, "root")
         root.add_key(self.key.public_key, "targets")
         return signed(root, *signers)

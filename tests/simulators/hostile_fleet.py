@@ -101,10 +101,11 @@ class World:
 
 @dataclass
 class Attacker:
-    """Owns the wire, and of keys what it ``holds``."""
+    """Owns the wire, and of keys what it ``holds``; of some it has what they were before."""
 
     world: World
     holds: frozenset[str]
+    _kept: dict[str, CryptoSigner] = field(default_factory=dict)
 
     @property
     def newest(self) -> int:
@@ -114,7 +115,11 @@ class Attacker:
     def key(self, name: str) -> CryptoSigner:
         """Return a key that it holds."""
         assert name in self.holds, f"this attacker does not hold {name}, only {sorted(self.holds)}"
-        return self.world.key(name)
+        return self._kept.get(name) or self.world.key(name)
+
+    def keeps(self, *names: str) -> None:
+        """Go on with keys as they are now, also after the fleet has replaced them."""
+        self._kept |= {name: self.key(name) for name in names}
 
     def serves(self, name: str, content: bytes) -> None:
         """Hand out a metadata file."""
