@@ -4,14 +4,15 @@ Each requirement becomes a (negated) EXISTS on `DeviceTerm`. `fleet_server.devic
 where to look for devices at first.
 """
 
-from sqlalchemy import ColumnElement, Select, and_, exists, not_, select, true
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Select, and_, exists, not_, or_, select, true
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from fleet_server.devices.selector import (
     AnyOf,
     Compared,
     Comparison,
-    Has,
     Lacks,
     NoneOf,
     Requirement,
@@ -22,6 +23,21 @@ from fleet_server.devices.tables import Device, DeviceTerm
 Text = ColumnElement[str] | InstrumentedAttribute[str]
 
 _ESCAPE = "\\"
+_MAX_LOOKED_UP = 8
+"""Numbers that are asked for one by one, each of them in its index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """A comparison, once it is known for which of the numbers that devices have it holds."""
+
+    compared: Compared
+    numbers: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """The attribute."""
+        return self.compared.name
 
 
 def selected(selector: Selector) -> ColumnElement[bool]:
@@ -34,10 +50,17 @@ def selected(selector: Selector) -> ColumnElement[bool]:
 
 
 def looked_up(
-    requirement: Requirement, device_id: ColumnElement[str], tenant: ColumnElement[str]
+    condition: Requirement | Numbers, device_id: ColumnElement[str], tenant: ColumnElement[str]
 ) -> ColumnElement[bool]:
-    """Return a condition that is looked up by its key for each device that gets as far."""
-    return _holds(requirement, device_id, tenant, by_key=True)
+    """Return a condition that is looked up by its key for each device that gets as far.
+
+    The devices have to be of the tenant: their values are found by the ids alone.
+    """
+    if isinstance(condition, Numbers):
+        if len(condition.numbers) <= _MAX_LOOKED_UP:
+            return or_(*(_has(condition, each, device_id, tenant) for each in condition.numbers))
+        condition = condition.compared
+    return _holds(condition, device_id, tenant, by_key=True)
 
 
 def contains(column: Text, text: str) -> ColumnElement[bool]:
@@ -72,20 +95,55 @@ def _is_wide(requirement: Requirement) -> bool:
 def _holds(
     requirement: Requirement, device_id: Text, tenant: Text, *, by_key: bool
 ) -> ColumnElement[bool]:
+    found = exists(
+        _keyed(requirement, device_id) if by_key else _joined(requirement, device_id, tenant)
+    )
+    return not_(found) if isinstance(requirement, Lacks | NoneOf) else found
+
+
+def _joined(requirement: Requirement, device_id: Text, tenant: Text) -> Select[str]:
+    """Return the values that fulfil a requirement, which a database may join as it likes."""
     term = aliased(DeviceTerm)
     query: Select[str] = select(term.device_id).where(
         term.device_id == device_id, term.tenant == tenant, term.name == requirement.name
     )
     match requirement:
-        case AnyOf(_, values) | NoneOf(_, values) if len(values) == 1:
-            query = query.where(term.value == values[0])
         case AnyOf(_, values) | NoneOf(_, values):
-            query = query.where(term.value.in_(values))
+            return query.where(term.value.in_(values))
         case Compared():
-            # By key and not by the index of numbers, which PostgreSQL would read for each device.
-            query = query.where(compared(term.number + 0 if by_key else term.number, requirement))
-        case Has() | Lacks():
-            pass
+            return query.where(compared(term.number, requirement))
+    return query
+
+
+def _keyed(requirement: Requirement, device_id: Text) -> Select[str]:
+    """Return the same as a look-up by the primary key, which alone answers all but comparisons.
+
+    By the table and not by its class: a condition on the tenant is not in that key, and would make
+    PostgreSQL fetch the row.
+    """
+    term = DeviceTerm.__table__.alias()
+    query: Select[str] = select(term.c.device_id).where(
+        term.c.device_id == device_id, term.c.name == requirement.name
+    )
+    match requirement:
+        case AnyOf(_, (value,)) | NoneOf(_, (value,)):
+            query = query.where(term.c.value == value)
+        case AnyOf(_, values) | NoneOf(_, values):
+            # Few values of a device are compared with many; not many looked up.
+            query = query.where((term.c.value + "").in_(values))
+        case Compared():
+            # Not by the index of numbers, of which PostgreSQL would read a range for each device.
+            query = query.where(compared(term.c.number + 0, requirement))
     # PostgreSQL may make a join of it; a query with OFFSET it leaves where it stands.
-    found = exists(query.offset(0) if by_key else query)
-    return not_(found) if isinstance(requirement, Lacks | NoneOf) else found
+    return query.offset(0)
+
+
+def _has(wanted: Numbers, number: float, device_id: Text, tenant: Text) -> ColumnElement[bool]:
+    term = DeviceTerm.__table__.alias()
+    query = select(term.c.device_id).where(
+        term.c.tenant == tenant,
+        term.c.name == wanted.name,
+        term.c.number == number,
+        term.c.device_id == device_id,
+    )
+    return exists(query.offset(0))

@@ -18,10 +18,10 @@ from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
 from fleet_server.devices import attributes, changes, health, selector, terms
 from fleet_server.devices.health import Health
-from fleet_server.devices.listing import Counted, Listing
+from fleet_server.devices.listing import CommonParts, Counted, Listing
 from fleet_server.devices.registry import refusal
 from fleet_server.devices.selector import Selector
-from fleet_server.devices.sources import Wanted, has_search_index
+from fleet_server.devices.sources import Wanted, has_search_index, known
 from fleet_server.devices.tables import Device, DeviceGroup
 from fleet_server.devices.tokens import device_key, unverified_device_id, verify_device_token
 from fleet_server.errors import NotAuthenticatedError, NotFoundError
@@ -91,6 +91,7 @@ class Devices:
         self._clock = clock
         self._monotonic = monotonic
         self._finds_parts: bool | None = None
+        self._common_parts = CommonParts(monotonic)
 
     async def page(self, filters: Filters, *, after: str | None, limit: int) -> DevicePage:
         """Return up to ``limit`` of the devices whose ids come after ``after``.
@@ -215,6 +216,8 @@ class Devices:
         return record
 
     async def _records(self, session: AsyncSession, ids: Sequence[str]) -> list[DeviceRecord]:
+        if not ids:
+            return []
         devices = await session.scalars(select(Device).where(Device.id.in_(ids)))
         assigned = await session.scalars(select(Assignment).where(Assignment.device_id.in_(ids)))
         found = {device.id: device for device in devices}
@@ -240,12 +243,14 @@ class Devices:
             self._finds_parts = await has_search_index(session)
         wanted = Wanted(
             tenant=tenancy.current(),
-            selector=await self._wanted(session, filters),
+            requirements=(await self._wanted(session, filters)).requirements,
             search=filters.search,
             health=filters.health,
             now_ms=unix_ms(self._clock()),
         )
-        return Listing(session, wanted, finds_parts=self._finds_parts, monotonic=self._monotonic)
+        wanted = await known(session, wanted)
+        common = self._common_parts if self._finds_parts else None
+        return Listing(session, wanted, common=common, monotonic=self._monotonic)
 
 
 def _no_device(device_id: str) -> NotFoundError:

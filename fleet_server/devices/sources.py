@@ -6,17 +6,27 @@ its index.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Subquery, func, literal_column, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Subquery,
+    func,
+    literal,
+    literal_column,
+    select,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from fleet_server.devices import health, selection
 from fleet_server.devices.health import Health
-from fleet_server.devices.selector import ID, AnyOf, Compared, Has, NoneOf, Requirement, Selector
+from fleet_server.devices.selection import Numbers
+from fleet_server.devices.selector import ID, AnyOf, Compared, Has, NoneOf, Requirement
 from fleet_server.devices.tables import Device, DeviceTerm
 
 MIN_INDEXED = 3
@@ -27,7 +37,7 @@ MAX_BRANCHES = 64
 _SEARCH_INDEX = "ix_term_search"
 """Made by a migration where that is permitted; not in the metadata, as it may be missing."""
 
-Condition = Requirement | Health | str
+Condition = Requirement | Numbers | Health | str
 """What holds for the devices of a list; a text is a part of their ids."""
 
 
@@ -36,7 +46,7 @@ class Wanted:
     """Whose devices a list shows, and what holds for them now."""
 
     tenant: str
-    selector: Selector
+    requirements: Sequence[Requirement | Numbers]
     search: str
     health: Health | None
     now_ms: int
@@ -45,7 +55,7 @@ class Wanted:
     def conditions(self) -> list[Condition]:
         """All that holds."""
         others: list[Condition] = [each for each in (self.search, self.health) if each]
-        return [*self.selector.requirements, *others]
+        return [*self.requirements, *others]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +92,32 @@ class Source:
         parts = [each.first(limit) for each in self.branches(after)]
         if len(parts) == 1 and self.is_distinct:
             return parts[0]
-        every = union_all(*(select(part) for part in parts)).subquery()
-        distinct = select(every.c.device_id).distinct()
-        return distinct.order_by(every.c.device_id).limit(limit).subquery()
+        # Not by DISTINCT, for which PostgreSQL would read and sort all of each branch: so it
+        # merges them, as they are in order, and stops early.
+        every = union_all(*(select(part) for part in parts)).subquery().c.device_id
+        before = func.lag(every).over(order_by=every)
+        both = select(every, before.label("before")).subquery()
+        first = select(both.c.device_id).where(both.c.before.is_distinct_from(both.c.device_id))
+        return first.order_by(both.c.device_id).limit(limit).subquery()
 
     def size(self, after: str, limit: int) -> ColumnElement[int]:
-        """Return how many ids each branch gives up to a limit, added up."""
-        counts = [
-            select(func.count()).select_from(each.first(limit)).scalar_subquery()
-            for each in self.branches(after)
-        ]
-        return sum(counts[1:], start=counts[0])
+        """Return how many ids come after one, up to a limit; twice, those it gives twice."""
+        parts = [select(each.first(limit)) for each in self.branches(after)]
+        every = parts[0] if len(parts) == 1 else select(union_all(*parts).limit(limit).subquery())
+        return select(func.count()).select_from(every.subquery()).scalar_subquery()
+
+    def outlook(self, after: str, limit: int) -> Subquery:
+        """Return one row: the ``number`` of ids after one, up to a limit, and their ``last``.
+
+        The farther that is, the fewer there are hereabouts; of a source without order it says
+        nothing.
+        """
+        if not self.is_ordered:
+            return select(
+                self.size(after, limit).label("number"), literal("").label("last")
+            ).subquery()
+        ids = self.first(after, limit).c.device_id
+        return select(func.count().label("number"), func.max(ids).label("last")).subquery()
 
 
 def everything(wanted: Wanted) -> Source:
@@ -100,23 +125,40 @@ def everything(wanted: Wanted) -> Source:
     return Source(branches=partial(_ids, wanted), is_ordered=True)
 
 
-async def of(session: AsyncSession, wanted: Wanted, *, finds_parts: bool) -> list[Source]:
-    """Return the sources for a list, each of which gives all that is wanted and more.
+async def known(session: AsyncSession, wanted: Wanted) -> Wanted:
+    """Say of comparisons for which numbers they hold, where these are not too many."""
+    requirements: list[Requirement | Numbers] = []
+    for each in wanted.requirements:
+        numbers = await _values(session, wanted, each) if isinstance(each, Compared) else []
+        if isinstance(each, Compared) and 0 < len(numbers) <= MAX_BRANCHES:
+            requirements.append(Numbers(each, tuple(map(float, numbers))))
+        else:
+            requirements.append(each)
+    return replace(wanted, requirements=requirements)
 
-    Args:
-        session: for reading which values there are.
-        wanted: by the list.
-        finds_parts: there is an index over parts of ids.
+
+def with_part(wanted: Wanted) -> Source | None:
+    """Return the source of the ids that contain a text, by the index over parts of ids.
+
+    How long that takes has no bound: the index is one for all tenants, and of some texts it knows
+    no more than that most ids may contain them.
     """
+    if len(wanted.search) < MIN_INDEXED:
+        return None
+    return Source(answers=[wanted.search], branches=partial(_parts, wanted), is_ordered=False)
+
+
+async def of(session: AsyncSession, wanted: Wanted) -> list[Source]:
+    """Return the sources for a list, each of which gives all that is wanted and more."""
     found = [
         source
-        for each in wanted.selector.requirements
+        for each in wanted.requirements
         if (source := await _of_requirement(session, wanted, each)) is not None
     ]
-    if finds_parts and len(wanted.search) >= MIN_INDEXED:
-        parts = partial(_parts, wanted)
-        found.append(Source(answers=[wanted.search], branches=parts, is_ordered=False))
-    if wanted.health not in {None, Health.HEALTHY}:
+    if wanted.health is Health.OFFLINE and len(wanted.conditions) > 1:
+        # Their health is asked at last, of those for which the others hold: it is in their rows.
+        found.append(Source(branches=partial(_silent, wanted), is_ordered=True))
+    elif wanted.health not in {None, Health.HEALTHY}:
         branches = partial(_of_health, wanted)
         is_ordered = wanted.health is not Health.EXPIRED
         found.append(Source(answers=[wanted.health], branches=branches, is_ordered=is_ordered))
@@ -131,32 +173,33 @@ async def has_search_index(session: AsyncSession) -> bool:
 
 
 async def _of_requirement(
-    session: AsyncSession, wanted: Wanted, requirement: Requirement
+    session: AsyncSession, wanted: Wanted, requirement: Requirement | Numbers
 ) -> Source | None:
     match requirement:
         case AnyOf():
             return _of_values(wanted, requirement, requirement.values)
+        case Numbers():
+            return _of_values(wanted, requirement, requirement.numbers)
         case Has(name):
             values = await _values(session, wanted, requirement)
             if len(values) > MAX_BRANCHES or not values:
                 return _of_range(wanted, requirement)
             excluded = {
                 value
-                for each in wanted.selector.requirements
+                for each in wanted.requirements
                 if isinstance(each, NoneOf) and each.name == name
                 for value in each.values
             }
             left = [value for value in values if value not in excluded]
             return _of_values(wanted, requirement, left or values)
         case Compared():
-            numbers = await _values(session, wanted, requirement)
-            if len(numbers) > MAX_BRANCHES or not numbers:
-                return _of_range(wanted, requirement)
-            return _of_values(wanted, requirement, numbers)
+            return _of_range(wanted, requirement)
     return None
 
 
-def _of_values(wanted: Wanted, requirement: Requirement, values: Sequence[str | float]) -> Source:
+def _of_values(
+    wanted: Wanted, requirement: Requirement | Numbers, values: Sequence[str | float]
+) -> Source:
     return Source(
         answers=[requirement],
         branches=partial(_with_values, wanted, requirement.name, values),
@@ -258,6 +301,20 @@ def _of_health(wanted: Wanted, after: str) -> list[Branch]:
         return [Branch(query, Device.certificate_expires_ms)]
     if word is not Health.OFFLINE:
         return [Branch(query, Device.id)]
-    marked = query.where(Device.silent.is_(True))
-    late = query.where(Device.silent.is_(False)).order_by(Device.last_seen_ms).offset(0).subquery()
-    return [Branch(marked, Device.id), Branch(select(late.c.device_id), late.c.device_id)]
+    marked = Branch(query.where(Device.silent.is_(True)), Device.id)
+    return [marked, _late(query)]
+
+
+def _silent(wanted: Wanted, after: str) -> list[Branch]:
+    """Return the branches of all that may be offline, those out of service as well."""
+    query = select(Device.id.label("device_id")).where(
+        Device.tenant == wanted.tenant, Device.id > after
+    )
+    late = query.where(health.condition(Health.OFFLINE, now_ms=wanted.now_ms))
+    return [Branch(query.where(Device.silent.is_(True)), Device.id), _late(late)]
+
+
+def _late(query: Select[str]) -> Branch:
+    """Return the branch of those that are silent and not marked yet, which are few."""
+    found = query.where(Device.silent.is_(False)).order_by(Device.last_seen_ms).offset(0).subquery()
+    return Branch(select(found.c.device_id), found.c.device_id)

@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import String, cast, func, insert, update
 
 from fleet_server import tenancy
 from fleet_server.clock import unix_ms
 from fleet_server.database import Database
-from fleet_server.devices import health, listing
+from fleet_server.devices import health, listing, sources
 from fleet_server.devices.health import Health, Signs
 from fleet_server.devices.selector import ID, number_of, parse
 from fleet_server.devices.service import Devices, Filters
 from fleet_server.devices.silence import SilenceWatch
+from fleet_server.devices.sources import Branch, Wanted, has_search_index
 from fleet_server.devices.tables import Device, DeviceTerm
 from fleet_server.tenancy import Tenant
 from tests.unit.fleet_server.conftest import FakeClock
@@ -31,6 +32,10 @@ ASKED = (
     "site in (s0,s3),!rare",
     "rare",
     "ram>=4,tier!=main",
+    "tier in (main,canary)",
+    "site=s3,tier in (main,canary),ram>=4",
+    "site=s2,serial<40",
+    "serial>=7",
     "rack<2,site notin (s0,s1)",
     "version,version!=v0",
     "id in (cam-001,cam-007,nowhere)",
@@ -67,6 +72,7 @@ class Fleet:
                 "tier": drawn.choice((["main"], ["canary"], ["main", "canary"])),
                 "ram": [drawn.choice(("2", "4", "8.5"))],
                 "rack": [str(number % 7)],
+                "serial": [str(number)],
                 "version": [f"v{int(number % 20 == 0)}"],
                 **({"rare": ["yes"]} if number % 25 == 0 else {}),
             }
@@ -126,7 +132,7 @@ async def everything(devices: Devices, filters: Filters, limit: int) -> tuple[li
     raise AssertionError
 
 
-@pytest.mark.parametrize("bounds", [(4000, 1000), (1, 3)], ids=["few", "many"])
+@pytest.mark.parametrize("bounds", [(4000, 1000), (30, 3), (1, 3)], ids=["few", "some", "many"])
 async def test_pages_and_counts_are_what_was_asked_for(
     database: Database,
     fleet: Fleet,
@@ -142,6 +148,9 @@ async def test_pages_and_counts_are_what_was_asked_for(
     cases += [("*", "", word) for word in Health]
     cases += [
         ("*", "am-0", None),
+        ("*", "-05", None),
+        ("*", "no-such-device", None),
+        ("tier=main,ram>=4", "-01", None),
         ("tier=main", "-1", Health.OFFLINE),
         ("site=s3", "", Health.OFFLINE),
     ]
@@ -175,8 +184,36 @@ async def test_an_answer_that_takes_long_ends_where_it_looked_to(
 async def test_a_tenant_lists_its_own(database: Database, fleet: Fleet) -> None:
     devices = Devices(database=database, connections=(), clock=fleet.clock)
     tenancy.enter("other")
-    ids, _ = await everything(devices, Filters(selectors=(parse("site=s3"),)), 500)
-    assert ids == ["x" + each for each in fleet.expected("site=s3")]
+    for text, search in (("site=s3", ""), ("site=s3,ram>=4,!rare", ""), ("tier=main", "-01")):
+        filters = Filters(selectors=(parse(text),), search=search)
+        ids, _ = await everything(devices, filters, 500)
+        assert ids == ["x" + each for each in fleet.expected(text, search)]
+    assert (await everything(devices, Filters(search="xcam-0"), 500))[0]
+    tenancy.enter(tenancy.DEFAULT)
+    assert (await everything(devices, Filters(search="xcam-0"), 500))[0] == []
+
+
+async def test_a_part_of_ids_that_takes_long_to_look_up_is_walked_for(
+    database: Database, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    parts = sources._parts
+
+    def slow(wanted: Wanted, after: str) -> list[Branch]:
+        asked.append(after)
+        (branch,) = parts(wanted, after)
+        return [Branch(branch.query.where(cast(func.pg_sleep(10), String) == ""))]
+
+    monkeypatch.setattr(sources, "_parts", slow)
+    monkeypatch.setattr(listing, "_AT_FIRST", 3)
+    devices = Devices(database=database, connections=(), clock=fleet.clock)
+    for _ in range(2):
+        assert (await everything(devices, Filters(search="-05"), 5))[0] == fleet.expected(
+            "*", "-05"
+        )
+    async with database.reading() as session:
+        is_made = await has_search_index(session)
+    assert len(asked) == int(is_made)
 
 
 async def test_offline_devices_are_listed_whether_they_are_marked_or_not(
