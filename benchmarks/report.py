@@ -50,6 +50,11 @@ def publish(benchmark: str, rows: list[Row]) -> Path:
         met = {None: "", True: "[green]yes[/]", False: "[red]no[/]"}[row.met]
         table.add_row(row.name, f"{row.value:g}", row.unit, row.goal, met)
     Console().print(table)
+    return save(benchmark, rows)
+
+
+def save(benchmark: str, rows: list[Row]) -> Path:
+    """Write ``results/<benchmark>.json``."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{benchmark}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=1) + b"\n")
