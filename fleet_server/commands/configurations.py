@@ -208,6 +208,7 @@ class Configurations:
         )
         return select(Device.id).where(
             Device.decommissioned_ms.is_(None),
+            Device.claim != "",  # without which nothing is signed for it
             Device.last_seen_ms > now_ms - _SEEN_WITHIN_MS,
             not_(at_hand),
             not_(tried),
@@ -219,7 +220,7 @@ _TAKE_BACK = Configure(version=0, settings=NOTHING)
 
 def _configured() -> ColumnElement[bool]:
     return exists().where(
-        DeviceConfiguration.device_id == Device.id, DeviceConfiguration.version > 0
+        DeviceConfiguration.device_id == Device.id, DeviceConfiguration.version != 0
     )
 
 

@@ -117,10 +117,9 @@ class Issuing:
     async def issue_each(
         self, actions: Mapping[str, Action], *, lifetime_s: int, who: str
     ) -> list[DeviceCommand]:
-        """Command devices each their own, as the server itself does.
+        """Command devices each their own, as the server itself does; those that may be commanded.
 
         Raises:
-            RefusedError: the signer refuses.
             UnavailableError: signer or database do not answer.
         """
         async with self._database.reading() as session:
@@ -129,7 +128,22 @@ class Issuing:
             _Draft(device_id, claim, sequence, actions[device_id])
             for device_id, (claim, sequence) in following.items()
         ]
-        return await self._carry_out(drafts, _Order(who, lifetime_s, limited=False))
+        order = _Order(who, lifetime_s, limited=False)
+        try:
+            return await self._carry_out(drafts, order)
+        except RefusedError:
+            return await self._carry_out_each(drafts, order)
+
+    async def _carry_out_each(self, drafts: list[_Draft], order: _Order) -> list[DeviceCommand]:
+        """Carry out one by one, so that a device which is refused keeps nothing from others."""
+        rows: list[DeviceCommand] = []
+        for draft in drafts:
+            try:
+                rows += await self._carry_out([draft], order)
+            except RefusedError as error:
+                extra = {"device": draft.device_id, "reason": str(error)}
+                logger.warning("device_not_commanded", extra=extra)
+        return rows
 
     async def _carry_out(self, drafts: list[_Draft], order: _Order) -> list[DeviceCommand]:
         rows: list[DeviceCommand] = []
@@ -178,6 +192,9 @@ class Issuing:
         async with self._database.writing() as session:
             await take_turn(session, "commands")
             following = await next_sequences(session, ids)
+            gone = [device_id for device_id in ids if device_id not in following]
+            if gone:
+                raise RefusedError(f"decommissioned meanwhile: {', '.join(gone[:_LISTED])}")
             if any(following[row.device_id][1] > row.sequence for row in rows):
                 return [draft.above(following[draft.device_id][1] - 1) for draft in drafts]
             if order.limited:

@@ -16,6 +16,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from fleet_server.database import Base, RowId
 from fleet_server.tenancy import DeviceOwned, TenantOwned
 
+NOT_OURS = -1
+
 
 class DeviceCommand(DeviceOwned, Base):
     """One command and what became of it."""
@@ -82,14 +84,14 @@ class AgentConfiguration(TenantOwned, Base):
 
 
 class DeviceConfiguration(DeviceOwned, Base):
-    """Which configuration a device answered for last."""
+    """Which configuration a device works with, by its last answer or what it reported since."""
 
     __tablename__ = "device_configurations"
 
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
     name: Mapped[str] = mapped_column(String(64))
     version: Mapped[int] = mapped_column(BigInteger)
-    """The version in effect, 0 for none."""
+    """The version in effect, 0 for none, `NOT_OURS` for one that no answer was about."""
     refused_version: Mapped[int] = mapped_column(BigInteger)
     """The newest version that it did not keep, 0 for none."""
     problem: Mapped[str] = mapped_column(Text)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_protocol.messages import Event, Presence, Reported, TelemetryWindow
 from fleet_server.clock import Clock, unix_ms
+from fleet_server.commands import reported
 from fleet_server.database import Database, take_turn
 from fleet_server.devices import terms
 from fleet_server.devices.tables import Device
@@ -130,6 +131,9 @@ class TelemetryStore:
                 runtime_up=content.runtime_up,
             )
             await terms.take_report(batch.session, uplink.device_id, content)
+            await reported.take(
+                batch.session, uplink.device_id, content.configuration, batch.now_ms
+            )
         else:
             await self._take_sequenced(batch, uplink.device_id, content)
         batch.stored.counts["taken"] += 1

@@ -137,18 +137,20 @@ class CommandRunner:
             taken = await self._database.transact(book.next_waiting)
             if taken is None:
                 return again
-            await self._run(taken)
+            if not await self._run(taken):
+                return False
 
-    async def _run(self, taken: Taken) -> None:
+    async def _run(self, taken: Taken) -> bool:
+        """Run a command; says whether this process goes on to the next one."""
         try:
             action = action_of(taken.command)
         except ProtocolError as error:
             await self._answer(taken, Outcome.REFUSED, str(error))
-            return
+            return True
         begun = await self._database.transact(partial(self._begin, taken=taken, action=action))
         if isinstance(begun, str):
             await self._answer(taken, Outcome.REFUSED, begun)
-            return
+            return True
         try:
             async with asyncio.timeout(_LONGEST_S):
                 done = await self._carry[type(action)](action, begun.command)
@@ -159,8 +161,10 @@ class CommandRunner:
         except AgentError as error:
             await self._answer(begun, Outcome.FAILED, str(error))
         else:
-            if isinstance(done, Done):
-                await self._answer(begun, Outcome.DONE, done.detail, done.result)
+            if isinstance(done, Later):
+                return False
+            await self._answer(begun, Outcome.DONE, done.detail, done.result)
+        return True
 
     def _begin(
         self, connection: sqlite3.Connection, *, taken: Taken, action: Action

@@ -17,11 +17,11 @@ from fleet_protocol.commands import (
     decode_mailbox,
     payload_of,
 )
-from fleet_protocol.remote_settings import RemoteSettings
+from fleet_protocol.remote_settings import ConfigurationStatus, RemoteSettings
 from fleet_server.assignments.signer import AssignmentSigner
 from fleet_server.assignments.signer_client import VersionTakenError
 from fleet_server.clock import unix_ms
-from fleet_server.commands import wiring
+from fleet_server.commands import reported, wiring
 from fleet_server.commands.archive import LOGS_KEPT, Filters
 from fleet_server.commands.configurations import ConfigurationBody
 from fleet_server.commands.issuing import MAX_PER_MINUTE
@@ -337,6 +337,65 @@ async def test_what_a_device_did_not_keep(world: World, outcome: Outcome) -> Non
     await all_answer(world)
     await configurations.put("one", body("id=cam-001", log_level="info"))
     assert await configured(world) == {"cam-001": "one"}
+
+
+async def says(world: World, version: int, **more: int) -> None:
+    """Let cam-001 report what it works with."""
+    said = ConfigurationStatus(version=version, **more)  # type: ignore[arg-type]
+    async with world.database.writing() as session:
+        await reported.take(session, "cam-001", said, world.now_ms)
+        (await session.get_one(Device, "cam-001")).last_seen_ms = world.now_ms
+
+
+@pytest.mark.parametrize(("said", "again"), [("same", False), ("none", True), ("other", True)])
+async def test_a_device_that_was_wiped_is_configured_again(
+    world: World, said: str, *, again: bool
+) -> None:
+    stored = await world.server().configurations.put("one", body("id=cam-001", log_level="debug"))
+    version = {"same": stored.version, "none": 0, "other": 2**53}[said]
+    await configured(world)
+    await all_answer(world)
+    await says(world, version)
+    assert await configured(world) == {}, "the report may have been older than the answer"
+    world.clock.advance(minutes=6)
+    await says(world, 0, trial_version=stored.version)
+    assert await configured(world) == {}, "it is trying"
+    await says(world, version)
+    assert await configured(world) == ({"cam-001": "one"} if again else {})
+    changed = await world.server().configurations.put("one", body("id=cam-001"))
+    assert changed.version < 2**52, "no device uses the numbers up"
+
+
+async def test_settings_that_only_the_device_knows_of_are_taken_back(world: World) -> None:
+    """The database is older than what the device was told."""
+    await says(world, 5)
+    assert await configured(world) == {"cam-001": ""}
+    await all_answer(world)
+    assert await configured(world) == {}
+
+
+async def test_a_device_that_may_not_be_commanded_keeps_nothing_from_others(world: World) -> None:
+    await world.server().configurations.put("all", body("*", log_level="debug"))
+    async with world.database.writing() as session:
+        (await session.get_one(Device, "cam-001")).claim = "forged"
+        (await session.get_one(Device, "cam-002")).claim = ""
+    assert await configured(world) == {"cam-003": "all"}
+
+
+async def test_a_device_that_leaves_while_its_command_is_signed(world: World) -> None:
+    server = world.server()
+    sign = world.signer.sign_commands
+
+    async def leaving(requests: list[SignCommand]) -> list[bytes]:
+        async with world.database.writing() as session:
+            (await session.get_one(Device, "cam-001")).decommissioned_ms = 1
+        return await sign(requests)
+
+    world.signer.sign_commands = leaving  # type: ignore[method-assign]
+    with pytest.raises(RefusedError, match="decommissioned meanwhile: cam-001"):
+        await server.issuing.issue(
+            devices=DEVICES[:1], action=Diagnostics(), lifetime_s=60, who="ann"
+        )
 
 
 async def test_a_device_that_is_away_is_commanded_when_it_is_back(world: World) -> None:
