@@ -7,19 +7,35 @@ agent should not read everybody's. A disk that refuses loses lines and nothing e
 import contextlib
 import io
 import logging
-import logging.handlers
 from pathlib import Path
 
 from fleet_protocol.log_format import JsonFormatter
 
 PROCESSES = ("control", "runtime", "supervisor")
 MAX_FILE_BYTES = 1024 * 1024
-_FILES_BEFORE = 1
 
 
-class _Ring(logging.handlers.RotatingFileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (of logging)
-        """Go on: what cannot be written is on standard error."""
+class _Ring(logging.FileHandler):
+    """What `logging.handlers` has for it would bring 0.2 MiB of other handlers along."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; what cannot be written is on standard error all the same."""
+        line = self.format(record) + self.terminator
+        with contextlib.suppress(OSError):
+            stream = self._with_room(len(line.encode()))
+            stream.write(line)
+            stream.flush()
+
+    def _with_room(self, size_bytes: int) -> io.TextIOWrapper:
+        stream = self.stream or self._open()
+        if stream.tell() + size_bytes > MAX_FILE_BYTES:
+            newest = Path(self.baseFilename)
+            with contextlib.suppress(FileNotFoundError):
+                newest.replace(_older(newest))
+            full, stream = stream, self._open()
+            full.close()
+        self.stream = stream
+        return stream
 
     def _open(self) -> io.TextIOWrapper:
         stream = super()._open()
@@ -31,9 +47,7 @@ def keep(folder: Path, process: str) -> None:
     """Write what the root logger is told into the ring of a process, from now on."""
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ring = _Ring(
-            path(folder, process), maxBytes=MAX_FILE_BYTES, backupCount=_FILES_BEFORE, delay=True
-        )
+        ring = _Ring(path(folder, process), delay=True)
         ring.setFormatter(JsonFormatter())
         logging.getLogger().addHandler(ring)
 
@@ -46,4 +60,8 @@ def path(folder: Path, process: str) -> Path:
 def files(folder: Path, process: str) -> list[Path]:
     """Return the files of a process, the oldest first; some may not be there."""
     newest = path(folder, process)
-    return [newest.with_name(f"{newest.name}.1"), newest]
+    return [_older(newest), newest]
+
+
+def _older(newest: Path) -> Path:
+    return newest.with_name(f"{newest.name}.1")

@@ -31,11 +31,24 @@ class _RequestIdFilter(logging.Filter):
         return True
 
 
+class _LostConnectionFilter(logging.Filter):
+    """Takes the traceback off a connection that gmqtt has lost: it tells of no mistake here."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("gmqtt") and record.exc_info:
+            error = record.exc_info[1]
+            if isinstance(error, OSError):
+                record.exc_info = None
+                record.reason = str(error)
+        return True
+
+
 def configure(level: str) -> None:
     """Make the root logger write JSON lines from ``level`` up."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     handler.addFilter(_RequestIdFilter())
+    handler.addFilter(_LostConnectionFilter())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())

@@ -1,6 +1,5 @@
 """``python -m edge_agent.control --state DIR``: the control process."""
 
-import argparse
 import asyncio
 import logging
 import os
@@ -20,15 +19,21 @@ from edge_agent.store import StoreError
 from fleet_protocol.errors import SkerryError
 from fleet_protocol.log_format import JsonFormatter
 
+_USAGE = """usage: python -m edge_agent.control --state DIR
+
+The control process of a Skerry agent; `skerry agent run` starts it.
+--state DIR  state directory of the device"""
+
 
 def main() -> int:
     """Run the control process until it is told to stop; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m edge_agent.control",
-        description="The control process of a Skerry agent; `skerry agent run` starts it.",
-    )
-    parser.add_argument("--state", type=Path, required=True, help="state directory of the device")
-    state = StateDir(parser.parse_args().state.absolute())
+    match sys.argv[1:]:
+        case ["--state", folder]:
+            state = StateDir(Path(folder).absolute())
+        case arguments:
+            # By hand: argparse would stay in memory for one option.
+            print(_USAGE, file=sys.stdout if arguments == ["--help"] else sys.stderr)
+            return 0 if arguments == ["--help"] else 2
     yield_to_inference()
     limit_arenas(1)
     try:

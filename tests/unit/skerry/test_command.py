@@ -1,5 +1,6 @@
 """The one command: what it loads, what it says, how it ends."""
 
+import contextlib
 import os
 import pty
 import re
@@ -164,7 +165,12 @@ class Terminal:
         os.write(self._own, f"{line}\n".encode())
 
     def interrupt(self) -> None:
-        self._process.send_signal(signal.SIGINT)
+        """Press Ctrl-C; again, as a person would, if it came just before the prompt was read."""
+        for _ in range(30):
+            self._process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=1)
+                return
 
     def end(self) -> tuple[int, str]:
         """Return the exit status and what was printed last."""
