@@ -5,9 +5,9 @@ import pkgutil
 import sys
 
 import benchmarks
-from benchmarks import report
+from benchmarks import report, summary
 
-_NOT_BENCHMARKS = {"__main__", "report"}
+_NOT_BENCHMARKS = {"__main__", "report", "summary"}
 
 
 def main() -> int:
@@ -27,6 +27,7 @@ def main() -> int:
         rows = importlib.import_module(f"benchmarks.{name}").run()
         print(f"written to {report.publish(name, rows)}")
         missed |= any(row.met is False for row in rows)
+    summary.write()
     return int(missed)
 
 

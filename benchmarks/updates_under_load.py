@@ -36,7 +36,7 @@ from skerry.demo.world import World
 _UPDATES = int(os.environ.get("UPDATES", "1000"))
 _WANTED = 1000
 _RATE_PER_S = 50.0
-_BLOCK = 20
+_BLOCK = 40
 _SETTLES_S = 1.0
 """After a block: the old model leaves memory, the device tidies up."""
 
