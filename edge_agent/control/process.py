@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -31,6 +32,12 @@ from edge_agent.state_dir import StateDir
 logger = logging.getLogger(__name__)
 
 _THREADS = 16
+
+
+def _give_memory_back() -> None:
+    """Let go of what an update has left: cycles first, which would keep their pages otherwise."""
+    gc.collect()
+    give_back()
 
 
 class ControlProcess:
@@ -102,7 +109,7 @@ class ControlProcess:
                 machine=Machine(),
                 settings_problem=settings_problem,
                 # What an update needed of memory and library code, the device has back.
-                at_rest=give_back,
+                at_rest=_give_memory_back,
             ),
         )
 
