@@ -80,7 +80,7 @@ KINDS: dict[str, Make] = {
     "search in a site": lambda: Filters(
         selectors=(parse(f"site={_site()}"),), search=f"{_RANDOM.randrange(1000):03d}"
     ),
-    **{word.value: lambda word=word: Filters(health=word) for word in Health},  # type: ignore[misc]
+    **{word.value: lambda word=word: Filters(health=word) for word in Health},  # type: ignore[misc]  # a lambda with a default
     "offline in a site": lambda: Filters(
         selectors=(parse(f"site={_site()}"),), health=Health.OFFLINE
     ),

@@ -113,7 +113,7 @@ def _when_asked(make: Callable[[], Carry]) -> Carry:
 
 
 def _diagnostics(reach: Reach, poll: MailboxPoll) -> Carry:
-    from edge_agent.control.commands.diagnostics import DiagnosticsAction  # noqa: PLC0415
+    from edge_agent.control.commands.diagnostics import DiagnosticsAction  # noqa: PLC0415 (when asked)
 
     return DiagnosticsAction(
         state_root=reach.state.root,
@@ -132,7 +132,7 @@ def _diagnostics(reach: Reach, poll: MailboxPoll) -> Carry:
 
 
 def _bench(reach: Reach) -> Carry:
-    from edge_agent.control.commands.bench import BenchAction  # noqa: PLC0415
+    from edge_agent.control.commands.bench import BenchAction  # noqa: PLC0415 (likewise)
 
     return BenchAction(
         runtime=reach.runtime,
@@ -143,6 +143,6 @@ def _bench(reach: Reach) -> Carry:
 
 
 def _logs(reach: Reach) -> Carry:
-    from edge_agent.control.commands.logs import LogsAction  # noqa: PLC0415
+    from edge_agent.control.commands.logs import LogsAction  # noqa: PLC0415 (likewise)
 
     return LogsAction(reach.state.log)
