@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from sqlalchemy import select, update
 
-from fleet_protocol.errors import SkerryError
+from fleet_server import upkeep
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.complaints import Complaints
 from fleet_server.database import Database
@@ -35,12 +35,12 @@ class SilenceWatch:
 
     async def run(self) -> None:
         """Do it at intervals until cancelled; what fails is tried again."""
-        while True:
-            try:
-                await self.once()
-            except SkerryError as error:
-                self._complaints.log("silence_watch_waits", reason=str(error)[:500])
-            await asyncio.sleep(_INTERVAL_S)
+        await upkeep.repeat(
+            self.once,
+            interval_s=_INTERVAL_S,
+            complaints=self._complaints,
+            event="silence_watch_waits",
+        )
 
     async def once(self) -> int:
         """Mark everything that is silent now, with pauses as long as the work; return how many.

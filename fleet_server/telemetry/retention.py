@@ -20,7 +20,7 @@ from datetime import timedelta
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet_protocol.errors import SkerryError
+from fleet_server import upkeep
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.complaints import Complaints
 from fleet_server.database import Database
@@ -61,12 +61,12 @@ class Retention:
 
     async def run(self) -> None:
         """Do it at intervals until cancelled; what fails is tried again."""
-        while True:
-            try:
-                await self.once()
-            except SkerryError as error:
-                self._complaints.log("retention_waits", reason=str(error)[:500])
-            await asyncio.sleep(_INTERVAL_S)
+        await upkeep.repeat(
+            self.once,
+            interval_s=_INTERVAL_S,
+            complaints=self._complaints,
+            event="retention_waits",
+        )
 
     async def once(self) -> int:
         """Forget everything that is too old now; return how many windows and events that were.
