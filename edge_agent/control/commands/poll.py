@@ -1,25 +1,17 @@
 """Asks for the mailbox over HTTPS while there is no connection to the broker."""
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable
 
+from edge_agent.control.https_poll import HttpsPoll
 from edge_agent.control.link import Link
-from edge_agent.control.server_client import (
-    ReleaseServer,
-    ServerRefusedError,
-    ServerUnreachableError,
-)
+from edge_agent.control.server_client import ReleaseServer
 from fleet_protocol.commands import MAX_MAILBOX_BYTES, ROUTE
 
-logger = logging.getLogger(__name__)
 
-_JITTER = 0.2
-
-
-class MailboxPoll:
-    """Polls at intervals; the broker is faster where it is."""
+class MailboxPoll(HttpsPoll):
+    """Polls for the mailbox."""
 
     def __init__(
         self,
@@ -30,31 +22,23 @@ class MailboxPoll:
         interval_s: float,
         randomness: random.Random,
     ) -> None:
-        """Make it; nothing is sent yet.
+        """Make it as an `HttpsPoll`.
 
         Args:
-            link: the connection to the broker, in whose absence this polls.
+            link: the connection to the broker.
             server: where to ask.
             deliver: takes a mailbox, of which nothing is verified yet.
-            interval_s: between two polls, give or take a fifth.
-            randomness: keeps devices apart that lost the broker together.
+            interval_s: between two polls.
+            randomness: keeps devices apart.
         """
-        self._link = link
-        self._server = server
+        super().__init__(
+            what="mailbox", link=link, server=server, interval_s=interval_s, randomness=randomness
+        )
         self._deliver = deliver
-        self._interval_s = interval_s
-        self._random = randomness
 
-    async def run(self) -> None:
-        """Poll until cancelled."""
-        while True:
-            await asyncio.sleep(self._interval_s * self._random.uniform(1 - _JITTER, 1 + _JITTER))
-            if self._link.connected:
-                continue
-            try:
-                self._deliver(await asyncio.to_thread(self.ask))
-            except (ServerUnreachableError, ServerRefusedError) as error:
-                logger.info("mailbox_not_polled", extra={"reason": str(error)})
+    async def poll(self) -> None:
+        """Ask once."""
+        self._deliver(await asyncio.to_thread(self.ask))
 
     def ask(self) -> bytes:
         """Return the mailbox as the server has it; blocks.
@@ -63,10 +47,4 @@ class MailboxPoll:
             ServerUnreachableError: no answer, or it broke off.
             ServerRefusedError: the server refuses this device.
         """
-        content = bytearray()
-        with self._server.open(ROUTE, {}) as body:
-            for chunk in body.chunks():
-                content += chunk
-                if len(content) > MAX_MAILBOX_BYTES:
-                    raise ServerUnreachableError("the server sends no end of a mailbox")
-        return bytes(content)
+        return self._read(ROUTE, MAX_MAILBOX_BYTES)

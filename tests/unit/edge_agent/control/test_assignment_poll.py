@@ -34,7 +34,7 @@ async def test_a_polled_document_is_verified_like_any_other(device: ControlDevic
 
 async def test_what_has_no_end_is_left(device: ControlDevice) -> None:
     device.repository.files[POLL_ROUTE] = b"x" * (MAX_ASSIGNMENT_BYTES + 1)
-    with pytest.raises(ServerUnreachableError, match="no end"):
+    with pytest.raises(ServerUnreachableError, match="has no end"):
         await device.parts.assignment_poll.poll()
     del device.repository.files[POLL_ROUTE]
     with pytest.raises(ServerRefusedError):
