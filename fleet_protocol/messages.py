@@ -190,6 +190,8 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: Capabilities
     configuration: ConfigurationStatus = NO_CONFIGURATION
     """Which settings of the fleet the agent works with."""
+    command_sequence: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    """Of the last command that was taken, 0 before the first; none below it will be."""
 
 
 def check_coverage(message: TelemetryWindow | Event) -> None:

@@ -80,6 +80,7 @@ def reported(  # noqa: PLR0913 (what is reported, by keyword)
     agent_version: str,
     capabilities: Capabilities,
     configuration: ConfigurationStatus = NO_CONFIGURATION,
+    command_sequence: int = 0,
     troubles: Mapping[str, str] = MappingProxyType({}),
 ) -> Reported:
     """Return the reported state of a situation; troubles by family go before what it says."""
@@ -99,6 +100,7 @@ def reported(  # noqa: PLR0913 (what is reported, by keyword)
         alarms=list(situation.alarms),
         capabilities=capabilities,
         configuration=configuration,
+        command_sequence=command_sequence,
     )
 
 

@@ -180,6 +180,7 @@ class Parts:
         self.reporter = Reporter(
             observation=self.observation,
             configuration=self.configure,
+            commands=self.command_desk,
             link=outside.link,
             machine=outside.machine,
             clock=outside.clock,
@@ -251,6 +252,7 @@ class Parts:
         claim = self._outside.claim
         self.journal.raise_floors(connection, claim.floors)
         self._high_water.restore(connection, known)
+        self.command_desk.restore(connection)
         self._pauses.restore(connection)
         if facts.get(connection, _ENROLLED) is not None:
             return

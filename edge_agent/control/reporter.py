@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from edge_agent.control.clock import Clock
 from edge_agent.control.commands.configure import ConfigureAction
+from edge_agent.control.commands.desk import CommandDesk
 from edge_agent.control.link import Link, LinkDownError
 from edge_agent.control.machine import Machine
 from edge_agent.control.observation import (
@@ -37,6 +38,7 @@ class Reporter:
         *,
         observation: Observation,
         configuration: ConfigureAction,
+        commands: CommandDesk,
         link: Link,
         machine: Machine,
         clock: Clock,
@@ -44,6 +46,7 @@ class Reporter:
     ) -> None:
         self._observation = observation
         self._configuration = configuration
+        self._commands = commands
         self._link = link
         self._machine = machine
         self._clock = clock
@@ -56,13 +59,14 @@ class Reporter:
         """Report until cancelled."""
         while True:
             link_seen, seen = self._link.state.count, self._observation.changed.count
-            configured = self._configuration.changed.count
+            configured, taken = self._configuration.changed.count, self._commands.taken.count
             if self._link.connected:
                 self._report()
             await first_change(
                 (self._link.state, link_seen),
                 (self._observation.changed, seen),
                 (self._configuration.changed, configured),
+                (self._commands.taken, taken),
                 timeout_s=self._interval_s,
             )
 
@@ -82,6 +86,7 @@ class Reporter:
             ),
             troubles=self._observation.troubles,
             configuration=self._configuration.status,
+            command_sequence=self._commands.sequence,
         )
         try:
             self._link.publish(Channel.REPORTED, encode(state))

@@ -2,7 +2,8 @@
 
 What the signer has signed and nobody stored does nothing. A command is stored only if no higher
 sequence of its device is, whichever server signed that, because a device passes over what comes
-after a higher one.
+after a higher one. Database and signer may both come from a backup: the sequence that a device
+reports counts as well.
 """
 
 import asyncio
@@ -19,13 +20,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_protocol import commands as protocol
 from fleet_protocol.commands import MAX_OPEN, Action
+from fleet_server.assignments import ahead
 from fleet_server.assignments.signer_client import VersionTakenError
 from fleet_server.assignments.signing import MAX_BATCH
 from fleet_server.audit import trail
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.commands.mailboxes import Mailboxes
 from fleet_server.commands.signing import SignCommand
-from fleet_server.commands.states import CommandState, audited, next_sequences
+from fleet_server.commands.states import CommandState, Standing, audited, standings
 from fleet_server.commands.tables import DeviceCommand
 from fleet_server.database import Database, take_turn
 from fleet_server.devices.tables import Device
@@ -57,13 +59,14 @@ class Signing(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Draft:
     device_id: str
-    claim: str
-    sequence: int
+    standing: Standing
     action: Action
+    sequence: int = 0
 
     def above(self, highest: int) -> "_Draft":
-        """Return it with a sequence above one."""
-        return replace(self, sequence=max(self.sequence, highest + 1))
+        """Return it with a sequence above one, and above that which the device has taken."""
+        following = ahead.next_sequence(highest, self.standing.reported)
+        return replace(self, sequence=max(self.sequence, following))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +105,8 @@ class Issuing:
         chosen = sorted(set(devices))
         async with self._database.reading() as session:
             await _check_known(session, chosen)
-            following = await next_sequences(session, chosen)
-        drafts = [
-            _Draft(device_id, claim, sequence, action)
-            for device_id, (claim, sequence) in following.items()
-        ]
+            found = await standings(session, chosen)
+        drafts = [_draft(device_id, standing, action) for device_id, standing in found.items()]
         rows = await self._carry_out(drafts, _Order(who, lifetime_s, limited=True))
         logger.info(
             "commands_issued",
@@ -123,10 +123,9 @@ class Issuing:
             UnavailableError: signer or database do not answer.
         """
         async with self._database.reading() as session:
-            following = await next_sequences(session, list(actions))
+            found = await standings(session, list(actions))
         drafts = [
-            _Draft(device_id, claim, sequence, actions[device_id])
-            for device_id, (claim, sequence) in following.items()
+            _draft(device_id, standing, actions[device_id]) for device_id, standing in found.items()
         ]
         order = _Order(who, lifetime_s, limited=False)
         try:
@@ -191,12 +190,12 @@ class Issuing:
         ids = [row.device_id for row in rows]
         async with self._database.writing() as session:
             await take_turn(session, "commands")
-            following = await next_sequences(session, ids)
-            gone = [device_id for device_id in ids if device_id not in following]
+            found = await standings(session, ids)
+            gone = [device_id for device_id in ids if device_id not in found]
             if gone:
                 raise RefusedError(f"decommissioned meanwhile: {', '.join(gone[:_LISTED])}")
-            if any(following[row.device_id][1] > row.sequence for row in rows):
-                return [draft.above(following[draft.device_id][1] - 1) for draft in drafts]
+            if any(found[row.device_id].last >= row.sequence for row in rows):
+                return [draft.above(found[draft.device_id].last) for draft in drafts]
             if order.limited:
                 await self._check_limits(session, ids)
             session.add_all(rows)
@@ -248,6 +247,10 @@ async def _check_known(session: AsyncSession, chosen: Sequence[str]) -> None:
         raise RefusedError(f"decommissioned: {', '.join(gone[:_LISTED])}")
 
 
+def _draft(device_id: str, standing: Standing, action: Action) -> _Draft:
+    return _Draft(device_id, standing, action).above(standing.last)
+
+
 def _request(draft: _Draft, issued_ms: int, expires_ms: int) -> SignCommand:
     return SignCommand(
         id=secrets.token_hex(16),
@@ -256,7 +259,7 @@ def _request(draft: _Draft, issued_ms: int, expires_ms: int) -> SignCommand:
         issued_ms=issued_ms,
         expires_ms=expires_ms,
         action=draft.action,
-        claim=draft.claim,
+        claim=draft.standing.claim,
     )
 
 

@@ -1,5 +1,6 @@
 """What may have become of a command, and how one is found."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from sqlalchemy import Select, func, select
@@ -47,18 +48,37 @@ def no_command(command_id: str) -> NotFoundError:
     return NotFoundError(f"there is no command {command_id[:40]!r}")
 
 
-async def next_sequences(
-    session: AsyncSession, device_ids: list[str]
-) -> dict[str, tuple[str, int]]:
-    """Return claim and next sequence of each of some devices that may be commanded."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the commands of a device stand.
+
+    Attributes:
+        claim: with which it enrolled.
+        last: the highest stored sequence, 0 before the first.
+        reported: the state that it reported last, JSON.
+    """
+
+    claim: str
+    last: int
+    reported: str | None
+
+
+async def standings(session: AsyncSession, device_ids: list[str]) -> dict[str, Standing]:
+    """Return where those of some devices stand that may be commanded."""
+    last = (
+        select(func.max(DeviceCommand.sequence))
+        .where(DeviceCommand.device_id == Device.id)
+        .scalar_subquery()
+    )
     query = (
-        select(Device.id, Device.claim, func.max(DeviceCommand.sequence))
-        .outerjoin(DeviceCommand, DeviceCommand.device_id == Device.id)
+        select(Device.id, Device.claim, last, Device.reported)
         .where(Device.id.in_(device_ids), Device.decommissioned_ms.is_(None))
-        .group_by(Device.id, Device.claim)
         .order_by(Device.id)
     )
-    return {row[0]: (row[1], (row[2] or 0) + 1) for row in await session.execute(query)}
+    return {
+        row[0]: Standing(claim=row[1], last=row[2] or 0, reported=row[3])
+        for row in await session.execute(query)
+    }
 
 
 def audited(row: DeviceCommand) -> dict[str, object]:

@@ -43,6 +43,8 @@ class CommandDesk:
 
     Attributes:
         offered: bumped when a mailbox came.
+        sequence: of the last command that was taken, 0 before the first.
+        taken: bumped when that has risen.
     """
 
     def __init__(  # noqa: PLR0913 (its parts, by keyword)
@@ -56,6 +58,8 @@ class CommandDesk:
         trusted_clock: TrustedClock,
     ) -> None:
         self.offered = Pulse()
+        self.sequence = 0
+        self.taken = Pulse()
         self._device_id = device_id
         self._roots = roots
         self._database = database
@@ -64,6 +68,10 @@ class CommandDesk:
         self._trusted_clock = trusted_clock
         self._newest: bytes | None = None
         self._judged = ""
+
+    def restore(self, connection: sqlite3.Connection) -> None:
+        """Take up how far commands have come (in the caller's transaction)."""
+        self.sequence = book.mark(connection).version
 
     def offer(self, payload: bytes) -> None:
         """Take a mailbox as it came; only the newest is looked at."""
@@ -96,6 +104,8 @@ class CommandDesk:
         judged = await self._database.transact(partial(self._judge, envelopes=envelopes))
         if judged.taken:
             await self._high_water.keep(self._database)
+            await self._database.transact(self.restore)
+            self.taken.bump()
         for reason in judged.refused:
             await self._refusals.tell(reason)
         again = judged.full or bool(judged.refused and not asked)

@@ -124,13 +124,14 @@ def view(server: RunningServer, token: str) -> dict[str, Any]:
     return found
 
 
-def report(device: EnrolledDevice, version: int) -> None:
-    """Say what the device holds, as it does whenever it connects."""
+def report(device: EnrolledDevice, version: int, *, commands: int) -> None:
+    """Say what the device holds and has taken, as it does whenever it connects."""
     message = Reported(
         at_ms=1,
         agent_version="1",
         assignment_version=version,
         runtime_up=True,
+        command_sequence=commands,
         capabilities=Capabilities(machine="x86_64", cpu_count=2),
     )
     server = device.server
@@ -158,7 +159,10 @@ def test_a_restored_server_sends_no_device_back_in_time(site: Site) -> None:
     site.run("Restore")
     server.start()
     assert view(server, admin)["assignment"]["version"] == saved
-    report(device, lost)
+    report(device, lost, commands=7)
     eventually(lambda: view(server, admin)["reported"])
     assert assign(server, admin, "1.1.0") == lost + 1
+    order = {"devices": ["cam-1"], "action": {"kind": "diagnostics"}}
+    issued = server.request("POST", "/api/v1/commands", token=admin, json=order).json()
+    assert [command["sequence"] for command in issued["commands"]] == [8]
     assert server.request("GET", "/api/v1/releases", token=admin).json()["releases"]
