@@ -19,6 +19,15 @@ MAX_LOG_BYTES = 1024 * 1024
 """Of a compressed excerpt of the log."""
 
 MAX_ANSWER_BYTES = 2 * 1024 * 1024
+MAX_RESULT_BYTES = 256 * 1024
+"""Of a result other than a log, as JSON."""
+
+MAX_SAID = 300
+Said = Annotated[str, msgspec.Meta(max_length=MAX_SAID)]
+"""A sentence in a list of many."""
+
+MAX_LISTED = 256
+MAX_LIBRARIES = 64
 
 CommandId = Annotated[
     str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z", description="32 hexadecimal digits")
@@ -48,7 +57,7 @@ class UpdateFact(msgspec.Struct, frozen=True, kw_only=True):
     version: Version
     state: UpdateState
     attempts: Count = 0
-    detail: LongText = ""
+    detail: Said = ""
 
 
 class DiagnosticsResult(_Result, frozen=True, kw_only=True, tag="diagnostics"):
@@ -65,7 +74,7 @@ class DiagnosticsResult(_Result, frozen=True, kw_only=True, tag="diagnostics"):
     agent_version: ShortText
     python_version: ShortText
     system: ShortText
-    libraries: dict[ShortText, ShortText] = {}
+    libraries: Annotated[dict[ShortText, ShortText], msgspec.Meta(max_length=MAX_LIBRARIES)] = {}
     uptime_s: float | None = None
     disk_total_bytes: Count | None = None
     disk_free_bytes: Count | None = None
@@ -76,17 +85,17 @@ class DiagnosticsResult(_Result, frozen=True, kw_only=True, tag="diagnostics"):
     temperature_celsius: float | None = None
     runtime_resident_bytes: Count | None = None
     runtime_up: bool = False
-    runtime_failed: dict[Family, LongText] = {}
+    runtime_failed: Annotated[dict[Family, Said], msgspec.Meta(max_length=MAX_LISTED)] = {}
     clock_ms: UnixMs
     clock_ahead_s: float = 0.0
     clock_synchronised: bool | None = None
     broker_connected: bool
     server_ms: float | None = None
-    server_problem: LongText = ""
+    server_problem: Said = ""
     certificate_expires_ms: UnixMs | None = None
     assignment_version: Count = 0
-    outbox: dict[ShortText, Count] = {}
-    updates: Annotated[list[UpdateFact], msgspec.Meta(max_length=256)] = []
+    outbox: Annotated[dict[ShortText, Count], msgspec.Meta(max_length=MAX_LIBRARIES)] = {}
+    updates: Annotated[list[UpdateFact], msgspec.Meta(max_length=MAX_LISTED)] = []
 
 
 class LogResult(_Result, frozen=True, kw_only=True, tag="logs"):
@@ -119,14 +128,14 @@ class BenchRow(msgspec.Struct, frozen=True, kw_only=True):
     backend: ShortText
     accelerator: ShortText
     fastest_ms: float | None
-    choice: LongText = ""
-    problem: LongText = ""
+    choice: Said = ""
+    problem: Said = ""
 
 
 class BenchResult(_Result, frozen=True, kw_only=True, tag="bench"):
     """The releases that serve, timed beside live calls at low priority."""
 
-    rows: Annotated[list[BenchRow], msgspec.Meta(max_length=256)]
+    rows: Annotated[list[BenchRow], msgspec.Meta(max_length=MAX_LISTED)]
 
 
 class RestartResult(_Result, frozen=True, kw_only=True, tag="restart_runtime"):
@@ -159,6 +168,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     result: Result | None = None
 
 
+def fits(result: Result) -> bool:
+    """Say whether a result is as small as its kind has to be."""
+    return isinstance(result, LogResult) or len(msgspec.json.encode(result)) <= MAX_RESULT_BYTES
+
+
 def decode_answer(payload: bytes) -> Answer:
     """Read an answer.
 
@@ -170,6 +184,9 @@ def decode_answer(payload: bytes) -> Answer:
             f"an answer has {len(payload)} bytes, at most {MAX_ANSWER_BYTES} are read"
         )
     try:
-        return msgspec.json.decode(payload, type=Answer)
+        answer = msgspec.json.decode(payload, type=Answer)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"not an answer: {error}") from error
+    if answer.result is not None and not fits(answer.result):
+        raise ProtocolError(f"a result has at most {MAX_RESULT_BYTES} bytes, unless it is a log")
+    return answer

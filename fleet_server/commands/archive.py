@@ -7,6 +7,7 @@ from datetime import timedelta
 import msgspec
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from fleet_protocol.command_answers import Answer, LogResult, Outcome
 from fleet_protocol.commands import Configure, decode_action
@@ -23,6 +24,7 @@ LOGS_KEPT = timedelta(days=14)
 LOGS_OF_A_DEVICE = 20
 _PAGE = 500
 _UNANSWERED = frozenset({CommandState.OPEN, CommandState.EXPIRED, CommandState.CANCELED})
+_LARGE = (DeviceCommand.document, DeviceCommand.result)
 _STATES = {
     Outcome.DONE: CommandState.DONE,
     Outcome.FAILED: CommandState.FAILED,
@@ -64,12 +66,17 @@ class Archive:
     async def page(
         self, filters: Filters, *, after: int | None, limit: int
     ) -> Sequence[DeviceCommand]:
-        """Return commands below a number, the newest first.
+        """Return commands below a number, the newest first, without documents and results.
 
         Raises:
             UnavailableError: the database failed.
         """
-        query = select(DeviceCommand).order_by(DeviceCommand.number.desc()).limit(limit)
+        query = (
+            select(DeviceCommand)
+            .options(*(defer(column, raiseload=True) for column in _LARGE))
+            .order_by(DeviceCommand.number.desc())
+            .limit(limit)
+        )
         if after is not None:
             query = query.where(DeviceCommand.number < after)
         if filters.device_id is not None:

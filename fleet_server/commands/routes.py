@@ -8,7 +8,13 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fleet_protocol.command_answers import decode_answer
 from fleet_server.accounts.authorization import Commander, Reader, bearer_token
 from fleet_server.commands.archive import Filters
-from fleet_server.commands.schemas import CommandList, CommandOrder, CommandPage, CommandView
+from fleet_server.commands.schemas import (
+    CommandList,
+    CommandOrder,
+    CommandPage,
+    CommandSummary,
+    CommandView,
+)
 from fleet_server.commands.states import CommandState
 from fleet_server.errors import MalformedError
 from fleet_server.paging import AfterId, Limit, cursor
@@ -72,11 +78,11 @@ async def list_commands(  # noqa: PLR0913 (each is a filter)
     after: AfterId = None,
     limit: Limit = 100,
 ) -> CommandPage:
-    """List commands and their answers, the newest first."""
+    """List commands and how they ended, the newest first; each alone also has its result."""
     filters = Filters(device_id=device, state=state, kind=kind)
     rows = await services.commands.archive.page(filters, after=after, limit=limit)
     return CommandPage(
-        commands=[CommandView.of(row) for row in rows],
+        commands=[CommandSummary.of(row) for row in rows],
         next_after=cursor(rows[-1].number) if len(rows) == limit else None,
     )
 

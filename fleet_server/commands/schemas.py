@@ -31,8 +31,8 @@ class CommandOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     lifetime_s: Annotated[int, msgspec.Meta(ge=10, le=MAX_LIFETIME_S)] = _DEFAULT_LIFETIME_S
 
 
-class CommandView(BaseModel):
-    """One command; ``begun_ms`` and ``ended_ms`` by the clock of the device."""
+class CommandSummary(BaseModel):
+    """One command without its result; ``begun_ms`` and ``ended_ms`` by the clock of the device."""
 
     id: str
     device_id: str
@@ -47,27 +47,40 @@ class CommandView(BaseModel):
     ended_ms: int | None
     answered_ms: int | None
     detail: str
-    result: dict[str, Any] | None
 
     @classmethod
     def of(cls, row: DeviceCommand) -> Self:
         """Return what is shown of a stored command."""
-        return cls(
-            id=row.id,
-            device_id=row.device_id,
-            sequence=row.sequence,
-            kind=row.kind,
-            action=msgspec.json.decode(row.action),
-            state=CommandState(row.state),
-            issued_ms=row.issued_ms,
-            expires_ms=row.expires_ms,
-            requested_by=row.requested_by,
-            begun_ms=row.begun_ms,
-            ended_ms=row.ended_ms,
-            answered_ms=row.answered_ms,
-            detail=row.detail,
-            result=None if row.result is None else msgspec.json.decode(row.result),
-        )
+        return cls(**cls._shown(row))
+
+    @classmethod
+    def _shown(cls, row: DeviceCommand) -> dict[str, Any]:
+        return {
+            "id": row.id,
+            "device_id": row.device_id,
+            "sequence": row.sequence,
+            "kind": row.kind,
+            "action": msgspec.json.decode(row.action),
+            "state": CommandState(row.state),
+            "issued_ms": row.issued_ms,
+            "expires_ms": row.expires_ms,
+            "requested_by": row.requested_by,
+            "begun_ms": row.begun_ms,
+            "ended_ms": row.ended_ms,
+            "answered_ms": row.answered_ms,
+            "detail": row.detail,
+        }
+
+
+class CommandView(CommandSummary):
+    """One command and its result."""
+
+    result: dict[str, Any] | None
+
+    @classmethod
+    def _shown(cls, row: DeviceCommand) -> dict[str, Any]:
+        result = None if row.result is None else msgspec.json.decode(row.result)
+        return super()._shown(row) | {"result": result}
 
 
 class CommandList(BaseModel):
@@ -76,7 +89,8 @@ class CommandList(BaseModel):
     commands: list[CommandView]
 
 
-class CommandPage(CommandList):
+class CommandPage(BaseModel):
     """Some commands, the newest first."""
 
+    commands: list[CommandSummary]
     next_after: str | None

@@ -21,12 +21,10 @@ from edge_agent.control.runtime_client import (
     RuntimeUnavailableError,
 )
 from edge_agent.runtime_api import LoadedRelease
-from fleet_protocol.command_answers import BenchResult, BenchRow
+from fleet_protocol.command_answers import MAX_LISTED, MAX_SAID, BenchResult, BenchRow
 from fleet_protocol.commands import Action, Bench, Command
 
 _VECTORS = 4
-_MAX_ROWS = 256
-_MAX_TEXT = 600
 
 
 class BenchAction:
@@ -67,7 +65,7 @@ class BenchAction:
             )
         rows = [
             await asyncio.to_thread(self._row, release, committed.get(release.family))
-            for release in serving[:_MAX_ROWS]
+            for release in serving[:MAX_LISTED]
         ]
         timed = sum(row.fastest_ms is not None for row in rows)
         return Done(f"{timed} of {len(rows)} releases were timed", BenchResult(rows=rows))
@@ -77,7 +75,7 @@ class BenchAction:
         try:
             fastest_ms = self._fastest_ms(release, committed)
         except (InstallRefusedError, RuntimeRefusedError, RuntimeUnavailableError) as error:
-            problem = str(error)[:_MAX_TEXT]
+            problem = str(error)[:MAX_SAID]
         return BenchRow(
             family=release.family,
             version=release.version,
@@ -85,7 +83,7 @@ class BenchAction:
             backend=release.backend,
             accelerator=release.accelerator,
             fastest_ms=fastest_ms,
-            choice=release.choice[:_MAX_TEXT],
+            choice=release.choice[:MAX_SAID],
             problem=problem,
         )
 

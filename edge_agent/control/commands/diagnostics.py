@@ -6,9 +6,10 @@ import platform
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,12 +30,17 @@ from edge_agent.control.runtime_client import (
 )
 from edge_agent.control.server_client import ServerRefusedError, ServerUnreachableError
 from edge_agent.runtime_api import RuntimeStatus
-from fleet_protocol.command_answers import DiagnosticsResult, UpdateFact
+from fleet_protocol.command_answers import (
+    MAX_LIBRARIES,
+    MAX_LISTED,
+    MAX_SAID,
+    DiagnosticsResult,
+    UpdateFact,
+)
 from fleet_protocol.commands import Action, Command
 
 _SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
-_MAX_TEXT = 200
-_MAX_UPDATES = 256
+_MAX_NAME = 200
 _MAX_FILES = 100_000
 Value = TypeVar("Value")
 
@@ -106,9 +112,9 @@ class DiagnosticsAction:
                     version=record.version,
                     state=record.state,
                     attempts=record.attempts,
-                    detail=record.detail,
+                    detail=record.detail[:MAX_SAID],
                 )
-                for record in list(records)[:_MAX_UPDATES]
+                for record in list(records)[:MAX_LISTED]
             ],
         )
 
@@ -120,8 +126,8 @@ class DiagnosticsAction:
         return DiagnosticsResult(
             agent_version=agent_version(),
             python_version=platform.python_version(),
-            system=f"{platform.system()} {platform.release()} {platform.machine()}"[:_MAX_TEXT],
-            libraries={} if status is None else status.backends,
+            system=f"{platform.system()} {platform.release()} {platform.machine()}"[:_MAX_NAME],
+            libraries={} if status is None else _cut(status.backends, MAX_LIBRARIES, _MAX_NAME),
             uptime_s=seen.uptime_s,
             disk_total_bytes=None if disk is None else disk.total,
             disk_free_bytes=None if disk is None else disk.free,
@@ -132,7 +138,7 @@ class DiagnosticsAction:
             temperature_celsius=seen.temperature_celsius,
             runtime_resident_bytes=seen.runtime_resident_bytes,
             runtime_up=status is not None,
-            runtime_failed={} if status is None else status.failed,
+            runtime_failed={} if status is None else _cut(status.failed, MAX_LISTED, MAX_SAID),
             clock_ms=self._clock.now_ms(),
             clock_ahead_s=books.clock_ahead_s,
             clock_synchronised=True if _SYNCHRONISED.exists() else None,
@@ -156,8 +162,13 @@ class DiagnosticsAction:
         try:
             self._poll.ask()
         except (ServerUnreachableError, ServerRefusedError) as error:
-            return None, str(error)[:_MAX_TEXT]
+            return None, str(error)[:MAX_SAID]
         return round((time.perf_counter() - began_s) * 1000, 1), ""
+
+
+def _cut(said: Mapping[str, str], items: int, length: int) -> dict[str, str]:
+    """Return the first items of what the runtime says, each as long as an answer may have it."""
+    return {name[:_MAX_NAME]: text[:length] for name, text in islice(said.items(), items)}
 
 
 def _read(look: Callable[[], Value]) -> Value | None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 import pytest
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 
-from fleet_protocol.command_answers import Answer, LogResult, Outcome
+from fleet_protocol.command_answers import Answer, LogResult, Outcome, RestartResult
 from fleet_protocol.commands import (
     MAX_OPEN,
     Diagnostics,
@@ -25,9 +25,10 @@ from fleet_server.commands import reported, wiring
 from fleet_server.commands.archive import LOGS_KEPT, Filters
 from fleet_server.commands.configurations import ConfigurationBody
 from fleet_server.commands.issuing import MAX_PER_MINUTE
+from fleet_server.commands.schemas import CommandSummary, CommandView
 from fleet_server.commands.signer import SequenceNotHigherError
 from fleet_server.commands.signing import SignCommand
-from fleet_server.commands.states import CommandState
+from fleet_server.commands.states import CommandState, Standing, standings
 from fleet_server.commands.tables import DeviceCommand, DeviceConfiguration
 from fleet_server.database import Database
 from fleet_server.devices import terms
@@ -185,6 +186,40 @@ async def test_sequences_go_on_above_those_that_were_signed_and_lost(world: Worl
     assert asked.sequence == 2
 
 
+@pytest.mark.parametrize(
+    ("signed", "taken", "following"),
+    [(0, 40, 41), (3, 40, 41), (60, 40, 61), (3, 9_000, 4), (8_000, 9_000, 9_001), (3, -1, 4)],
+)
+async def test_after_a_restore_sequences_go_on_above_what_the_device_has_taken(
+    world: World, signed: int, taken: int, following: int
+) -> None:
+    """Database and signer came from a backup; a device passes over what it believes to be old."""
+    claim = (await standing(world)).claim
+    if signed:
+        request = SignCommand(
+            id="0" * 32,
+            device_id=DEVICES[0],
+            sequence=signed,
+            issued_ms=world.now_ms,
+            expires_ms=world.now_ms + 60_000,
+            action=Diagnostics(),
+            claim=claim,
+        )
+        await world.signer.sign_commands([request])
+    async with world.database.writing() as session:
+        device = await session.get_one(Device, DEVICES[0])
+        device.reported = msgspec.json.encode({"command_sequence": taken}).decode()
+    (asked,) = await world.order()
+    assert asked.sequence == following
+    (after,) = await world.order()
+    assert after.sequence > following
+
+
+async def standing(world: World) -> Standing:
+    async with world.database.reading() as session:
+        return (await standings(session, [DEVICES[0]]))[DEVICES[0]]
+
+
 async def test_two_servers_keep_one_order(world: World) -> None:
     """What another server has stored meanwhile is never passed over by a lower sequence."""
     one, other = world.server(), world.server()
@@ -245,6 +280,18 @@ async def test_logs_are_kept_for_a_while(world: World) -> None:
     await archive.tidy()
     with pytest.raises(NotFoundError, match="no log"):
         await archive.log(asked.id)
+
+
+async def test_lists_are_without_results(world: World) -> None:
+    (asked,) = await world.order()
+    archive = world.server().archive
+    result = RestartResult(away_s=2.0)
+    await archive.take(DEVICES[0], world.answer(asked.id, result=result))
+    (row,) = await archive.page(Filters(), after=None, limit=1)
+    assert {"result", "document"} <= inspect(row).unloaded
+    assert "result" not in CommandSummary.of(row).model_dump()
+    shown = CommandView.of(await archive.get(asked.id))
+    assert shown.result == {"kind": "restart_runtime", "away_s": 2.0}
 
 
 async def test_lists_are_filtered(world: World) -> None:
