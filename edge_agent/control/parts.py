@@ -272,15 +272,18 @@ class Parts:
             connection, EventDraft(at_ms=self._outside.clock.now_ms(), kind=kind, detail=detail)
         )
 
-    async def settings_trial(self) -> None:
-        """Judge settings of the fleet that this process began under; then there is nothing to do.
+    async def run_commands(self) -> None:
+        """Judge settings of the fleet that this process began under, then run commands.
+
+        What is on trial is the answer of a command that an earlier life began, so the verdict comes
+        before that life's commands are answered, and they before this one begins any.
 
         Raises:
             StoreError: the disk refused.
         """
         if await self.configure.judge():
-            await self.commands.interrupt()
-        await asyncio.Event().wait()
+            await self.commands.run()
+        await asyncio.Event().wait()  # the process ends, to work with the former settings
 
     def _local_backoff(self) -> Backoff:
         return Backoff(

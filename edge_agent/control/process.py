@@ -151,9 +151,8 @@ class ControlProcess:
             "reporter": self._parts.reporter.run,
             "freshness": self._parts.freshness.run,
             "assignment_poll": self._parts.assignment_poll.run,
-            "commands": self._parts.commands.run,
+            "commands": self._parts.run_commands,
             "answers": self._parts.answers.run,
-            "settings_trial": self._parts.settings_trial,
             "mailbox_poll": self._parts.mailbox_poll.run,
             "renewal": partial(self._renewal.run, backoff=self._renewal_backoff()),
         }

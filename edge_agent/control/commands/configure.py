@@ -2,8 +2,9 @@
 
 The settings of a process do not change while it lives. So control writes what is wanted beside what
 works (`edge_agent.remote_settings`) and ends; the supervisor starts it again, and the new process
-judges itself: it lives for a while, and the runtime serves what it served before. Otherwise the
-former settings are back, and the process ends once more to take them up.
+judges itself before it runs another command: it lives for a while, and the runtime serves what it
+served before. Otherwise the former settings are back, and the process ends once more to take them
+up.
 """
 
 import asyncio
@@ -71,6 +72,9 @@ class ConfigureAction:
         self._steady_s = steady_s
         self._serves_within_s = serves_within_s
         self._remote = remote_settings.read(state_root)
+        self._began_on_trial = self._remote.trial is not None
+        self._verdict: str | None = None
+        self._runtime_has_former = False
 
     @property
     def status(self) -> ConfigurationStatus:
@@ -92,24 +96,26 @@ class ConfigureAction:
             version=action.version,
             settings=action.settings,
             command_id=command.id,
+            issued_ms=command.issued_ms,
         )
         await at_risk.check_none(self._database, self._journal, "new settings")
         if wanted.settings == self._remote.working.settings:
-            await self._write(Remote(working=wanted))
+            await self._settle(Remote(working=wanted))
             return Done(f"{_named(wanted)} is in effect; its settings were so already")
         settings.check_remote(self._state_root, os.environ, wanted.settings)
         serving = sorted(await asyncio.to_thread(self._runtime.serving))
-        await self._write(
-            Remote(working=self._remote.working, trial=Trial(wanted=wanted, serving=serving))
-        )
+        trial = Trial(wanted=wanted, serving=serving)
+        await asyncio.to_thread(remote_settings.put_on_trial, self._state_root, trial)
+        self._is(Remote(working=self._remote.working, trial=trial))
         self._end_process()
         return LATER
 
-    def fate(self, command: Command) -> tuple[Outcome, str] | Later | None:
-        """Say what became of a command that an earlier life of this process began, if known."""
+    def fate(self, command: Command) -> tuple[Outcome, str] | None:
+        """Say what became of a command that an earlier life of this process began, if known.
+
+        Nothing is known of one whose settings are on trial: `judge` comes first.
+        """
         remote = self._remote
-        if remote.trial is not None and remote.trial.wanted.command_id == command.id:
-            return LATER
         if remote.refused is not None and remote.refused.command_id == command.id:
             return Outcome.FAILED, f"the former settings are back: {remote.refused.problem}"
         if remote.working.command_id == command.id:
@@ -117,31 +123,45 @@ class ConfigureAction:
         return None
 
     async def judge(self) -> bool:
-        """Keep or give up what is on trial; say whether there was a trial.
+        """Keep or give up what is on trial, if anything is; say whether this process goes on.
+
+        Called again after an error, it goes on where it was: it restarts the runtime no second
+        time.
 
         Raises:
-            StoreError: the disk refused; the settings stay on trial.
+            StoreError: the disk refused; what is not kept does not count any more all the same.
         """
         trial = self._remote.trial
-        if trial is None:
-            return False
-        for_runtime = trial.wanted.settings.runtime != self._remote.working.settings.runtime
-        problem = await self._problem(trial, for_runtime=for_runtime)
-        if not problem:
-            await self._write(self._remote.kept())
-            logger.info("settings_kept", extra={"version": trial.wanted.version})
-            return True
-        logger.error("settings_given_up", extra={"reason": problem})
-        await self._write(self._remote.given_up(problem))
-        if for_runtime:
-            await self._back_to_former()
-        self._end_process()
-        return True
+        if trial is not None:
+            if self._verdict is None:
+                self._verdict = await self._problem(trial)
+            if not self._verdict:
+                await self._settle(self._remote.kept())
+                logger.info("settings_kept", extra={"version": trial.wanted.version})
+                return True
+            await asyncio.to_thread(remote_settings.end_trial, self._state_root)
+            self._is(self._remote.given_up())
+        if self._remote.ended is not None:
+            await self._take_back(self._remote.ended)
+        return not self._began_on_trial
 
-    async def _problem(self, trial: Trial, *, for_runtime: bool) -> str:
+    async def _take_back(self, ended: Trial) -> None:
+        problem = self._verdict or ended.unsaid
+        logger.error("settings_given_up", extra={"reason": problem})
+        if self._for_runtime(ended) and not self._runtime_has_former:
+            await self._back_to_former()
+        self._runtime_has_former = True
+        await self._settle(self._remote.noted(problem))
+        if self._began_on_trial:
+            self._end_process()
+
+    def _for_runtime(self, trial: Trial) -> bool:
+        return trial.wanted.settings.runtime != self._remote.working.settings.runtime
+
+    async def _problem(self, trial: Trial) -> str:
         began_s = time.monotonic()
         try:
-            if for_runtime:
+            if self._for_runtime(trial):
                 await self._runtime.restart()
             missing = set(trial.serving)
             while missing and time.monotonic() - began_s < self._serves_within_s:
@@ -160,8 +180,11 @@ class ConfigureAction:
         except AgentError as error:
             logger.error("runtime_not_back", extra={"reason": str(error)})  # noqa: TRY400 (said)
 
-    async def _write(self, remote: Remote) -> None:
-        await asyncio.to_thread(remote_settings.write, self._state_root, remote)
+    async def _settle(self, remote: Remote) -> None:
+        await asyncio.to_thread(remote_settings.settle, self._state_root, remote)
+        self._is(remote)
+
+    def _is(self, remote: Remote) -> None:
         self._remote = remote
         self.changed.bump()
 

@@ -22,7 +22,7 @@ from edge_agent.control.commands.desk import CommandDesk
 from edge_agent.control.database import Database
 from edge_agent.control.pulse import Pulse, first_change
 from edge_agent.errors import AgentError
-from fleet_protocol.command_answers import Answer, Outcome, Result
+from fleet_protocol.command_answers import Answer, Outcome, Result, fits
 from fleet_protocol.commands import Action, Command, action_of, kind_of
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.messages import MAX_DETAIL
@@ -78,7 +78,7 @@ class CommandRunner:
         database: Database,
         trusted_clock: TrustedClock,
         carry: Mapping[type[Action], Carry],
-        fate: Callable[[Command], tuple[Outcome, str] | Later | None],
+        fate: Callable[[Command], tuple[Outcome, str] | None],
         backoff: Backoff,
         min_pause_s: Mapping[str, float] = MIN_PAUSE_S,
     ) -> None:
@@ -122,13 +122,15 @@ class CommandRunner:
             )
 
     async def interrupt(self) -> None:
-        """Answer what an earlier life of this process has begun and not answered."""
+        """Answer what an earlier life of this process has begun and not answered.
+
+        Only before this life begins anything itself.
+        """
         for taken in await self._database.transact(book.running):
             fate = self._fate(taken.command)
             if fate is None:
                 fate = Outcome.INTERRUPTED, "the agent ended while the command ran"
-            if not isinstance(fate, Later):
-                await self._answer(taken, *fate)
+            await self._answer(taken, *fate)
 
     async def work(self) -> bool:
         """Take and run all that is there now; says whether the mailbox is worth another look."""
@@ -186,6 +188,9 @@ class CommandRunner:
     async def _answer(
         self, taken: Taken, outcome: Outcome, detail: str, result: Result | None = None
     ) -> None:
+        if result is not None and not fits(result):
+            result, detail = None, f"{detail}; what was found out is too long to be sent"
+
         def write(connection: sqlite3.Connection) -> None:
             now_ms = int(self._trusted_clock.now(connection).timestamp() * 1000)
             given = Answer(

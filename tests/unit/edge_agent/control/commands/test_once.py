@@ -5,14 +5,24 @@ import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_agent.control.commands import book
 from edge_agent.control.server_client import ServerRefusedError, ServerUnreachableError
-from fleet_protocol.command_answers import Answer, Outcome
+from fleet_protocol.command_answers import (
+    MAX_LIBRARIES,
+    MAX_LISTED,
+    MAX_SAID,
+    Answer,
+    DiagnosticsResult,
+    Outcome,
+)
 from fleet_protocol.commands import MAX_OPEN
+from fleet_protocol.messages import Reported, decode
+from fleet_protocol.topics import Channel
 from tests.simulators.commanding import (
     answers,
     arrive,
@@ -136,6 +146,45 @@ async def test_an_answer_is_kept_until_the_server_has_it(
     assert await give(device, command(1, now_ms=device.clock.now_ms())) == []
     await device.restarted()
     assert len(await answers(device)) == kept
+
+
+async def test_what_a_runtime_says_at_length_is_cut(
+    device: ControlDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = msgspec.structs.replace(
+        device.runtime.status(),
+        backends={f"{number}-{'b' * 300}": "v" * 300 for number in range(MAX_LIBRARIES + 1)},
+        failed={f"family{number}": "x" * 5000 for number in range(MAX_LISTED + 1)},
+    )
+    monkeypatch.setattr(device.runtime, "status", lambda: said)
+    (answer,) = await give(device, command(1, now_ms=device.clock.now_ms()))
+    assert isinstance(answer.result, DiagnosticsResult)
+    assert len(answer.result.libraries) == MAX_LIBRARIES
+    assert len(answer.result.runtime_failed) == MAX_LISTED
+    assert {len(text) for text in answer.result.runtime_failed.values()} == {MAX_SAID}
+
+
+async def test_what_is_too_long_as_a_whole_is_left_out_and_that_is_said(
+    device: ControlDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = {f"family{number}": "\x1b" * MAX_SAID for number in range(MAX_LISTED)}
+    said = msgspec.structs.replace(device.runtime.status(), failed=failed)
+    monkeypatch.setattr(device.runtime, "status", lambda: said)
+    (answer,) = await give(device, command(1, now_ms=device.clock.now_ms()))
+    assert (answer.outcome, answer.result) == (Outcome.DONE, None)
+    assert "too long to be sent" in answer.detail
+
+
+async def test_the_fleet_is_told_how_far_commands_have_come(device: ControlDevice) -> None:
+    """A server from a backup goes on above that."""
+    await give(device, command(7, now_ms=device.clock.now_ms()))
+    assert device.parts.command_desk.taken.count == 1
+    await device.restarted()
+    await device.step()
+    device.link.connect()
+    device.parts.reporter._report()
+    (reported,) = (body for where, body in device.link.published if where is Channel.REPORTED)
+    assert decode(reported, Reported).command_sequence == 7
 
 
 async def test_a_lost_database_repeats_nothing(device: ControlDevice) -> None:
