@@ -6,8 +6,10 @@ tensors travel raw, as INT8 or UINT8, so an answer is bit-equal to the bare inte
 
 import ctypes
 import importlib
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, TypedDict
@@ -16,6 +18,7 @@ from edge_agent.hardware import DeviceKind, Hardware
 from edge_agent.inference.backends import tensor_names
 from edge_agent.inference.backends.base import CPU
 from edge_agent.inference.backends.edge_tpu import EDGE_TPU, EdgeTpu
+from edge_agent.inference.backends.extent import Extent
 from edge_agent.inference.backends.installed_library import files_of, imported
 from edge_agent.inference.backends.native_output import logged_native_output
 from edge_agent.inference.backends.tensor_names import ModelTensor
@@ -27,6 +30,8 @@ from fleet_protocol.manifest import Format, TensorSpec
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 _PACKAGES = ("ai_edge_litert", "tflite_runtime")
 """The second has wheels for 32-bit Arm, where nothing newer has; elsewhere it is not worth it."""
@@ -113,12 +118,13 @@ class LitertBackend:
                 if release.accelerator == EDGE_TPU:
                     self._edge_tpu.check_with(path)
                     delegates = [self._edge_tpu.delegate(library.load_delegate)]
-                interpreter = library.Interpreter(
+                make = partial(
+                    library.Interpreter,
                     model_path=str(path),
                     num_threads=self._threads,
                     experimental_delegates=delegates,
                 )
-                return LitertModel(interpreter, release)
+                return LitertModel(make, release)
         except (ValueError, RuntimeError) as error:
             raise _load_error(error, release) from error
 
@@ -128,8 +134,12 @@ class LitertModel:
 
     max_concurrent_runs = 1
 
-    def __init__(self, interpreter: _Interpreter, release: ActiveRelease) -> None:
-        """Take over an interpreter, match its tensors and allocate them.
+    def __init__(self, make: Callable[[], _Interpreter], release: ActiveRelease) -> None:
+        """Make an interpreter, match its tensors and allocate them.
+
+        Args:
+            make: makes an interpreter of the model; called again to give memory back.
+            release: what the model must be.
 
         Raises:
             LoadError: inputs or outputs are not those that the release declares.
@@ -138,6 +148,7 @@ class LitertModel:
         # numpy comes with LiteRT and is as late and as optional.
         from edge_agent.inference.backends import arrays  # noqa: PLC0415
 
+        interpreter = make()
         datatypes = {dtype: datatype for datatype, dtype in arrays.DTYPES.items()}
         signature = _signature(interpreter)
 
@@ -167,12 +178,9 @@ class LitertModel:
         )
         self._to_array, self._to_tensor = arrays.to_array, arrays.to_tensor
         self._lock = threading.Lock()
-        self._interpreter = interpreter
-        self._set, self._get, self._invoke = (
-            interpreter.set_tensor,
-            interpreter.get_tensor,
-            interpreter.invoke,
-        )
+        self._make = make
+        self._take_over(interpreter)
+        self._extent = Extent()
         self._inputs = [tensor.key for tensor in inputs]
         self._outputs = [
             (tensor.key, spec.name, spec.datatype)
@@ -191,21 +199,42 @@ class LitertModel:
         with self._lock:
             try:
                 shapes = [tensor.shape for tensor in inputs]
+                if self._extent.has_fallen():
+                    self._give_back()
                 if shapes != self._shapes:
                     self._resize(shapes)
                 for index, tensor in zip(self._inputs, inputs, strict=True):
                     self._set(index, to_array(tensor))
                 self._invoke()
-                return [
+                outputs = [
                     to_tensor(name, datatype, self._get(index))
                     for index, name, datatype in self._outputs
                 ]
             except (ValueError, RuntimeError) as error:
                 raise BackendError(f"LiteRT failed: {error}") from error
+            self._extent.ran(inputs, outputs)
+            return outputs
 
     def close(self) -> None:
         """Drop the interpreter, which frees its memory and, after it, the delegate."""
         del self._set, self._get, self._invoke, self._interpreter
+
+    def _take_over(self, interpreter: _Interpreter) -> None:
+        self._interpreter = interpreter
+        self._set, self._get, self._invoke = (
+            interpreter.set_tensor,
+            interpreter.get_tensor,
+            interpreter.invoke,
+        )
+
+    def _give_back(self) -> None:
+        """Begin anew with an interpreter that has never run a large call: its memory only grows."""
+        try:
+            self._take_over(self._make())
+        except (ValueError, RuntimeError) as error:
+            logger.warning("memory_not_given_back", extra={"reason": str(error)})
+            return
+        self._shapes = []
 
     def _resize(self, shapes: list[list[int]]) -> None:
         # While this fails, no shape is taken for the one that the interpreter has.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from edge_agent.hardware import DeviceKind, Hardware
 from edge_agent.inference.backends.base import CPU
 from edge_agent.inference.backends.engine_cache import EngineCache
+from edge_agent.inference.backends.extent import Extent
 from edge_agent.inference.backends.installed_library import files_of, imported
 from edge_agent.inference.errors import BackendError, LoadError
 from edge_agent.inference.tensors import Tensor, described
@@ -39,8 +40,11 @@ _TYPES: dict[str, Datatype] = {
     "tensor(double)": _D.FP64,
     "tensor(string)": _D.BYTES,
 }
-_LOG_ERRORS_ONLY = 3
 _LOG_NOTHING = 4
+"""Its exceptions say the same, and on standard error it would stand between the log's lines."""
+
+_SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
+"""Of one run: what the arena does not use afterwards goes back."""
 
 _TENSORRT = "tensorrt"
 _TENSORRT_PROVIDER = "TensorrtExecutionProvider"
@@ -75,7 +79,10 @@ class _Session(Protocol):
     def get_providers(self) -> list[str]: ...
 
     def run(
-        self, output_names: list[str], input_feed: "dict[str, NDArray[np.generic]]"
+        self,
+        output_names: list[str],
+        input_feed: "dict[str, NDArray[np.generic]]",
+        run_options: object,
     ) -> "list[NDArray[np.generic]]": ...
 
 
@@ -117,7 +124,7 @@ class OnnxRuntimeBackend:
         if all(gpu.problem for gpu in gpus):
             return gpus[0].problem
         try:
-            self._session(_SMALLEST_MODEL, accelerator, severity=_LOG_NOTHING)
+            self._session(_SMALLEST_MODEL, accelerator)
         except LoadError as error:
             return str(error)
         return None
@@ -167,14 +174,17 @@ class OnnxRuntimeBackend:
     def _checked(self, session: _Session, release: ActiveRelease) -> "OnnxRuntimeModel":
         _check(session.get_inputs(), release.inputs, "input", complete=True)
         _check(session.get_outputs(), release.outputs, "output", complete=False)
-        return OnnxRuntimeModel(session, release.outputs)
+        shrinking = None
+        if release.accelerator == CPU:
+            shrinking = _library().RunOptions()
+            shrinking.add_run_config_entry(*_SHRINK)
+        return OnnxRuntimeModel(session, release.outputs, shrinking)
 
     def _session(
         self,
         model: str | bytes,
         accelerator: str,
         *,
-        severity: int = _LOG_ERRORS_ONLY,
         engines: Path | None = None,
     ) -> _Session:
         library = _library()
@@ -188,7 +198,7 @@ class OnnxRuntimeBackend:
         try:
             session: _Session = library.InferenceSession(
                 model,
-                self._options(library, accelerator, severity),
+                self._options(library, accelerator),
                 providers=[(name, _provider_options(name, engines)) for name in providers],
             )
         except Exception as error:  # onnxruntime's exceptions have no base of their own
@@ -201,11 +211,11 @@ class OnnxRuntimeBackend:
             )
         return session
 
-    def _options(self, library: ModuleType, accelerator: str, severity: int) -> object:
+    def _options(self, library: ModuleType, accelerator: str) -> object:
         options = library.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = severity
+        options.log_severity_level = _LOG_NOTHING
         # A thread that spins while it waits takes the core from the application.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
@@ -219,8 +229,14 @@ class OnnxRuntimeModel:
 
     max_concurrent_runs = None
 
-    def __init__(self, session: _Session, outputs: Sequence[TensorSpec]) -> None:
-        """Take over a session whose inputs and outputs have been checked."""
+    def __init__(self, session: _Session, outputs: Sequence[TensorSpec], shrinking: object) -> None:
+        """Take over a session whose inputs and outputs have been checked.
+
+        Args:
+            session: which runs the model.
+            outputs: as the release declares them.
+            shrinking: options of a run after which unused memory goes back; None keeps it.
+        """
         # numpy comes with onnxruntime and is as late and as optional.
         from edge_agent.inference.backends import arrays  # noqa: PLC0415
 
@@ -229,6 +245,8 @@ class OnnxRuntimeModel:
         self._run = session.run
         self._outputs = [(spec.name, spec.datatype) for spec in outputs]
         self._output_names = [spec.name for spec in outputs]
+        self._shrinking = shrinking
+        self._extent = Extent()
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Run the model; see `Model.run`.
@@ -239,13 +257,16 @@ class OnnxRuntimeModel:
         to_array, to_tensor = self._to_array, self._to_tensor
         feed = {tensor.name: to_array(tensor) for tensor in inputs}
         try:
-            results = self._run(self._output_names, feed)
+            options = self._shrinking if self._extent.has_fallen() else None
+            results = self._run(self._output_names, feed, options)
         except Exception as error:  # onnxruntime's exceptions have no base of their own
             raise BackendError(f"ONNX Runtime failed: {error}") from error
-        return [
+        outputs = [
             to_tensor(name, datatype, result)
             for (name, datatype), result in zip(self._outputs, results, strict=True)
         ]
+        self._extent.ran(inputs, outputs)
+        return outputs
 
     def close(self) -> None:
         """Drop the session, which frees its memory."""

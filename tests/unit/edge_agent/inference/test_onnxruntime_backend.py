@@ -13,6 +13,7 @@ from edge_agent.inference.tensors import Tensor
 from edge_agent.inference.warm_up import warm_up
 from edge_agent.state_dir import StateDir
 from fleet_protocol.manifest import Datatype, GoldenVector, TensorSpec
+from tests.simulators.onnx_files import one_node_release
 from tests.unit.edge_agent.inference.reference_release import MODELS, reference_release
 
 
@@ -92,12 +93,16 @@ def test_a_broken_file_is_refused(state: StateDir, tmp_path: Path, content: byte
         OnnxRuntimeBackend(threads=1).load(broken, release)
 
 
-def test_a_failing_run_is_our_error(state: StateDir) -> None:
-    release = reference_release(state)
+def test_a_failing_run_is_our_error(state: StateDir, capfd: pytest.CaptureFixture[str]) -> None:
+    size = TensorSpec(name="size", datatype=Datatype.INT64, shape=[1])
+    zeros = TensorSpec(name="zeros", datatype=Datatype.FP32, shape=[-1])
+    release = one_node_release(state, "zeros", "ConstantOfShape", [size], [zeros])
     model = OnnxRuntimeBackend(threads=1).load(state.blob(release.sha256), release)
-    wrong = Tensor(name="image", datatype=Datatype.FP32, shape=[1, 1], data=bytes(4))
+    wrong = Tensor(name="size", datatype=Datatype.INT64, shape=[1], data=struct.pack("<q", -5))
     with pytest.raises(BackendError, match="ONNX Runtime failed"):
         model.run([wrong])
+    # Standard error is the log, whose lines are JSON.
+    assert capfd.readouterr().err == ""
 
 
 def test_a_missing_library_is_named_with_its_extra(
