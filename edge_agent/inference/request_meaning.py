@@ -64,11 +64,7 @@ def understand(message: v2_messages.Request, *, shared_memory: bool) -> Meaning:
     Raises:
         RequestError: it is not one that could be run; the message says where and why.
     """
-    if message.parameters.sequence_id:
-        raise RequestError(
-            "parameter sequence_id: calls that share a state are not offered here, every call "
-            "stands for itself; leave it out"
-        )
+    _check_no_sequence(message.parameters)
     shared_inputs = _shared(message.inputs, "input", enabled=shared_memory)
     names: set[str] = set()
     for entry in message.inputs:
@@ -91,6 +87,15 @@ def understand(message: v2_messages.Request, *, shared_memory: bool) -> Meaning:
             shared_outputs=_shared(message.outputs, "output", enabled=shared_memory),
         ),
     )
+
+
+def _check_no_sequence(parameters: v2_messages.RequestParameters) -> None:
+    for name in ("sequence_id", "sequence_start", "sequence_end"):
+        if getattr(parameters, name):
+            raise RequestError(
+                f"parameter {name}: calls that share a state are not offered here, every call "
+                "stands for itself; leave it out"
+            )
 
 
 def _input(entry: v2_messages.Input) -> _Input:

@@ -60,12 +60,16 @@ class RequestParameters(msgspec.Struct, frozen=True):
         timeout: in microseconds.
         priority: 1 is the highest; 0 leaves it to the server.
         sequence_id: of calls that share a state; 0 or empty for none.
+        sequence_start: the first of them.
+        sequence_end: the last of them.
     """
 
     binary_data_output: bool = False
     timeout: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     priority: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 0
     sequence_id: int | str = 0
+    sequence_start: bool = False
+    sequence_end: bool = False
 
 
 class Request(msgspec.Struct, frozen=True):

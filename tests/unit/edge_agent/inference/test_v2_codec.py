@@ -281,6 +281,26 @@ def test_malformed_wishes_are_refused(outputs: list[object], complaint: str) -> 
         v2_codec.decode_request(body, None)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({"sequence_id": 7}, "parameter sequence_id: calls that share a state are not offered"),
+        ({"sequence_id": "s"}, "parameter sequence_id"),
+        ({"sequence_id": 0, "sequence_start": True}, "parameter sequence_start"),
+        ({"sequence_end": True}, "parameter sequence_end"),
+        ({"sequence_start": "yes"}, "Expected `bool`"),
+        ({"sequence_id": 0, "sequence_start": False, "sequence_end": False}, ""),
+    ],
+)
+def test_sequences_are_refused(parameters: dict[str, object], complaint: str) -> None:
+    body = json.dumps({"inputs": [entry()], "parameters": parameters}).encode()
+    if complaint:
+        with pytest.raises(RequestError, match=complaint):
+            v2_codec.decode_request(body, None)
+    else:
+        v2_codec.decode_request(body, None)
+
+
 @given(st.binary(max_size=300), st.none() | st.integers(0, 320))
 @example(b'{"inputs":[]}', None)
 def test_arbitrary_bytes_raise_nothing_else(body: bytes, header_length: int | None) -> None:
