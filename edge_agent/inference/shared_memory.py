@@ -59,7 +59,7 @@ class Region:
                 self._descriptor, offset=status.offset, length=status.byte_size
             )
         except MappingLostError:
-            raise self._shrunk() from None
+            raise self._lost() from None
         except OSError as error:
             raise RequestError(f"cannot map {self._name}: {error.strerror}") from error
 
@@ -76,7 +76,7 @@ class Region:
             else:
                 data = self._read_file(self.status.offset + place.offset, place.byte_size)
         except MappingLostError:
-            raise self._shrunk(os.fstat(self._descriptor).st_size) from None
+            raise self._lost() from None
         except OSError as error:
             raise RequestError(f"cannot read {self._name}: {error.strerror}") from error
         # Afterwards, so that it holds for what has been read.
@@ -104,7 +104,7 @@ class Region:
                 self._check()
                 self._write_file(self.status.offset + place.offset, memoryview(data))
         except MappingLostError:
-            raise self._shrunk(os.fstat(self._descriptor).st_size) from None
+            raise self._lost() from None
         except OSError as error:
             raise RequestError(f"cannot write into {self._name}: {error.strerror}") from error
 
@@ -142,6 +142,15 @@ class Region:
             )
         if found.st_size < self.status.offset + self.status.byte_size:
             raise self._shrunk(found.st_size)
+
+    def _lost(self) -> RequestError:
+        size = os.fstat(self._descriptor).st_size
+        if size < self.status.offset + self.status.byte_size:
+            return self._shrunk(size)
+        return RequestError(
+            f"{self._name} cannot be used any more: its file was cut short meanwhile, or the "
+            "machine had no memory for it; unregister it and register it anew"
+        )
 
     def _shrunk(self, size: int | None = None) -> RequestError:
         now = "" if size is None else f": the file has {size} bytes"

@@ -70,6 +70,24 @@ def test_a_file_that_has_shrunk_is_an_error(tmp_path: Path, size: int, left: int
     assert path.stat().st_size == left
 
 
+def test_a_region_that_was_lost_once_is_registered_anew(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(8192))
+    region = Region(status(8192), folder=tmp_path)
+    os.truncate(path, 0)
+    with pytest.raises(RequestError, match="is smaller than"):
+        region.read(place(8192))
+    path.write_bytes(b"x" * 8192)
+    # What the mapping holds now is not the file, and the file is not too small.
+    for attempt in (
+        lambda: region.read(place(8192)),
+        lambda: region.write(place(8192), bytes(8192)),
+    ):
+        with pytest.raises(RequestError, match="unregister it and register it anew"):
+            attempt()
+    assert Region(status(8192), folder=tmp_path).read(place(8192)) == b"x" * 8192
+
+
 def test_a_file_that_was_removed_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(8))
     region = Region(status(8), folder=tmp_path)
