@@ -35,8 +35,9 @@ class Limits:
         max_body_bytes: of one request.
         head_s: from the first byte of a head to its last.
         body_s: for any body, on top of the time at `body_bytes_per_s`.
-        body_bytes_per_s: the slowest sender that is still waited for.
-        write_s: how long an answer may wait for the caller to read.
+        body_bytes_per_s: the slowest sender, or reader, that is still waited for.
+        write_s: how long an answer may wait for the caller to read, on top of the time that it
+            takes at `body_bytes_per_s`.
         linger_s: how long a refused caller may go on sending before the connection is cut.
         idle_s: how long a connection may do nothing while others wait for one to close.
         requests_per_s: more are refused with 429; 0 for any number.
@@ -142,13 +143,17 @@ class HttpConnection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Take no further request while the caller does not read its answers."""
         self._writable = False
-        self.deadline = self._clock() + self._limits.write_s
+        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        reading_s = waiting / self._limits.body_bytes_per_s
+        self.deadline = self._clock() + self._limits.write_s + reading_s
 
     def resume_writing(self) -> None:
         """Go on."""
         self._writable = True
-        self.deadline = math.inf
-        if not self._refused:
+        if self._refused:
+            self.deadline = self._clock() + self._limits.linger_s
+        else:
+            self.deadline = math.inf
             self._advance()
         if self._ending:
             self.finish()

@@ -106,7 +106,7 @@ def test_patience_ends_only_what_is_late(path: Path) -> None:
 
 
 def test_a_caller_who_does_not_read_is_cut_off(path: Path) -> None:
-    with serving(path, write_s=0.2), RawClient(path) as deaf:
+    with serving(path, write_s=0.2, body_bytes_per_s=1e9), RawClient(path) as deaf:
         deaf.socket.sendall(b"GET /large HTTP/1.1\r\n\r\n" * 3)
         hang_up = select.poll()
         hang_up.register(deaf.socket, 0)
@@ -116,6 +116,15 @@ def test_a_caller_who_does_not_read_is_cut_off(path: Path) -> None:
             while piece := deaf.socket.recv(1 << 20):
                 received += len(piece)
         assert received < LARGE
+
+
+def test_a_large_answer_may_take_its_time(path: Path) -> None:
+    with serving(path, write_s=0.2, body_bytes_per_s=1e6), RawClient(path) as slow:
+        slow.socket.sendall(b"GET /large HTTP/1.1\r\n\r\n")
+        hang_up = select.poll()
+        hang_up.register(slow.socket, 0)
+        assert not hang_up.poll(1_500)
+        assert slow.receive().body == b"head" + bytes(LARGE)
 
 
 def send_without_end(client: RawClient) -> None:
