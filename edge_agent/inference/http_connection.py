@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+from edge_agent.inference.busy_poll import GRACE_S, BusyPoll
 from edge_agent.inference.http_messages import (
     Answer,
     Handler,
@@ -25,6 +26,10 @@ from edge_agent.inference.token_bucket import TokenBucket
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOIN_BYTES = 64 * 1024
 """Up to this size copying the parts together is cheaper than sending them one by one."""
+
+_BODY_AWAIT_S = 2e-3
+"""So long after its head the pieces of a body are waited for awake. One that takes longer comes
+from somebody slow, or is so large that waking up does not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +80,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         limits: Limits,
         owner: Owner,
         clock: Callable[[], float],
+        poll: BusyPoll,
     ) -> None:
         """Wait for the transport.
 
@@ -83,11 +89,13 @@ class HttpConnection(asyncio.BufferedProtocol):
             limits: see there.
             owner: told when the connection opens and closes.
             clock: stamps requests and measures deadlines.
+            poll: keeps the loop awake for what is about to come.
         """
         self._handler = handler
         self._limits = limits
         self._owner = owner
         self._clock = clock
+        self._poll = poll
         self._reader = RequestReader(max_body_bytes=limits.max_body_bytes, clock=clock)
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -99,6 +107,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.deadline = math.inf
         """When the server's sweep shall call `expire`."""
         self._used_at = clock()
+        self._answered_at: float | None = None
+        self._comes_back_at_once = False
+        self._awake_until = 0.0
         self._bucket: TokenBucket | None = None
         if limits.requests_per_s:
             self._bucket = TokenBucket(limits.requests_per_s, self._used_at)
@@ -132,6 +143,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Take bytes."""
         if self._refused:
             return  # and write over them with the next ones
+        if self._answered_at is not None:
+            self._comes_back_at_once = self._clock() - self._answered_at < GRACE_S
+            self._answered_at = None
         self._reader.received(nbytes)
         self._advance()
 
@@ -203,6 +217,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                 answer = self._handler(request)
             if isinstance(answer, HttpResponse):
                 self._send(request, answer)
+                self._answered_at = self._clock()
             else:
                 self._task = asyncio.get_running_loop().create_task(
                     self._answer_later(request, answer)
@@ -216,10 +231,16 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._advance()
 
     def _wait_for_more(self) -> None:
-        phase = self._reader.phase
+        phase, now = self._reader.phase, self._clock()
         if phase is not self._phase:
             self._phase = phase
-            self.deadline = self._clock() + self._patience(phase)
+            self.deadline = now + self._patience(phase)
+            self._awake_until = now + _BODY_AWAIT_S
+        if phase is Phase.BODY:
+            if now < self._awake_until:
+                self._poll.expect(now)
+        elif self._comes_back_at_once and self._answered_at is not None:
+            self._poll.expect(now)
         if self._transport is not None and self._reader.wants_continue():
             self._transport.write(_CONTINUE)
 

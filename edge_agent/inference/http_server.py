@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from edge_agent.errors import AgentError
+from edge_agent.inference.busy_poll import BusyPoll
 from edge_agent.inference.http_connection import HttpConnection, Limits
 from edge_agent.inference.http_messages import Handler
 
@@ -95,6 +96,7 @@ class HttpServer:
         self._handler = handler
         self._limits = limits
         self._clock = clock
+        self._poll = BusyPoll(clock=clock)
         self._room = asyncio.Semaphore(max_connections)
         self._connections: set[HttpConnection] = set()
         self._empty = asyncio.Event()
@@ -176,7 +178,13 @@ class HttpServer:
             logger.debug("connection_failed", extra={"reason": str(error)})
 
     def _connection(self, handler: Handler) -> HttpConnection:
-        return HttpConnection(handler=handler, limits=self._limits, owner=self, clock=self._clock)
+        return HttpConnection(
+            handler=handler,
+            limits=self._limits,
+            owner=self,
+            clock=self._clock,
+            poll=self._poll,
+        )
 
     async def _sweep(self) -> None:
         while True:

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from edge_agent.inference.http_messages import HttpError, HttpRequest
 from edge_agent.inference.request_head import HeadParser, RequestHead
 from edge_agent.inference.tensors import Data
+from edge_agent.inference.unwritten_memory import unwritten
 
 MAX_HEAD_BYTES = 16 * 1024
 _MAX_REMEMBERED_BYTES = 1024
@@ -159,7 +160,7 @@ class RequestReader:
         if length > self._max_body_bytes:
             raise self._too_large()
         padding = -(head.header_length or 0) % _ALIGNMENT
-        body = memoryview(bytearray(padding + length))[padding:]
+        body = memoryview(unwritten(padding + length))[padding:]
         here = min(length, self._end - self._start)
         body[:here] = self._inbox[self._start : self._start + here]
         self._start += here
