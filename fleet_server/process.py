@@ -64,6 +64,7 @@ from fleet_server.rollouts.orders import Orders
 from fleet_server.rollouts.service import Rollouts
 from fleet_server.services import Services
 from fleet_server.settings import ServerSettings
+from fleet_server.telemetry.hearing import Hearing
 from fleet_server.telemetry.ingest import Ingest
 from fleet_server.telemetry.mqtt_link import MqttLink
 from fleet_server.telemetry.retention import Kept, Retention
@@ -246,6 +247,8 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
     await stack.enter_async_context(
         life.background("maintenance", maintenance.run(services, parts.renew_ingest))
     )
+    hearing = Hearing(database=services.database, clock=utc_now, hears=lambda: parts.link.connected)
+    await stack.enter_async_context(life.background("hearing", hearing.run()))
     silence = SilenceWatch(database=services.database, clock=utc_now)
     await stack.enter_async_context(life.background("silence", silence.run()))
     await stack.enter_async_context(life.background("retention", _retention(services).run()))

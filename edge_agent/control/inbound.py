@@ -54,11 +54,13 @@ class Inbound:
         """
         while (payload := self._link.take_ack()) is not None:
             await self._sender.acknowledged(payload)
-        mailbox = self._link.take_commands()
+        mailbox, assigned = self._link.take_commands(), self._link.take_assignment()
         if mailbox is not None:
             self._commands.offer(mailbox)
+        if mailbox is not None or assigned is not None:
+            self._sender.heard()  # a server that has come back publishes them anew
         polled, self._polled = self._polled, None
-        newest = self._link.take_assignment() or polled
+        newest = assigned or polled
         if newest is not None:
             self._undelivered = newest
         if self._undelivered is not None and await self._desk.receive(self._undelivered):

@@ -1,22 +1,28 @@
-"""Publishes the outbox over the link, until each message is acknowledged."""
+"""Publishes the outbox over the link, until each message is acknowledged.
+
+When what goes out is `edge_agent.control.flight`'s to say.
+"""
 
 import logging
+from collections.abc import Sequence
 
 from edge_agent.control.clock import Clock
 from edge_agent.control.database import Database
+from edge_agent.control.flight import Flight
 from edge_agent.control.link import Link, LinkDownError
 from edge_agent.control.outbox import CHANNELS, Message, Outbox
-from edge_agent.control.pulse import first_change
+from edge_agent.control.pulse import Pulse, first_change
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.messages import Ack, decode
 
 logger = logging.getLogger(__name__)
 
 _CONGESTED_PAUSE_S = 1.0
+_SHORTEST_PAUSE_S = 0.05
 
 
 class Sender:
-    """Sends what waits, again after each reconnect and after a time without acknowledgement."""
+    """Sends what waits, again after each reconnect and when it was probably lost."""
 
     def __init__(
         self,
@@ -32,6 +38,8 @@ class Sender:
         self._link = link
         self._clock = clock
         self._resend_after_s = resend_after_s
+        self._flight: Flight | None = None
+        self._heard = Pulse()
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -43,38 +51,41 @@ class Sender:
                 await self._link.state.changed(seen)
 
     async def _send_over_one_connection(self, connection: int) -> None:
-        published_s: dict[int, float] = {}
+        flight = self._flight = Flight(resend_after_s=self._resend_after_s)
         while True:
             link_seen, seen = self._link.state.count, self._database.changed.count
+            heard = self._heard.count
             if not self._link.connected or self._link.connection != connection:
                 return
             messages = await self._database.transact(self._outbox.take)
-            waiting = {message.position for message in messages}
-            published_s = {at: s for at, s in published_s.items() if at in waiting}
             timeout_s = self._resend_after_s
             try:
-                for message in messages:
-                    self._publish_if_due(message, published_s)
+                self._publish_due(messages, flight)
             except LinkDownError as error:
                 logger.debug("outbox_waits", extra={"reason": str(error)})
                 timeout_s = _CONGESTED_PAUSE_S
+            overdue_s = flight.overdue_in_s(self._clock.monotonic_s())
             await first_change(
                 (self._database.changed, seen),
                 (self._link.state, link_seen),
-                timeout_s=self._until_resend_s(published_s, timeout_s),
+                (self._heard, heard),
+                timeout_s=max(_SHORTEST_PAUSE_S, min(timeout_s, overdue_s)),
             )
 
-    def _publish_if_due(self, message: Message, published_s: dict[int, float]) -> None:
+    def _publish_due(self, messages: Sequence[Message], flight: Flight) -> None:
         now_s = self._clock.monotonic_s()
-        before_s = published_s.get(message.position)
-        if before_s is None or now_s - before_s >= self._resend_after_s:
+        by_position = {message.position: message for message in messages}
+        streams = {position: message.stream for position, message in by_position.items()}
+        for position in flight.due(streams, now_s):
+            message = by_position[position]
             self._link.publish(CHANNELS[message.kind], message.payload)
-            published_s[message.position] = now_s
+            flight.published(position, message.stream, now_s)
 
-    def _until_resend_s(self, published_s: dict[int, float], longest_s: float) -> float:
-        oldest_s = min(published_s.values(), default=self._clock.monotonic_s())
-        due_s = oldest_s + self._resend_after_s - self._clock.monotonic_s()
-        return max(0.05, min(longest_s, due_s))
+    def heard(self) -> None:
+        """Know that the server spoke: what has had no answer for a while was perhaps lost."""
+        if self._flight is not None:
+            self._flight.heard(self._clock.monotonic_s())
+            self._heard.bump()
 
     async def acknowledged(self, payload: bytes) -> None:
         """Delete what the server says it has committed; a malformed message changes nothing."""
@@ -83,4 +94,5 @@ class Sender:
         except ProtocolError as error:
             logger.warning("ack_malformed", extra={"reason": str(error)})
             return
-        await self._database.transact(lambda connection: self._outbox.acknowledge(connection, ack))
+        if not await self._database.transact(lambda store: self._outbox.acknowledge(store, ack)):
+            self.heard()

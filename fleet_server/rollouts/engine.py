@@ -212,7 +212,7 @@ def _all_settled(counts: StageCounts) -> bool:
 
 def _soaked(view: View) -> bool:
     soak_ms = view.plan.stages[view.head.stage].soak_s * 1000
-    return view.settled_ms is None or view.now_ms >= view.settled_ms + soak_ms
+    return view.settled_ms is None or view.watched_ms >= soak_ms
 
 
 def _gate_waits_for_look(view: View) -> bool:
@@ -232,7 +232,7 @@ def _patience_is_over(view: View) -> bool:
     if policy is None or view.settled_ms is None:
         return True
     soak_s = view.plan.stages[view.head.stage].soak_s
-    return view.now_ms >= view.settled_ms + (soak_s + policy.patience_s) * 1000
+    return view.watched_ms >= (soak_s + policy.patience_s) * 1000
 
 
 def _with(head: Head, **changes: object) -> Head:

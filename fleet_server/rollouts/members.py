@@ -5,13 +5,14 @@ healthily on probation. Silence past the deadline counts as failure; a device th
 counted as what it then says.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from fleet_protocol.messages import Reported, RunningModel, UpdateStatus
 from fleet_protocol.update_states import UpdateState
 from fleet_server.rollouts.plan import Plan
-from fleet_server.rollouts.windows import open_ms
+from fleet_server.rollouts.windows import Span, open_ms
 
 
 class MemberState(StrEnum):
@@ -79,10 +80,25 @@ class Outcome:
     detail: str
 
 
-def settled(
-    member: Member, plan: Plan, *, reported: Reported | None, decommissioned: bool, now_ms: int
+def settled(  # noqa: PLR0913 (what is known, by keyword)
+    member: Member,
+    plan: Plan,
+    *,
+    reported: Reported | None,
+    decommissioned: bool,
+    now_ms: int,
+    deaf: Sequence[Span] = (),
 ) -> Outcome | None:
-    """Return what became of a device that is watched; None while that is open."""
+    """Return what became of a device that is watched; None while that is open.
+
+    Args:
+        member: the device.
+        plan: of its rollout.
+        reported: what it said last.
+        decommissioned: whether it is no part of the fleet any more.
+        now_ms: the moment.
+        deaf: spans in which the fleet was not heard: they count against nobody.
+    """
     if decommissioned:
         return Outcome(member.device_id, _S.GONE, "it was decommissioned")
     if member.state not in WATCHED:
@@ -94,7 +110,7 @@ def settled(
     if member.state not in IN_FLIGHT or member.ordered_ms is None:
         return None
     window = None if goes_back else plan.window
-    if open_ms(window, member.ordered_ms, now_ms) < plan.timeout_s * 1000:
+    if open_ms(window, member.ordered_ms, now_ms, deaf) < plan.timeout_s * 1000:
         return None
     return Outcome(
         member.device_id,

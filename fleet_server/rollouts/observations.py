@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_protocol.histogram import Histogram, merged
@@ -26,7 +26,11 @@ from fleet_server.telemetry.tables import ModelCounts
 MAX_COMPARED = 100
 """Devices of each kind: the tests find 20 % with far fewer, and the cost stays bounded."""
 
-_MAX_ROWS = 20_000
+_MAX_WINDOWS = 60
+"""Of each device and side of its change: an hour, as often as agents report by default."""
+
+_Row = tuple[str, int, str, str]
+"""Device, beginning of the window, release, counts."""
 
 
 @dataclass(slots=True)
@@ -66,26 +70,43 @@ async def samples(session: AsyncSession, seen: Snapshot, policy: ComparisonPolic
 
 async def _rows(
     session: AsyncSession, seen: Snapshot, changed_ms: dict[str, int], policy: ComparisonPolicy
-) -> Sequence[tuple[str, int, str, str]]:
+) -> Sequence[_Row]:
+    """Return the newest windows of each device before its change, and as many after it.
+
+    Each device has its own share of what is read: with one limit for all, those that report often
+    or changed late would leave nothing of what the others did before.
+    """
     period_ms = int(policy.period_s * 1000)
-    query = (
-        select(ModelCounts.device_id, ModelCounts.start_ms, ModelCounts.version, ModelCounts.counts)
+    at_ms = case(changed_ms, value=ModelCounts.device_id)
+    is_late = ModelCounts.start_ms >= at_ms
+    newest = func.row_number().over(
+        partition_by=(ModelCounts.device_id, is_late), order_by=ModelCounts.start_ms.desc()
+    )
+    found = (
+        select(
+            ModelCounts.device_id,
+            ModelCounts.start_ms,
+            ModelCounts.version,
+            ModelCounts.counts,
+            newest.label("newest"),
+        )
         .where(
             ModelCounts.device_id.in_(changed_ms),
             ModelCounts.family == seen.plan.family,
             ModelCounts.start_ms >= min(changed_ms.values()) - period_ms,
-            ModelCounts.start_ms <= max(changed_ms.values()) + 2 * period_ms,
+            ModelCounts.start_ms.between(at_ms - period_ms, at_ms + 2 * period_ms),
         )
-        .order_by(ModelCounts.start_ms.desc())
-        .limit(_MAX_ROWS)
+        .subquery()
     )
+    columns = found.c.device_id, found.c.start_ms, found.c.version, found.c.counts
+    query = select(*columns).where(found.c.newest <= _MAX_WINDOWS)
     return [(row[0], row[1], row[2], row[3]) for row in await session.execute(query)]
 
 
 def _samples(
     seen: Snapshot,
     changed_ms: dict[str, int],
-    rows: Sequence[tuple[str, int, str, str]],
+    rows: Sequence[_Row],
     new: set[str],
 ) -> Samples:
     before: dict[str, _Sum] = defaultdict(_Sum)

@@ -58,8 +58,8 @@ def waiting(view: View) -> str:
             f"{counts.of(_S.WAITING, _S.PREPARED)} wait for their turn"
         )
     soak_ms = view.plan.stages[index].soak_s * 1000
-    if view.settled_ms is not None and view.now_ms < view.settled_ms + soak_ms:
-        left_s = (view.settled_ms + soak_ms - view.now_ms) / 1000
+    if view.settled_ms is not None and view.watched_ms < soak_ms:
+        left_s = (soak_ms - view.watched_ms) / 1000
         return f"{where} is watched for {left_s:.0f} s more: {stage(view, index)}"
     return f"{where} waits for enough calls to compare the releases: {stage(view, index)}"
 

@@ -31,6 +31,7 @@ from fleet_server.rollouts.members import (
 from fleet_server.rollouts.plan import Plan
 from fleet_server.rollouts.state import MAX_DEVICES, Head, StageCounts, Status, View
 from fleet_server.rollouts.tables import Rollout, RolloutMember
+from fleet_server.telemetry import hearing
 
 _S = MemberState
 _PAGE = 500
@@ -92,7 +93,8 @@ async def read(
     plan, head = plans.decode(row.plan), head_of(row)
     stages = await counts(session, row.id, len(plan.stages))
     bare = View(plan=plan, head=head, stages=stages, now_ms=now_ms)
-    reading = _Reading(session, row, plan, now_ms)
+    deaf = await hearing.deaf(session, since_ms=row.created_ms, now_ms=now_ms)
+    reading = _Reading(session, row, plan, now_ms, deaf)
     await reading.in_flight()
     seen_rank = await reading.revisit(after_rank)
     turning = _TURN_STATUSES if bare.room else set()
@@ -103,6 +105,7 @@ async def read(
         stages=stages,
         now_ms=now_ms,
         settled_ms=await _settled_ms(session, row),
+        deaf=deaf,
         turn=await reading.some(turning, (_S.PREPARED, _S.WAITING)),
         ahead=await reading.some({Status.RUNNING} if plan.download_ahead else set(), (_S.WAITING,)),
         to_return=(
@@ -150,12 +153,20 @@ async def _settled_ms(session: AsyncSession, row: Rollout) -> int | None:
 class _Reading:
     """Reads members with their devices, and notes what became of them."""
 
-    def __init__(self, session: AsyncSession, row: Rollout, plan: Plan, now_ms: int) -> None:
+    def __init__(
+        self,
+        session: AsyncSession,
+        row: Rollout,
+        plan: Plan,
+        now_ms: int,
+        deaf: Sequence[hearing.Span],
+    ) -> None:
         self.outcomes: dict[str, Outcome] = {}
         self._session = session
         self._row = row
         self._plan = plan
         self._now_ms = now_ms
+        self._deaf = deaf
 
     async def in_flight(self) -> None:
         """Look at devices that change now."""
@@ -201,6 +212,7 @@ class _Reading:
                 reported=_reported(reported),
                 decommissioned=decommissioned_ms is not None,
                 now_ms=self._now_ms,
+                deaf=self._deaf,
             )
             if outcome is not None:
                 self.outcomes[row.device_id] = outcome

@@ -7,7 +7,7 @@ import msgspec
 
 from fleet_server.rollouts.members import IN_FLIGHT, MemberState
 from fleet_server.rollouts.plan import Plan
-from fleet_server.rollouts.windows import is_open
+from fleet_server.rollouts.windows import Span, is_open, open_ms
 
 MAX_DEVICES = 200
 """Devices that one decision concerns at most; the next decision takes the next ones."""
@@ -119,6 +119,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         stages: counts of every stage of the plan.
         settled_ms: when the last device of the newest open stage settled.
+        deaf: spans in which the fleet was not heard; no time is counted in them.
         turn: devices of open stages whose turn to activate is next, in order.
         ahead: devices of open stages that may fetch ahead, in order.
         to_return: devices that run the new release or change to it, those in flight first.
@@ -130,6 +131,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[StageCounts, ...]
     now_ms: int
     settled_ms: int | None = None
+    deaf: tuple[Span, ...] = ()
     turn: tuple[str, ...] = ()
     ahead: tuple[str, ...] = ()
     to_return: tuple[str, ...] = ()
@@ -148,6 +150,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     def room(self) -> int:
         """How many more may change at the same time."""
         return max(0, self.plan.max_in_flight - self.in_flight)
+
+    @property
+    def watched_ms(self) -> int:
+        """For how long the newest open stage has been watched since its last device settled."""
+        if self.settled_ms is None:
+            return 0
+        return open_ms(None, self.settled_ms, self.now_ms, self.deaf)
 
     @property
     def window_open(self) -> bool:

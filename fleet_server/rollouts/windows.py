@@ -1,13 +1,17 @@
 """When devices may be disturbed, and how much of that time has passed.
 
 A plan without a window may disturb them at any time. Deadlines run only while the window is open,
-so that a device is not called silent for a day on which it was not allowed to act.
+so that a device is not called silent for a day on which it was not allowed to act; nor while no
+server heard the fleet (`fleet_server.telemetry.hearing`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from fleet_protocol.delivery import WEEK_DAYS, Window
+
+Span = tuple[int, int]
+"""From a moment to another one, in milliseconds since 1970."""
 
 _DAY = timedelta(days=1)
 _HORIZON_DAYS = 400
@@ -26,13 +30,28 @@ def next_opening(window: Window | None, now_ms: int) -> int:
     return int(window.opens(_moment(now_ms)).timestamp() * 1000)
 
 
-def open_ms(window: Window | None, start_ms: int, end_ms: int) -> int:
-    """Return for how long the window was open between two moments."""
-    if window is None:
-        return max(0, end_ms - start_ms)
+def open_ms(window: Window | None, start_ms: int, end_ms: int, deaf: Sequence[Span] = ()) -> int:
+    """Return for how long between two moments the window was open and the fleet was heard.
+
+    Args:
+        window: None if devices may be disturbed at any time.
+        start_ms: the first moment.
+        end_ms: the second one.
+        deaf: spans in which the fleet was not heard; they may overlap.
+    """
     total, reached = 0, start_ms
-    for first, last in _spans(window, start_ms, end_ms):
+    for first, last in [(start_ms, end_ms)] if window is None else _spans(window, start_ms, end_ms):
         begin, until = max(first, reached), min(last, end_ms)
+        if until > begin:
+            total += until - begin - _covered(begin, until, deaf)
+            reached = until
+    return total
+
+
+def _covered(begin_ms: int, until_ms: int, spans: Sequence[Span]) -> int:
+    total, reached = 0, begin_ms
+    for first, last in sorted(spans):
+        begin, until = max(first, reached), min(last, until_ms)
         if until > begin:
             total += until - begin
             reached = until

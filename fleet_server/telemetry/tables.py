@@ -1,4 +1,4 @@
-"""Stored windows and events, and how far each stream has come."""
+"""Stored windows and events, how far each stream has come, and when the fleet was heard."""
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -65,6 +65,25 @@ class ModelCounts(DeviceOwned, Base):
     requests: Mapped[int] = mapped_column(BigInteger)
     counts: Mapped[str] = mapped_column(Text)
     """``ModelWindow`` as JSON: errors, latency histogram, classes."""
+
+
+class FleetHeard(Base):
+    """One row: when a server process heard the fleet last."""
+
+    __tablename__ = "fleet_heard"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
+    heard_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeafSpan(Base):
+    """A time in which no server process did, and devices were not back yet."""
+
+    __tablename__ = "deaf_spans"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)
+    start_ms: Mapped[int] = mapped_column(BigInteger)
+    end_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class DeviceEvent(DeviceOwned, Base):

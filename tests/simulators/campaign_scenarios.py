@@ -1,26 +1,28 @@
 """What a fleet goes through: releases that are good, fail, are slow or silence devices; kills.
 
 Each scenario is one rollout on the same fleet, one after the other. Whatever must hold in each of
-them is asserted here; what a reader wants to know is returned as `Outcome`.
+them is asserted here; what a reader wants to know is written down as `Outcome` when it has ended.
 """
 
 import asyncio
+import contextlib
 import os
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.measuring.rollout_outcome import Outcome
+from benchmarks.measuring.rollout_outcome import Deaths, Outcome, Scenario
 from edge_agent.settings import ControlSettings
 from fleet_server.rollouts.state import Kind
 from tests.integration.server.running_server import RunningServer
-from tests.simulators import rollout_record
+from tests.simulators import child_process, rollout_record
 from tests.simulators.agent_processes import Devices
 from tests.simulators.mosquitto import Mosquitto
 from tests.simulators.postgresql_cluster import Cluster
@@ -45,45 +47,28 @@ _SETTINGS = ControlSettings(
 )
 
 
-class _Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    """One rollout to go through.
-
-    Attributes:
-        deaths: of the server meanwhile: "", ``at each write`` or ``at random``.
-    """
-
-    name: str
-    behaviour: Behaviour
-    deaths: str = ""
-
-
-GOOD, FAILING, SLOW, SILENT = "good", "fails on 30 %", "20 % slower", "silences 40 %"
-AT_EACH_WRITE, AT_RANDOM = "at each write", "at random"
-SCENARIOS = (
-    _Scenario(name=GOOD, behaviour=Behaviour(version="2.0.0")),
-    _Scenario(name=FAILING, behaviour=Behaviour(version="3.0.0", failing=0.3)),
-    _Scenario(name=SLOW, behaviour=Behaviour(version="4.0.0", latency=1.2)),
-    _Scenario(
-        name=SILENT,
-        behaviour=Behaviour(version="5.0.0", silent=0.4, silence_s=1.5 * _TIMEOUT_S),
-    ),
-    _Scenario(
-        name=FAILING, behaviour=Behaviour(version="6.0.0", failing=0.3), deaths=AT_EACH_WRITE
-    ),
-    _Scenario(name=GOOD, behaviour=Behaviour(version="7.0.0"), deaths=AT_EACH_WRITE),
-    _Scenario(name=GOOD, behaviour=Behaviour(version="8.0.0"), deaths=AT_RANDOM),
-)
+_BEHAVIOURS = {
+    Scenario.GOOD: Behaviour(version="2.0.0"),
+    Scenario.FAILING: Behaviour(version="3.0.0", failing=0.3),
+    Scenario.SLOW: Behaviour(version="4.0.0", latency=1.2),
+    Scenario.SILENT: Behaviour(version="5.0.0", silent=0.4, silence_s=1.5 * _TIMEOUT_S),
+    Scenario.FAILING_KILLED: Behaviour(version="6.0.0", failing=0.3),
+    Scenario.GOOD_KILLED: Behaviour(version="7.0.0"),
+    Scenario.GOOD_KILLED_AT_RANDOM: Behaviour(version="8.0.0"),
+}
 _LONGEST_LIFE_S = 20.0
+Take = Callable[[Outcome], None]
 
 
-def _plan(devices: int, *, timeout_s: float) -> Json:
+def _plan(scenario: Scenario, devices: int) -> Json:
     canaries = max(_LEAST_CANARIES, devices // 10)
+    dies_often = scenario.deaths is Deaths.AT_EACH_WRITE
     return {
         "stages": [{"count": canaries}, {"percent": 50}, {"percent": 100}],
         "min_samples": 5,
         "failure_threshold": 0.05,
-        "timeout_s": timeout_s,
-        "max_in_flight": canaries,
+        "timeout_s": _LONG_TIMEOUT_S if scenario.deaths else _TIMEOUT_S,
+        "max_in_flight": (2 if dies_often else 1) * canaries,
         "comparison": {"period_s": 600, "patience_s": 120, "when_inconclusive": "stop"},
     }
 
@@ -93,26 +78,25 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-async def run(
-    *, devices: int, processes: int, scenarios: Sequence[_Scenario] = SCENARIOS
-) -> list[Outcome]:
+async def run(scenarios: Sequence[Scenario], *, devices: int, processes: int, take: Take) -> None:
     """Set a fleet up and let it go through the scenarios.
 
     Args:
+        scenarios: in their order.
         devices: how many there are.
         processes: among which they are shared out.
-        scenarios: in their order.
+        take: gets the outcome of each scenario when it has ended.
 
     Raises:
         AssertionError: something that must hold in every rollout did not.
     """
     async with _set_up(devices, processes) as campaign:
-        good, outcomes = "1.0.0", []
-        for scenario in scenarios:
-            outcomes.append(await _through(campaign, scenario, good))
-            if scenario.name == GOOD:
-                good = scenario.behaviour.version
-        return outcomes
+        good = "1.0.0"
+        for number, scenario in enumerate(scenarios, 1):
+            _say(f"=== {number} of {len(scenarios)}: {scenario}")
+            took = await _through(campaign, scenario, good)
+            take(took)
+            good = _BEHAVIOURS[scenario].version if took.status == "completed" else good
 
 
 @asynccontextmanager
@@ -123,7 +107,7 @@ async def _set_up(count: int, processes: int) -> AsyncIterator[Campaign]:
         stack.callback(cluster.stop)
         await asyncio.to_thread(cluster.start)
         fleet = await asyncio.to_thread(Fleet.provision, folder / "authority")
-        server = RunningServer(fleet)
+        server = RunningServer(fleet, program=child_process.bound(RunningServer.program))
         server.environment |= {
             "SKERRY_SERVER_DATABASE_URL": await cluster.create(),
             "SKERRY_SERVER_ROLLOUT_INTERVAL_S": "0.5",
@@ -153,30 +137,34 @@ async def _set_up(count: int, processes: int) -> AsyncIterator[Campaign]:
         assert not failures, failures[:3]
 
 
-async def _through(campaign: Campaign, scenario: _Scenario, good: str) -> Outcome:
-    new = scenario.behaviour.version
-    _say(f"--- {scenario.name}: {new} after {good}; the server dies {scenario.deaths or 'never'}")
-    await campaign.publish(scenario.behaviour)
-    timeout_s = _LONG_TIMEOUT_S if scenario.deaths else _TIMEOUT_S
-    plan = _plan(len(campaign.devices.states), timeout_s=timeout_s)
+async def _through(campaign: Campaign, scenario: Scenario, good: str) -> Outcome:
+    behaviour = _BEHAVIOURS[scenario]
+    new = behaviour.version
+    _say(f"--- {new} after {good}; the server dies {scenario.deaths or 'never'}")
+    await campaign.publish(behaviour)
+    plan = _plan(scenario, len(campaign.devices.states))
     campaign.kills.clear()
     async with AsyncExitStack() as stack:
-        if scenario.deaths == AT_RANDOM:
+        if scenario.deaths is Deaths.AT_RANDOM:
             deaths = campaign.at_random(_LONGEST_LIFE_S)
             await stack.enter_async_context(campaign.dying(deaths))
-        elif scenario.deaths == AT_EACH_WRITE:
+        elif scenario.deaths is Deaths.AT_EACH_WRITE:
             await stack.enter_async_context(campaign.dying(campaign.at_each_write()))
         number = await campaign.rollout(new, **plan)
         await campaign.ended(number)
     record = await campaign.settled(number)
-    await campaign.served(new if record.status == "completed" else good)
+    if record.status != "stopped":  # else devices keep what they have, and it is told as it is
+        await campaign.served(new if record.status == "completed" else good)
     made = _outcome(campaign, scenario, record)
     _say(f"--- {msgspec.json.encode(made).decode()}")
+    if record.status == "stopped":
+        await campaign.everywhere(good)
     return made
 
 
-def _outcome(campaign: Campaign, scenario: _Scenario, record: Record) -> Outcome:
-    devices, new = campaign.devices, scenario.behaviour.version
+def _outcome(campaign: Campaign, scenario: Scenario, record: Record) -> Outcome:
+    devices, behaviour = campaign.devices, _BEHAVIOURS[scenario]
+    new = behaviour.version
     runs = Counter(
         "new" if version == new else "old" for version in devices.running_versions().values()
     )
@@ -184,7 +172,7 @@ def _outcome(campaign: Campaign, scenario: _Scenario, record: Record) -> Outcome
     stopped = bool(record.of(Kind.STOPPED))
     last = record.of(Kind.STOPPED if stopped else Kind.COMPLETED)[-1]
     return Outcome(
-        scenario=scenario.name,
+        scenario=scenario,
         status=record.status,
         runs=dict(runs),
         stages=[stage["states"] for stage in view["progress"]],
@@ -195,18 +183,39 @@ def _outcome(campaign: Campaign, scenario: _Scenario, record: Record) -> Outcome
         stopped_s=record.seconds_until(Kind.STOPPED) if stopped else None,
         took_s=(view["decisions"][0]["at_ms"] - view["created_ms"]) / 1000,
         in_flight=rollout_record.check(record),
-        on_trial=None if scenario.behaviour.silent else devices.most_on_trial(new),
+        on_trial=None if behaviour.silent else devices.most_on_trial(new),
         budget=view["plan"]["max_in_flight"],
         decisions=len(record.decisions),
         kills=dict(campaign.kills),
+        ended_s=time.time(),
     )
 
 
-def main(devices: str, results: str) -> None:
-    """Go through all scenarios and write the outcomes as JSON to a file."""
+def main(devices: str, results: str, *scenarios: str) -> None:
+    """Go through some scenarios and append each outcome as a line of JSON to a file.
+
+    SIGTERM ends it like Ctrl-C does: everything that it started is stopped first.
+    """
+
+    def take(outcome: Outcome) -> None:
+        with Path(results).open("ab") as file:
+            file.write(msgspec.json.encode(outcome) + b"\n")
+            file.flush()
+
+    signal.signal(signal.SIGTERM, _interrupted)
     count = int(devices)
-    outcomes = asyncio.run(run(devices=count, processes=processes_for(count)))
-    Path(results).write_bytes(msgspec.json.encode(outcomes))
+    wanted = [Scenario(each) for each in scenarios]
+    campaign = run(wanted, devices=count, processes=processes_for(count), take=take)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(campaign)
+        return
+    _say("interrupted: everything is stopped, and what was measured is kept")
+    sys.exit(128 + signal.SIGINT)
+
+
+def _interrupted(*_: object) -> None:
+    """Let asyncio do for SIGTERM what it does for SIGINT."""
+    signal.raise_signal(signal.SIGINT)
 
 
 def processes_for(devices: int) -> int:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +18,11 @@ importlib.import_module(sys.argv[2]).main(*sys.argv[3:])
 def command(module: str, *arguments: object) -> list[str]:
     """Return the command that calls ``main`` of a module with some arguments."""
     return [sys.executable, "-c", _START, str(ROOT / "tests"), module, *map(str, arguments)]
+
+
+def bound(command: Sequence[str], number: str = "KILL") -> list[str]:
+    """Return a command that gets a signal when the thread that starts it is gone, however."""
+    return ["setpriv", f"--pdeathsig={number}", "--", *command]
 
 
 def lines_of(command: list[str], *, timeout_s: float) -> list[str]:

@@ -30,6 +30,7 @@ Say = Callable[[str], None]
 ENDED = {"completed", "rolled_back", "stopped", "aborted"}
 _PAGE = 500
 _LOOK_EVERY_S = 0.3
+_SAY_EVERY_S = 15.0
 
 
 @dataclass
@@ -104,14 +105,20 @@ class Campaign:
 
     async def ended(self, rollout: int) -> None:
         """Wait for the end of a rollout, and say how it goes; the server may die meanwhile."""
-        told = 0
+        told, said_s = 0, time.monotonic()
         deadline = time.monotonic() + self.deadline_s
         while True:
             view = await self._answer("GET", f"/api/v1/rollouts/{rollout}")
             if view is not None:
-                told = self._tell(view, told)
+                before, told = told, self._tell(view, told)
                 if view["status"] in ENDED:
                     return
+                if told != before:
+                    said_s = time.monotonic()
+            if time.monotonic() > said_s + _SAY_EVERY_S:
+                said_s = time.monotonic()
+                waits = view["explanation"][:300] if view else "the server is starting"
+                self.say(f"     {waits}; kills {dict(self.kills)}")
             assert time.monotonic() < deadline, view or self.server.log_path.read_text()[-3000:]
             await asyncio.sleep(_LOOK_EVERY_S)
 
@@ -140,6 +147,7 @@ class Campaign:
     @asynccontextmanager
     async def dying(self, deaths: Coroutine[None, None, None]) -> AsyncIterator[None]:
         """Let the server die as `at_each_write` or `at_random` say, while the block lasts."""
+        program = self.server.program
         task = asyncio.create_task(deaths)
         try:
             yield
@@ -147,7 +155,7 @@ class Campaign:
             task.cancel()
             await asyncio.wait({task})
             await asyncio.to_thread(self.server.stop)
-            self.server.program = RunningServer.program
+            self.server.program = program
             self.server.spawn()
             await self._ready()
         assert task.cancelled(), task.exception()
@@ -157,7 +165,9 @@ class Campaign:
         await asyncio.to_thread(self.server.stop)
         while True:
             for moment in ("before", "after"):
-                self.server.program = child_process.command(mortal_server.MODULE, moment)
+                self.server.program = child_process.bound(
+                    child_process.command(mortal_server.MODULE, moment)
+                )
                 process = self.server.spawn().process
                 assert process is not None
                 while process.poll() is None:  # noqa: ASYNC110 (a process rings no bell)

@@ -43,6 +43,30 @@ def test_open_time_counts_each_moment_once_and_nights_only() -> None:
     assert open_ms(None, start, end) == 48 * HOUR_MS
 
 
+@pytest.mark.parametrize(
+    ("window", "deaf", "hours"),
+    [
+        (None, [("2026-06-01T13:00", "2026-06-01T14:00")], 47),
+        (
+            None,
+            [("2026-06-01T13:00", "2026-06-01T15:00"), ("2026-06-01T14:00", "2026-06-01T16:00")],
+            45,
+        ),
+        (None, [("2026-05-01T00:00", "2026-06-02T12:00")], 24),
+        (None, [("2026-06-03T11:00", "2026-07-01T00:00")], 47),
+        (None, [("2026-05-01T00:00", "2026-07-01T00:00")], 0),
+        (NIGHTS, [("2026-06-01T13:00", "2026-06-01T14:00")], 8),
+        (NIGHTS, [("2026-06-01T20:00", "2026-06-01T23:00")], 7),
+    ],
+)
+def test_a_time_in_which_nobody_was_heard_does_not_count(
+    window: Window | None, deaf: list[tuple[str, str]], hours: int
+) -> None:
+    spans = [(at(first), at(last)) for first, last in deaf]
+    start, end = at("2026-06-01T12:00"), at("2026-06-03T12:00")
+    assert open_ms(window, start, end, spans) == hours * HOUR_MS
+
+
 def test_next_opening() -> None:
     assert next_opening(NIGHTS, at("2026-06-01T12:00")) == at("2026-06-01T22:00")
     assert next_opening(NIGHTS, at("2026-06-01T23:00")) == at("2026-06-01T23:00")
