@@ -20,7 +20,7 @@ DEVICES = 40
 
 def outcome(scenario: Scenario, **changes: object) -> Outcome:
     good = scenario.release is Scenario.GOOD
-    stated = {
+    stated: dict[str, object] = {
         "scenario": scenario,
         "status": "completed" if good else "rolled_back",
         "runs": {"new" if good else "old": DEVICES},
