@@ -22,6 +22,9 @@ Clock = Callable[[], float]
 
 _ALONE_FACTOR = round(ALONE_S / INLINE_S)
 
+_HELD_S = 4 * INLINE_S
+"""Runs that take so long on average are not inline, whatever the warm-up on zeros has promised."""
+
 
 class Call:
     """A call on a release.
@@ -103,14 +106,15 @@ class Call:
         total = 0
         for tensor in feed:
             total += len(tensor.data)
-        most = release.inline_bytes
+        most, most_s = release.inline_bytes, _HELD_S
         if self.alone:
             most *= _ALONE_FACTOR
+            most_s *= _ALONE_FACTOR
         if total > most or not release.scheduler.vacant:
             return False
         if self._deadline != math.inf:
             release.scheduler.check_deadline(self.line, self._deadline)
-        return True
+        return release.scheduler.run_times.estimate(self.line.items) < most_s
 
     def run(self, feed: batches.Feed) -> Outputs:
         """Run the model here and now, unless the answer is known already.

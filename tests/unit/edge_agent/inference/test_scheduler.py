@@ -180,6 +180,25 @@ async def test_a_call_that_would_come_too_late_is_refused_on_arrival(
     assert backend.runs.count([1.0]) == 1
 
 
+async def test_a_model_that_takes_longer_than_its_warm_up_leaves_the_loop(
+    make_plane: MakePlane,
+) -> None:
+    plane = make_plane()
+    served = await serve(plane)
+
+    def inline() -> bool:
+        call = plane.begin(served, started=time.perf_counter(), counted=True)
+        with call:
+            return call.runs_inline(call.feed(request(1.0)))
+
+    assert inline()
+    served.scheduler.run_times.observe(1, 0.05)
+    assert not inline()
+    for _ in range(40):
+        served.scheduler.run_times.observe(1, 0.0001)
+    assert inline()
+
+
 async def test_the_first_call_is_judged_by_the_warm_up(
     state: StateDir, backend: GatedBackend
 ) -> None:
@@ -249,7 +268,7 @@ async def test_a_batch_waits_for_others_if_it_may(
     second = await start(plane, served, 2.0)
     assert [await first, await second] == [[2.0], [4.0]]
     # The slack of a deadline ends the wait long before the 20 s are over.
-    assert await infer(plane, served, request(3.0, timeout_us=200_000)) == [6.0]
+    assert await infer(plane, served, request(3.0, timeout_us=600_000)) == [6.0]
     assert backend.runs == [[1.0, 2.0], [3.0]]
 
 
