@@ -3,21 +3,19 @@
 import importlib.util
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from edge_agent import enroll as enrolment
-from edge_agent import identity, pid_file, settings, status, stopping
+from edge_agent import identity, pid_file, settings, status, status_output, stopping
 from edge_agent.errors import AgentError
 from edge_agent.identity_files import IdentityError
+from edge_agent.operator_output import print_json
 from edge_agent.pid_file import PidFileError
 from edge_agent.state_dir import StateDir
+from fleet_protocol.plain_text import plain
 
 DEFAULT_STATE = Path("/var/lib/skerry")
 _RUNTIME_LIBRARIES = ("httptools", "numpy", "uvloop")
@@ -62,7 +60,7 @@ def enroll(
         claim=enrolment.read_claim(claim),
         post=enrolment.https_post,
     )
-    typer.echo(f"{done.device_id} is enrolled at {done.server_url}.")
+    typer.echo(plain(f"{done.device_id} is enrolled at {done.server_url}."))
     typer.echo(f"Start its agent: skerry agent run --state {state}")
 
 
@@ -119,9 +117,9 @@ def show_status(
         raise AgentError(f"there is no state directory {where.root}; enrol this device first")
     found = status.read(where)
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print_json(found)
     else:
-        _print(found)
+        status_output.show(found)
 
 
 @app.command()
@@ -200,52 +198,11 @@ def _check_identity(where: StateDir) -> None:
         if not where.active_set.is_file():
             raise
         typer.echo(
-            f"warning: {error}. The committed models are served, but the device cannot reach its "
-            "fleet: no updates, no telemetry until that is repaired",
+            f"warning: {plain(str(error))}. The committed models are served, but the device cannot "
+            "reach its fleet: no updates, no telemetry until that is repaired",
             err=True,
         )
 
 
 def _state(path: Path) -> StateDir:
     return StateDir(path.absolute())
-
-
-def _print(found: status.AgentStatus) -> None:
-    console = Console()
-    if found.device_id is None:
-        console.print("Not enrolled: skerry agent enroll --help")
-    else:
-        console.print(f"[bold]{found.device_id}[/bold] at {found.server_url}")
-        if status.certificate_has_expired(found, datetime.now(UTC)):
-            console.print(f"[red]Its certificate expired at {found.certificate_expires}.[/red]")
-    living = [f"{name} {pid or '[red]down[/red]'}" for name, pid in found.processes.items()]
-    console.print(f"Processes: {', '.join(living)}")
-    console.print(f"Assignment: {found.assignment_version or 'none yet'}")
-    waiting = [f"{count} {kind}" for kind, count in found.outbox.items()]
-    console.print(f"Waiting for acknowledgement: {', '.join(waiting) or 'nothing'}")
-    for alarm in found.alarms:
-        console.print(
-            f"[red]The {alarm} has expired and nothing newer came: somebody may be keeping news "
-            "back, or the fleet cannot be reached.[/red]"
-        )
-    if found.families:
-        table = Table("family", "serving", "committed", "assigned", "update", "detail")
-        for family in found.families:
-            update = f"{family.update} {family.update_version}" if family.update else "-"
-            table.add_row(
-                family.family,
-                family.serving or "[red]nothing[/red]",
-                family.committed or "-",
-                family.assigned or "-",
-                update,
-                family.detail,
-            )
-        console.print(table)
-    for family in found.families:
-        if family.variant is not None:
-            why = f": {family.choice}" if family.choice else ""
-            runs = "runs" if family.serving else "will run"
-            text = f"{family.family} {runs} as {family.variant} on {family.accelerator}{why}"
-            console.print(text, markup=False)
-    for name, reason in (found.runtime.failed if found.runtime is not None else {}).items():
-        console.print(f"[red]{name} cannot be served: {reason}[/red]")

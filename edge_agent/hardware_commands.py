@@ -4,9 +4,7 @@ import os
 from pathlib import Path
 
 import msgspec
-import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from edge_agent import devices as accelerator_survey
@@ -15,6 +13,7 @@ from edge_agent.bench import measuring, picture, subject
 from edge_agent.bench.measuring import Row
 from edge_agent.devices import Devices
 from edge_agent.errors import AgentError
+from edge_agent.operator_output import print_json, shown
 from edge_agent.state_dir import StateDir
 
 
@@ -26,7 +25,7 @@ def show_devices(state: StateDir, *, as_json: bool) -> None:
     """
     found = accelerator_survey.survey(state, dict(os.environ))
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print_json(found)
     else:
         _print_devices(found)
 
@@ -75,7 +74,7 @@ def run_bench(state: StateDir, options: BenchOptions) -> None:
     cpu = found.hardware.cpu or found.hardware.machine
     if options.as_json:
         report = BenchReport(model=name, cpu=cpu, threads=options.threads, rows=rows)
-        typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        print_json(report)
     else:
         _print_rows(f"{name} on {cpu}, {options.threads} thread(s) a call", rows)
     if options.png is not None:
@@ -87,34 +86,34 @@ def _print_devices(found: Devices) -> None:
     here = found.hardware
     features = ", ".join(here.cpu_features) or "nothing that inference libraries look for"
     console.print(
-        f"[bold]{escape(here.cpu or here.machine)}[/bold], {here.cpu_count} cores: {features}"
+        f"[bold]{shown(here.cpu or here.machine)}[/bold], {here.cpu_count} cores: {features}"
     )
     for device in here.devices:
-        problem = f" [red]{escape(device.problem)}[/red]" if device.problem else ""
-        console.print(f"[bold]{escape(device.name)}[/bold] at {escape(device.where)}{problem}")
+        problem = f" [red]{shown(device.problem)}[/red]" if device.problem else ""
+        console.print(f"[bold]{shown(device.name)}[/bold] at {shown(device.where)}{problem}")
     if not here.devices:
         console.print(
             "No accelerator beside the CPU was found (Edge TPU, NVIDIA, Intel GPU or NPU)."
         )
     table = Table("backend", "accelerator", "files", "usable")
     for place in found.placements:
-        usable = f"[red]no[/red]: {escape(place.problem)}" if place.problem else "yes"
+        usable = f"[red]no[/red]: {shown(place.problem)}" if place.problem else "yes"
         name = f"{place.backend} {place.version}".strip()
-        table.add_row(name, place.accelerator, place.format.value, usable)
+        table.add_row(shown(name), shown(place.accelerator), place.format.value, usable)
     console.print(table)
 
 
 def _print_rows(title: str, rows: list[Row]) -> None:
     console = Console()
     figures = ("p50 ms", "p95 ms", "p99 ms", "calls/s", "speed", "MiB")
-    table = Table("variant", "accelerator", *figures, title=title)
+    table = Table("variant", "accelerator", *figures, title=shown(title))
     for row in rows:
         if row.problem:
-            table.add_row(row.variant, row.accelerator, *[""] * 6)
+            table.add_row(shown(row.variant), shown(row.accelerator), *[""] * 6)
             continue
         table.add_row(
-            row.variant,
-            row.accelerator + ("" if row.released else " *"),
+            shown(row.variant),
+            shown(row.accelerator) + ("" if row.released else " *"),
             *(f"{value:.3f}" for value in (row.p50_ms, row.p95_ms, row.p99_ms)),
             f"{row.calls_per_s:,.1f}",
             f"x {row.speed_up:.2f}" if row.speed_up is not None else "",
@@ -126,6 +125,6 @@ def _print_rows(title: str, rows: list[Row]) -> None:
     for row in rows:
         if row.problem:
             console.print(
-                f"[red]{escape(row.variant)} on {row.accelerator} ({row.backend}) was not "
-                f"measured:[/red] {escape(row.problem)}"
+                f"[red]{shown(row.variant)} on {shown(row.accelerator)} ({row.backend}) was not "
+                f"measured:[/red] {shown(row.problem)}"
             )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 from cryptography import x509
 
-from edge_agent import identity, pid_file, store
+from edge_agent import identity, pid_file, remote_settings, store
 from edge_agent.control import assignment, freshness
 from edge_agent.control.active_set import ActiveSetFile
 from edge_agent.control.assignment import AssignedRelease
@@ -22,8 +22,10 @@ from edge_agent.control.runtime_client import (
 from edge_agent.control.waiting import held_back, waiting
 from edge_agent.identity import Enrollment
 from edge_agent.identity_files import IdentityFiles
+from edge_agent.remote_settings import Configuration, Remote
 from edge_agent.runtime_api import ActiveRelease, LoadedRelease, RuntimeStatus
 from edge_agent.state_dir import StateDir
+from fleet_protocol.remote_settings import NOTHING, RemoteSettings
 from fleet_protocol.update_states import UpdateState
 
 
@@ -50,6 +52,42 @@ class FamilyStatus(msgspec.Struct, frozen=True, kw_only=True):
     floor: int = 0
 
 
+class ConfigurationShown(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of the fleet and where they are from.
+
+    Attributes:
+        name: of the fleet's configuration; empty if there is none.
+        version: of it.
+        command_id: of the command that brought it; the fleet's audit trail says who set it.
+        issued: when the fleet issued that, as ISO 8601.
+        settings: what it sets, by section.
+    """
+
+    name: str = ""
+    version: int = 0
+    command_id: str = ""
+    issued: str | None = None
+    settings: RemoteSettings = NOTHING
+
+
+class ConfigurationState(msgspec.Struct, frozen=True, kw_only=True):
+    """Which settings of the fleet this agent works with.
+
+    Attributes:
+        working: what proved itself last.
+        trial: what is tried in its place now, None for nothing.
+        trial_starts: of the control process under it.
+        refused_version: of the newest that was not kept, 0 for none.
+        problem: why not.
+    """
+
+    working: ConfigurationShown = ConfigurationShown()
+    trial: ConfigurationShown | None = None
+    trial_starts: int = 0
+    refused_version: int = 0
+    problem: str = ""
+
+
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The agent of one state directory.
 
@@ -57,6 +95,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
         processes: pid of each process that lives, None for one that does not.
         assignment_version: 0 before the first assignment.
         outbox: messages of each stream that the server has not acknowledged.
+        configuration: the settings of the fleet, as far as the files on the disk say.
         alarms: what has expired without anything newer: `release repository`, `assignment`.
     """
 
@@ -69,6 +108,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     assignment_version: int
     families: list[FamilyStatus]
     outbox: dict[str, int]
+    configuration: ConfigurationState = ConfigurationState()
     alarms: list[str] = []
 
 
@@ -100,7 +140,30 @@ def read(state: StateDir) -> AgentStatus:
         assignment_version=version,
         families=families,
         outbox=outbox,
+        configuration=_configuration(remote_settings.read(state.root)),
         alarms=alarms,
+    )
+
+
+def _configuration(remote: Remote) -> ConfigurationState:
+    told, trial = remote.status, remote.trial
+    return ConfigurationState(
+        working=_shown(remote.working),
+        trial=None if trial is None else _shown(trial.wanted),
+        trial_starts=0 if trial is None else trial.starts,
+        refused_version=told.refused_version,
+        problem=told.problem,
+    )
+
+
+def _shown(configuration: Configuration) -> ConfigurationShown:
+    issued = datetime.fromtimestamp(configuration.issued_ms / 1000, UTC)
+    return ConfigurationShown(
+        name=configuration.name,
+        version=configuration.version,
+        command_id=configuration.command_id,
+        issued=issued.isoformat(timespec="seconds") if configuration.issued_ms else None,
+        settings=configuration.settings,
     )
 
 

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from fleet_protocol.plain_text import plain
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -26,4 +28,5 @@ class JsonFormatter(logging.Formatter):
         line.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        # What a peer said may be in it, and the log on a terminal.
+        return plain(msgspec.json.encode(line, enc_hook=str).decode())

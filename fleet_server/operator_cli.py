@@ -1,7 +1,6 @@
 """`skerry fleet`: what operators do from anywhere, over the server's API."""
 
 import contextlib
-import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from urllib.parse import quote
 import typer
 from rich.text import Text
 
+from fleet_server.accounts.claim_cli import claim_admin
 from fleet_server.alerts import cli as alerts
 from fleet_server.alerts import webhook_cli
 from fleet_server.commands import cli as commands
@@ -18,7 +18,7 @@ from fleet_server.commands import configuration_cli
 from fleet_server.errors import FleetError, RefusedError
 from fleet_server.operator_client import ApiError, OperatorClient
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table, time_text
+from fleet_server.operator_output import print_json, print_table, say, time_text, warn
 from fleet_server.rollouts import cli as rollouts
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.add_typer(webhook_cli.app, name="webhook")
 app.add_typer(commands.app, name="command")
 app.command("logs")(commands.logs)
 app.add_typer(configuration_cli.app, name="config")
+app.command("claim-admin")(claim_admin)
 
 _DAY_MS = 86_400_000
 _EXPIRY_WARNING_DAYS = 30
@@ -125,7 +126,7 @@ def label(
     client = connected(server, token_file, ca)
     answer = client.patch(f"/api/v1/devices/{quote(device, safe='')}/labels", {"labels": changes})
     shown = ", ".join(f"{name}={value}" for name, value in answer["labels"].items())
-    sys.stdout.write(f"{device}: {shown or 'no labels'}\n")
+    say(f"{device}: {shown or 'no labels'}")
 
 
 @app.command()
@@ -224,7 +225,7 @@ def assign(  # noqa: PLR0913 (each is an option that a person gives)
         print_json(answer)
         return
     ids = [item["device_id"] for item in answer["assigned"]]
-    sys.stdout.write(f"{family} {version} is assigned to {len(ids)} device(s): {_listed(ids)}\n")
+    say(f"{family} {version} is assigned to {len(ids)} device(s): {_listed(ids)}")
 
 
 @app.command()
@@ -283,7 +284,7 @@ def decommission(
     """
     client = connected(server, token_file, ca)
     client.post(f"/api/v1/devices/{quote(device, safe='')}/decommission")
-    sys.stdout.write(f"{device} is decommissioned.\n")
+    say(f"{device} is decommissioned.")
 
 
 @app.command()
@@ -317,7 +318,7 @@ def adopt(
         print_json(answer)
         return
     for name in answer["adopted"] or ["nothing: the server has all of it"]:
-        sys.stdout.write(f"adopted {name}\n")
+        say(f"adopted {name}")
 
 
 @app.command()
@@ -362,9 +363,9 @@ def _warn_of_expiries(client: OperatorClient) -> None:
 def _tell_expiries(expiries: Iterable[Mapping[str, Any]]) -> None:
     for item in expiries:
         if item["level"] != "ok":
-            sys.stderr.write(
+            warn(
                 f"{item['level'].upper()}: {item['name']} has {item['days_left']:.1f} days left; "
-                f"{item['action']}\n"
+                f"{item['action']}"
             )
 
 

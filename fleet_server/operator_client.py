@@ -30,9 +30,9 @@ class ApiError(FleetError):
 
 
 class OperatorClient:
-    """Talks to one server with one token."""
+    """Talks to one server with one token, or without any where nobody has one yet."""
 
-    def __init__(self, *, server: str, token: str, ca: Path | None) -> None:
+    def __init__(self, *, server: str, token: str | None, ca: Path | None) -> None:
         """Prepare; nothing is sent yet.
 
         Raises:
@@ -50,7 +50,7 @@ class OperatorClient:
         self._pool = urllib3.PoolManager(
             ca_certs=str(ca) if ca else None,
             timeout=_TIMEOUT,
-            headers={"Authorization": f"Bearer {token}"},
+            headers={"Authorization": f"Bearer {token}"} if token else {},
             retries=False,
         )
 

@@ -1,21 +1,51 @@
-"""How the commands of `skerry fleet` print: tables for people, JSON for programs."""
+"""How the commands of `skerry fleet` print: tables and sentences for people, JSON for programs.
+
+The one place in which they write to a terminal: what a device or a server says goes there with its
+control characters shown, not obeyed. It also writes the files that commands are asked for.
+"""
 
 import json
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
 
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
+
+from fleet_protocol.plain_text import plain, plain_lines
+from fleet_server.errors import FleetError
 
 _FILE_WIDTH = 500
 """Columns where nobody looks at a terminal: programs read whole lines."""
 
 
-def print_json(content: object) -> None:
+def say(*sentences: str) -> None:
+    """Print sentences, a line each."""
+    for sentence in sentences:
+        sys.stdout.write(plain(sentence) + "\n")
+    sys.stdout.flush()
+
+
+def warn(sentence: str) -> None:
+    """Print a sentence on standard error."""
+    sys.stderr.write(plain(sentence) + "\n")
+
+
+def print_lines(text: str) -> None:
+    """Print a text of many lines."""
+    sys.stdout.write(plain_lines(text))
+
+
+def print_json(content: object, *, indent: int | None = 1) -> None:
     """Print what the API answered."""
-    sys.stdout.write(json.dumps(content, indent=1) + "\n")
+    sys.stdout.write(plain_lines(json.dumps(content, indent=indent)) + "\n")
+    sys.stdout.flush()
 
 
 def print_table(
@@ -35,13 +65,58 @@ def print_table(
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
-        table.add_column(title, justify="right" if title in numbers else "left")
+        table.add_column(Text(plain(title)), justify="right" if title in numbers else "left")
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*map(_cell, row))
     if table.row_count:
         Console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
     else:
-        sys.stdout.write(empty + "\n")
+        say(empty)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows that all have the same names."""
+    titles = list(rows[0]) if rows else []
+    print_table(titles, [[_text(row.get(name)) for name in titles] for row in rows], empty="")
+
+
+def print_fields(content: Mapping[str, Any]) -> None:
+    """Print names and values, a line each."""
+    for name, value in content.items():
+        if name != "kind" and value not in (None, "", [], {}):
+            say(f"  {name}: {_text(value)}")
+
+
+def waiting() -> AbstractContextManager[Status]:
+    """Show on standard error that something is waited for; see `waits_for`."""
+    return Console(stderr=True).status("")
+
+
+def waits_for(shown: Status, what: str) -> None:
+    """Say what is waited for."""
+    shown.update(Text(plain(what)))
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write the file that a command was asked for: the whole of it, or nothing.
+
+    Raises:
+        FleetError: it cannot be written there; what was there before still is.
+    """
+    temporary: Path | None = None
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device has no other name
+            path.write_bytes(content)
+            return
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        raise FleetError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def time_text(unix_ms: int | None) -> str:
@@ -49,3 +124,13 @@ def time_text(unix_ms: int | None) -> str:
     if unix_ms is None:
         return "never"
     return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _cell(cell: str | Text) -> Text:
+    return Text(plain(cell)) if isinstance(cell, str) else Text(plain(cell.plain), cell.style)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from fleet_protocol.plain_text import plain, plain_lines
 from model_pipeline import bundle as bundles
 from model_pipeline import publisher_key
 from model_pipeline.bundle import Bundle
@@ -209,8 +211,8 @@ def inspect(
     """Check a bundle and show what it holds. Nothing is written or sent."""
     found = bundles.read(bundle)
     if json:
-        text = msgspec.json.format(msgspec.json.encode(found.manifest), indent=1)
-        sys.stdout.buffer.write(text + b"\n")
+        text = msgspec.json.format(msgspec.json.encode(found.manifest), indent=1).decode()
+        sys.stdout.write(plain_lines(text) + "\n")
         return
     _print(found)
 
@@ -315,7 +317,7 @@ def yank(  # noqa: PLR0913 (each is an option that a person gives)
 
 
 def _confirmed(plan: "Withdrawal", *, yes: bool) -> bool:
-    sys.stderr.write("".join(f"- {effect}\n" for effect in plan.effects))
+    sys.stderr.write("".join(f"- {plain(effect)}\n" for effect in plan.effects))
     return yes or typer.confirm(f"Withdraw {plan.order.name}?", err=True)
 
 
@@ -368,29 +370,37 @@ def _print(found: Bundle) -> None:
     manifest = found.manifest
     console = Console()
     console.print(
-        f"[bold]{manifest.family} {manifest.version}[/bold]  "
-        f"security counter {manifest.security_counter}  {manifest.description}"
+        f"[bold]{_shown(manifest.family)} {_shown(manifest.version)}[/bold]  "
+        f"security counter {manifest.security_counter}  {_shown(manifest.description)}"
     )
     tensors = Table("tensor", "datatype", "shape", "labels")
     for kind, specs in (("in", manifest.inputs), ("out", manifest.outputs)):
         for spec in specs:
             tensors.add_row(
-                f"{kind} {spec.name}", spec.datatype, str(spec.shape), ", ".join(spec.labels)
+                _shown(f"{kind} {spec.name}"),
+                spec.datatype,
+                str(spec.shape),
+                _shown(", ".join(spec.labels)),
             )
     variants = Table(
         "variant", "file", "bytes", "memory", "accuracy", "samples", "golden", "runs on"
     )
     for variant in manifest.variants:
         variants.add_row(
-            variant.name,
-            variant.file,
+            _shown(variant.name),
+            _shown(variant.file),
             str(variant.length),
             str(variant.memory_bytes),
-            f"{variant.accuracy.metric} {variant.accuracy.value:.2%}",
+            f"{_shown(variant.accuracy.metric)} {variant.accuracy.value:.2%}",
             str(variant.accuracy.sample_count),
             str(len(variant.golden.vectors)),
-            ", ".join(variant.accelerators),
+            _shown(", ".join(variant.accelerators)),
         )
     console.print(tensors, variants)
     limits = msgspec.json.encode(manifest.acceptance).decode()
     console.print(f"limits beside the defaults: {limits}", highlight=False)
+
+
+def _shown(text: str) -> str:
+    """Return what a bundle's maker wrote for rich: no markup, no control characters."""
+    return escape(plain(text))

@@ -23,9 +23,13 @@ def check_absent(path: Path) -> None:
     """Refuse a name that is taken.
 
     Raises:
-        ProvisioningError: it is.
+        ProvisioningError: it is, or cannot be looked at.
     """
-    if path.exists():
+    try:
+        taken = path.exists()
+    except OSError as error:
+        raise ProvisioningError(f"cannot write {path}: {error.strerror}") from error
+    if taken:
         raise ProvisioningError(f"{path} exists and is not overwritten: choose another name")
 
 

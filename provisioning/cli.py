@@ -10,11 +10,14 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from fleet_protocol.plain_text import plain
 from provisioning import (
     ceremony,
     ceremony_cli,
+    ceremony_files,
     certificates,
     durable_files,
     inspection,
@@ -190,8 +193,7 @@ def renew_certificate(
 
     Then, on the server: `skerry server install-certificate FILE --data DIR`.
     """
-    if out.exists():
-        raise ProvisioningError(f"{out} exists and is not overwritten: choose another name")
+    ceremony_files.check_absent(out)
     try:
         before = current.read_bytes()
     except OSError as error:
@@ -203,10 +205,7 @@ def renew_certificate(
         passphrase=passphrases.known(passphrase_file),
         now=datetime.now(UTC),
     )
-    try:
-        durable_files.replace(out, made, mode=durable_files.PUBLIC_MODE)
-    except OSError as error:
-        raise ProvisioningError(f"cannot write {out}: {error.strerror}") from error
+    ceremony_files.write(out, made)
     sys.stdout.write(f"{out}\nNext: skerry server install-certificate {out.name} --data DIR\n")
 
 
@@ -272,10 +271,7 @@ def _claim_files(devices: Sequence[str], out: Path) -> dict[str, Path]:
     else:
         files = {name: out / f"{name}.json" for name in names}
     for path in files.values():
-        if path.exists():
-            raise ProvisioningError(
-                f"{path} exists: a claim is never overwritten; choose another place or remove it"
-            )
+        ceremony_files.check_absent(path)
     return files
 
 
@@ -292,28 +288,34 @@ def _write_claims(claims: dict[Path, bytes]) -> None:
 def _tables(found: inspection.Inspection) -> list[Table]:
     keys = Table("key", "at rest", "mode", title="Private keys here")
     for key in found.keys:
-        keys.add_row(key.file, "encrypted" if key.encrypted else "plain", key.mode)
+        keys.add_row(_shown(key.file), "encrypted" if key.encrypted else "plain", key.mode)
     roles = Table("role", "keys", "signs", "version", "expires", title="Update metadata")
     for role in found.roles:
         roles.add_row(
-            f"{role.repository} {role.role}",
-            f"{role.threshold} of {len(role.keys)}: " + ", ".join(key[:8] for key in role.keys),
-            " ".join(role.paths),
+            _shown(f"{role.repository} {role.role}"),
+            f"{role.threshold} of {len(role.keys)}: "
+            + _shown(", ".join(key[:8] for key in role.keys)),
+            _shown(" ".join(role.paths)),
             str(role.version or ""),
             _expiry(role.expires, expired=role.expired),
         )
     certificates = Table("certificate", "subject", "names", "expires", title="Certificates")
     for certificate in found.certificates:
         certificates.add_row(
-            certificate.file,
-            certificate.subject,
-            "\n".join(certificate.names),
+            _shown(certificate.file),
+            _shown(certificate.subject),
+            "\n".join(map(_shown, certificate.names)),
             _expiry(certificate.expires, expired=certificate.expired),
         )
     tables = [keys, roles, certificates]
     for column in (column for table in tables for column in table.columns):
         column.overflow = "fold"
     return tables
+
+
+def _shown(text: str) -> str:
+    """Return what a file says for rich: no markup, no control characters."""
+    return escape(plain(text))
 
 
 def _expiry(expires: str | None, *, expired: bool) -> str:

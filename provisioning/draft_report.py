@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from fleet_protocol.plain_text import plain_lines
 from provisioning import differences, signatures
 from provisioning.drafts import OpenDraft
 
@@ -74,7 +75,7 @@ def tell(
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(told), indent=1) + b"\n")
     else:
-        sys.stdout.write(_words(told))
+        sys.stdout.write(plain_lines(_words(told)))  # another holder's file, maybe
 
 
 def _words(told: Told) -> str:

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
 from fleet_protocol.errors import SkerryError
+from fleet_protocol.plain_text import plain_lines
 
 _HELP = """INT8 models on edge devices, and the fleet that they form.
 
@@ -163,7 +164,7 @@ def main() -> None:
 
 
 def _refused(error: SkerryError) -> int:
-    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.write(plain_lines(f"error: {error}") + "\n")  # a server or a file may have said it
     return 1
 
 

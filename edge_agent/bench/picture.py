@@ -1,16 +1,20 @@
 """The figures as a picture: two groups of bars, drawn with Pillow (extra ``bench``)."""
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_agent import store
 from edge_agent.bench.measuring import Row
 from edge_agent.errors import AgentError
+from edge_agent.store import StoreError
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
+_PUBLIC = 0o644
 _WIDTH, _MARGIN = 1200, 36
 _LABELS, _FIGURES = 380, 250
 _BAR, _GAP = 26, 14
@@ -53,10 +57,12 @@ def draw(title: str, rows: Sequence[Row], path: Path) -> None:
     _group(
         canvas, fonts[1], top + group, "Calls per second, as many at once as it uses", good, _rate
     )
+    drawn = BytesIO()
+    image.save(drawn, "PNG")
     try:
-        image.save(path, "PNG")
-    except (OSError, ValueError) as error:
-        raise PictureError(f"cannot write the picture {path}: {error}") from error
+        store.write_file(path, drawn.getvalue(), mode=_PUBLIC)
+    except StoreError as error:
+        raise PictureError(f"cannot write the picture: {error}") from error
 
 
 def _latency(row: Row) -> tuple[float, float, str]:

@@ -22,6 +22,5 @@ def text(claim: str, *, port: int) -> str:
     return (
         f"Nobody can log in yet. For {minutes} minutes, once, this claim makes an admin:\n"
         f"  {claim}\n"
-        f"Use it: POST https://THIS-HOST:{port}/api/v1/admin-claim with the JSON "
-        '{"claim": ..., "name": ..., "password": ...}\n'
+        f"Use it: skerry fleet claim-admin --server https://THIS-HOST:{port} --ca fleet-ca.crt\n"
     )

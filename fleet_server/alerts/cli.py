@@ -1,6 +1,5 @@
 """`skerry fleet alerts`, `alert rules`, `silences` and `silence`, over the server's API."""
 
-import sys
 from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import quote
@@ -9,7 +8,7 @@ import typer
 
 from fleet_server.duration import duration
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table, time_text
+from fleet_server.operator_output import print_json, print_table, say, time_text
 
 app = typer.Typer(no_args_is_help=True, help="Say what an alert is.")
 rules = typer.Typer(no_args_is_help=True, help="Rules: which signal of which devices is an alert.")
@@ -135,7 +134,7 @@ def set_rule(  # noqa: PLR0913 (each is an option that a person gives)
 def remove_rule(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
     """Remove a stored rule; its alerts resolve, and a default of its name holds again."""
     connected(server, token_file, ca).delete(f"/api/v1/alert-rules/{_part(name)}")
-    sys.stdout.write(f"The rule {name} is removed.\n")
+    say(f"The rule {name} is removed.")
 
 
 def list_silences(
@@ -211,4 +210,4 @@ def _said(answer: object, sentence: str, *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        sys.stdout.write(sentence + "\n")
+        say(sentence)

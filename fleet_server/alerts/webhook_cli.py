@@ -1,13 +1,12 @@
 """`skerry fleet webhooks` and `webhook`: where notices go; for administrators."""
 
-import sys
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table
+from fleet_server.operator_output import print_json, print_table, say
 
 app = typer.Typer(no_args_is_help=True, help="Where notices of alerts go.")
 
@@ -76,7 +75,7 @@ def enable(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = No
 def remove(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
     """Remove a webhook; what waits for it is given up."""
     connected(server, token_file, ca).delete(_path(name))
-    sys.stdout.write(f"The webhook {name} is removed.\n")
+    say(f"The webhook {name} is removed.")
 
 
 @app.command()

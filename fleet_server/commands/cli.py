@@ -3,7 +3,6 @@
 import gzip
 import io
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,18 +10,23 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
 
-from fleet_server.commands.cli_output import (
-    fields,
-    print_json,
-    print_rows,
-    print_table,
-    time_text,
-)
 from fleet_server.errors import FleetError, RefusedError
 from fleet_server.operator_client import OperatorClient
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
+from fleet_server.operator_output import (
+    print_fields,
+    print_json,
+    print_lines,
+    print_rows,
+    print_table,
+    say,
+    time_text,
+    waiting,
+    waits_for,
+    warn,
+    write_file,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -169,7 +173,7 @@ def cancel(
     if as_json:
         print_json(answer)
     else:
-        sys.stdout.write(f"The command {command} to {answer['device_id']} is taken back.\n")
+        say(f"The command {command} to {answer['device_id']} is taken back.")
 
 
 def logs(  # noqa: PLR0913 (each is an option that a person gives)
@@ -209,13 +213,13 @@ def logs(  # noqa: PLR0913 (each is an option that a person gives)
         return
     content = _unpacked(client.download(f"/api/v1/commands/{answered['id']}/log"))
     if output is not None:
-        output.write_bytes(content)
+        write_file(output, content)
     if as_json:
         print_json(answered)
     elif output is None:
-        sys.stdout.write(content.decode(errors="replace"))
+        print_lines(content.decode(errors="replace"))
     else:
-        sys.stdout.write(f"{answered['detail']}, written to {output}\n")
+        say(f"{answered['detail']}, written to {output}")
 
 
 def _ordered(
@@ -234,15 +238,16 @@ def _ordered(
     issued: list[dict[str, Any]] = client.post("/api/v1/commands", body)["commands"]
     deadline_s = time.monotonic() + wait_s
     newest = {one["id"]: one for one in issued}
-    with Console(stderr=True).status("") as status:
-        while waiting := [one for one in newest.values() if one["state"] == "open"]:
-            status.update(
-                f"waiting for {len(waiting)} of {len(issued)} answers "
-                f"({', '.join(one['device_id'] for one in waiting[:3])})"
+    with waiting() as status:
+        while unanswered := [one for one in newest.values() if one["state"] == "open"]:
+            waits_for(
+                status,
+                f"waiting for {len(unanswered)} of {len(issued)} answers "
+                f"({', '.join(one['device_id'] for one in unanswered[:3])})",
             )
             if time.monotonic() > deadline_s:
                 break
-            for one in waiting:
+            for one in unanswered:
                 newest[one["id"]] = client.get(f"/api/v1/commands/{one['id']}")
             time.sleep(_LOOK_EVERY_S)
     return list(newest.values())
@@ -258,18 +263,18 @@ def _shown(answered: list[dict[str, Any]], *, as_json: bool) -> None:
         print_json({"commands": answered})
     else:
         for one in answered:
-            sys.stdout.write(f"{one['device_id']}: {one['state']}")
-            sys.stdout.write(f" ({one['detail']})\n" if one["detail"] else "\n")
+            why = f" ({one['detail']})" if one["detail"] else ""
+            say(f"{one['device_id']}: {one['state']}{why}")
             result = one["result"] or {}
             if result.get("kind") == "bench":
                 print_rows(result["rows"])
             else:
-                fields(result)
+                print_fields(result)
     states = {one["state"] for one in answered}
     if states & {"open", "expired"}:
         ids = [one["id"] for one in answered if one["state"] == "open"]
         if ids and not as_json:
-            sys.stderr.write(f"No answer yet; ask later: skerry fleet command show {ids[0]}\n")
+            warn(f"No answer yet; ask later: skerry fleet command show {ids[0]}")
         raise typer.Exit(_NO_ANSWER)
     if states - {"done"}:
         raise typer.Exit(_NOT_DONE)

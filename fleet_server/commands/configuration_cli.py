@@ -1,16 +1,15 @@
 """`skerry fleet config`, over the server's API."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from fleet_server.commands.cli_output import print_json, print_table, time_text
 from fleet_server.errors import FleetError, RefusedError
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
+from fleet_server.operator_output import print_json, print_table, say, time_text
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -84,9 +83,9 @@ def set_configuration(  # noqa: PLR0913 (each is an option that a person gives)
     if as_json:
         print_json(answer)
     else:
-        sys.stdout.write(
+        say(
             f"Configuration {name} is version {answer['version']}; devices that are there take it "
-            "up within a minute. `skerry fleet config devices` says which have.\n"
+            "up within a minute. `skerry fleet config devices` says which have."
         )
 
 
@@ -94,7 +93,7 @@ def set_configuration(  # noqa: PLR0913 (each is an option that a person gives)
 def remove(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
     """Remove a configuration; its devices take up what counts for them without it."""
     connected(server, token_file, ca).delete(f"/api/v1/configurations/{_part(name)}")
-    sys.stdout.write(f"Configuration {name} is removed.\n")
+    say(f"Configuration {name} is removed.")
 
 
 @app.command("devices")

@@ -1,7 +1,6 @@
 """`skerry fleet rollout ...`: rollouts from the command line, over the server's API."""
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from fleet_server.errors import FleetError, RefusedError
 from fleet_server.operator_client import OperatorClient
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table
+from fleet_server.operator_output import print_json, print_table, say
 from fleet_server.rollouts import stage_option
 
 app = typer.Typer(no_args_is_help=True, help="Bring a release to a fleet in stages.")
@@ -88,7 +87,7 @@ def create(  # noqa: PLR0913 (each is an option that a person gives)
     view = connected(server, token_file, ca).post(_ROOT, stated)
     _show(view, as_json=as_json)
     if not as_json:
-        sys.stdout.write(f"Follow it with `skerry fleet rollout watch {view['id']}`.\n")
+        say(f"Follow it with `skerry fleet rollout watch {view['id']}`.")
 
 
 @app.command()
@@ -120,9 +119,10 @@ def watch(
         if view["explanation"] != said:
             said = view["explanation"]
             done = f"{view['healthy']}/{view['devices']} healthy"
-            sys.stdout.write(json.dumps(view) if as_json else f"{view['status']}, {done}: {said}")
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            if as_json:
+                print_json(view, indent=None)
+            else:
+                say(f"{view['status']}, {done}: {said}")
         if view["status"] in _ENDED:
             return
         time.sleep(_POLL_S)
@@ -218,13 +218,14 @@ def _show(view: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(view)
         return
-    sys.stdout.write(
+    say(
         f"rollout {view['id']}: {view['family']} {view['version']}, {view['status']}, "
-        f"{view['healthy']}/{view['devices']} devices healthy\n{view['explanation']}\n"
+        f"{view['healthy']}/{view['devices']} devices healthy",
+        view["explanation"],
     )
     for stage in view["progress"]:
         states = ", ".join(f"{count} {state}" for state, count in stage["states"].items())
         word = "open" if stage["open"] else "not open yet"
-        sys.stdout.write(f"  stage {stage['number']} ({word}): {states}\n")
+        say(f"  stage {stage['number']} ({word}): {states}")
     for row in view["decisions"]:
-        sys.stdout.write(f"  {row['number']:>4} {row['kind']}: {row['reason']}\n")
+        say(f"  {row['number']:>4} {row['kind']}: {row['reason']}")

@@ -73,6 +73,26 @@ def test_a_device_that_was_away_does_it_once_and_answers_once(
         found: dict[str, Any] = server.request("GET", path, token=token_file.read_text()).json()
         return found
 
+    claim = server.skerry("server", "admin-claim").stdout
+    for status in (0, 1):
+        claimed = subprocess.run(
+            [
+                *(sys.executable, "-m", "skerry", "fleet", "claim-admin", "--name", "ann"),
+                *("--server", server.url, "--ca", str(server.ca)),
+                *("--token-out", str(tmp_path / "session")),
+            ],
+            input=f"{claim.strip()}\ncorrect horse battery staple\n",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert claimed.returncode == status, claimed.stderr
+    assert "used or expired" in claimed.stderr
+    assert (tmp_path / "session").stat().st_mode & 0o777 == 0o600
+    session = (tmp_path / "session").read_text().strip()
+    account = server.request("GET", "/api/v1/account", token=session).json()
+    assert (account["name"], account["role"]) == ("ann", "admin")
+
     away = json.loads(
         fleet("command", "diagnostics", "cam-0000", "--wait-s", "0", "--json", status=3)
     )

@@ -9,13 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent import store
+from edge_agent import remote_settings, store
 from edge_agent.enroll import Answer, enroll
 from edge_agent.pid_file import PidFile
+from edge_agent.remote_settings import Configuration, Refusal, Remote, Trial
 from edge_agent.state_dir import StateDir
 from fleet_protocol import claims
 from fleet_protocol.claims import ClaimBundle
 from fleet_protocol.messages import EnrollRequest, EnrollResponse, decode, encode
+from fleet_protocol.remote_settings import RemoteSettings
 from tests.simulators.fleet_authority import Authority
 from tests.unit.edge_agent.inference.reference_release import commit, reference_release
 
@@ -195,3 +197,31 @@ def test_stop_where_nothing_runs_says_so(tmp_path: Path) -> None:
     done = skerry("stop", "--state", tmp_path / "s")
     assert done.returncode == 0
     assert "No agent runs" in done.stdout
+
+
+def test_status_says_which_settings_of_the_fleet_hold(tmp_path: Path) -> None:
+    state = enrolled(tmp_path)
+
+    def configuration(version: int) -> Configuration:
+        wanted = msgspec.convert({"control": {"log_level": "debug"}}, RemoteSettings)
+        return Configuration(
+            name="quiet",
+            version=version,
+            settings=wanted,
+            command_id=f"{version:032x}",
+            issued_ms=1_700_000_000_000,
+        )
+
+    before = skerry("status", "--state", state.root)
+    assert "Configuration: the device's own" in before.stdout
+    refused = Refusal(version=8, command_id="8", problem="\x1b[2Jno [red]room")
+    remote_settings.settle(state.root, Remote(working=configuration(7), refused=refused))
+    remote_settings.put_on_trial(state.root, Trial(wanted=configuration(9), starts=1))
+    said = skerry("status", "--state", state.root).stdout
+    assert "quiet version 7, commanded by the fleet at 2023-11-14T22:13:20+00:00" in said
+    assert "On trial: quiet version 9" in said
+    assert "1 of 2 times" in said
+    assert r"Version 8 was not kept: \u001b[2Jno [red]room" in said
+    found = json.loads(skerry("status", "--json", "--state", state.root).stdout)["configuration"]
+    assert found["working"]["settings"] == {"control": {"log_level": "debug"}}
+    assert (found["trial"]["version"], found["trial_starts"], found["refused_version"]) == (9, 1, 8)
