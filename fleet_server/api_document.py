@@ -124,6 +124,8 @@ def _refusals(path: str, method: str, operation: Mapping[str, Any]) -> set[int]:
         statuses |= {403}
     if operation.get("parameters") or path.startswith("/device/") or method in _CHANGING:
         statuses |= {404, 422}
+    if path.startswith("/api/"):
+        statuses |= {422}  # for a parameter that it does not have
     if method in _CHANGING:
         statuses |= {409, 413}
     if (method, path) == _UPLOAD:

@@ -3,10 +3,10 @@
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from fleet_protocol import command_answers
-from fleet_server import api_document, health, http_errors
+from fleet_server import api_document, health, http_errors, known_query
 from fleet_server.accounts import routes as accounts
 from fleet_server.alerts import routes as alerts
 from fleet_server.alerts import webhook_routes
@@ -84,7 +84,8 @@ def _add_routes(app: FastAPI) -> None:
         commands.router,
         configuration_routes.router,
     ):
-        app.include_router(router)
+        operators = router.prefix.startswith("/api/")
+        app.include_router(router, dependencies=[Depends(known_query.check)] if operators else [])
 
 
 def _bare() -> FastAPI:
