@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from provisioning.errors import ProvisioningError
+from signing_keys import private_files
+from signing_keys.errors import SigningKeyError
 
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 Encoder = Callable[[PrivateKey], bytes]
@@ -71,9 +73,9 @@ def load_p256(path: Path, passphrase: bytes | None) -> EllipticCurvePrivateKey:
 
 def _load(path: Path, passphrase: bytes | None) -> object:
     try:
-        return load_pem_private_key(path.read_bytes(), passphrase)
-    except OSError as error:
-        raise ProvisioningError(f"cannot read the key {path}: {error.strerror}") from error
+        return load_pem_private_key(private_files.read(path, "key"), passphrase)
+    except SigningKeyError as error:
+        raise ProvisioningError(str(error)) from error
     except ValueError as error:
         # cryptography tells a wrong passphrase from a damaged file by its text alone.
         raise ProvisioningError(

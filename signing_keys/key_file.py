@@ -18,6 +18,7 @@ from securesystemslib.signer import (
     SSlibKey,
 )
 
+from signing_keys import private_files
 from signing_keys.errors import SigningKeyError
 
 SCHEME = "file"
@@ -38,12 +39,10 @@ def load(path: Path, secrets: SecretsHandler | None) -> CryptoSigner:
     """Open a key file; the passphrase is asked for only if it is encrypted.
 
     Raises:
-        SigningKeyError: no such file, another kind of key, or the wrong passphrase.
+        SigningKeyError: no such file, others may open it, another kind of key, or the wrong
+            passphrase.
     """
-    try:
-        pem = path.read_bytes()
-    except OSError as error:
-        raise SigningKeyError(f"cannot read the key {path}: {error.strerror}") from error
+    pem = private_files.read(path, "key")
     secret = None
     if is_encrypted(pem):
         if secrets is None:

@@ -8,6 +8,7 @@ import getpass
 import sys
 from pathlib import Path
 
+from signing_keys import private_files
 from signing_keys.errors import SigningKeyError
 
 MIN_LENGTH = 8
@@ -83,12 +84,11 @@ def from_file(path: Path) -> str:
     """Return the only line of a file.
 
     Raises:
-        SigningKeyError: the file cannot be read or is not one line of text.
+        SigningKeyError: the file cannot be read, others may open it, or it is not one line of text.
     """
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_LENGTH + 2).decode()
-    except (OSError, UnicodeDecodeError) as error:
+        text = private_files.read(path, "passphrase file", max_bytes=MAX_LENGTH + 2).decode()
+    except UnicodeDecodeError as error:
         raise SigningKeyError(f"cannot read the passphrase file {path}: {error}") from error
     line = text.removesuffix("\n").removesuffix("\r")
     if not line or len(line) > MAX_LENGTH or not line.isprintable():

@@ -48,6 +48,7 @@ class Reader:
         }
         (folder / "models").symlink_to(REPOSITORY / "models")
         (folder / "passphrase").write_text("correct horse battery staple\n")
+        (folder / "passphrase").chmod(0o600)
         scripts = sysconfig.get_path("scripts")
         self._environment = os.environ | {
             "PATH": f"{scripts}:{os.environ['PATH']}",

@@ -55,6 +55,7 @@ class Fleet:
     def publish(self, bundle: Path, token_file: Path) -> subprocess.CompletedProcess[str]:
         passphrase_file = token_file.with_name("passphrase")
         passphrase_file.write_bytes(PASSPHRASE)
+        passphrase_file.chmod(0o600)
         return self.skerry(
             *("model", "publish", bundle, "--server", self.url),
             *("--authority", self.authority.root, "--token-file", token_file),

@@ -21,6 +21,7 @@ class HardwareToken:
         self.config.write_text(f"directories.tokendir = {folder / 'tokens'}\nlog.level = ERROR\n")
         self.pin_file = folder / "pin"
         self.pin_file.write_text(f"{PIN}\n")
+        self.pin_file.chmod(0o600)
         os.environ |= self.environment
         subprocess.run(
             [

@@ -23,6 +23,7 @@ EXPIRIES = "/api/v1/trust/expiries"
 def passphrase_file(tmp_path: Path) -> Path:
     path = tmp_path / "passphrase"
     path.write_bytes(PASSPHRASE)
+    path.chmod(0o600)
     return path
 
 

@@ -90,6 +90,7 @@ def test_inspect_of_no_bundle(tmp_path: Path) -> None:
 def arguments(authority: Authority, server: ReleaseServer, tmp_path: Path) -> dict[str, object]:
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     (tmp_path / "passphrase").write_bytes(PASSPHRASE + b"\n")
+    (tmp_path / "passphrase").chmod(0o600)
     return {
         "bundle": make_bundle(tmp_path, b"content").path,
         "--server": server.url,
@@ -159,6 +160,7 @@ def test_bad_files(
     path.unlink()
     if content is not None:
         path.write_bytes(content)
+        path.chmod(0o600)
     assert sentence in refusal(publish(arguments))
     assert server.uploads == 0
 

@@ -27,4 +27,5 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def passphrase_file(tmp_path: Path) -> Path:
     path = tmp_path / "passphrase"
     path.write_bytes(PASSPHRASE + b"\n")
+    path.chmod(0o600)
     return path

@@ -71,6 +71,7 @@ def two_of_three(authority: Authority, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("ceremony")
     secret = folder / "passphrase"
     secret.write_bytes(PASSPHRASE)
+    secret.chmod(0o600)
     shutil.copytree(authority.root, folder / "authority")
     world = World(folder, Authority(folder / "authority"))
     world.desk.mkdir()

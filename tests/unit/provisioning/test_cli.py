@@ -103,6 +103,7 @@ def test_the_passphrase_file_may_come_from_the_environment(
 )
 def test_bad_passphrases(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "passphrase").write_bytes(content)
+    (tmp_path / "passphrase").chmod(0o600)
     out = tmp_path / "authority"
     arguments = ("--passphrase-file", tmp_path / "passphrase")
     assert sentence in refusal(run("init", "--out", out, *FAMILY, *NAME, *arguments))
@@ -119,6 +120,7 @@ def test_a_line_end_is_no_part_of_the_passphrase(
     authority: Authority, tmp_path: Path, ending: str
 ) -> None:
     (tmp_path / "passphrase").write_bytes(b"correct horse battery" + ending.encode())
+    (tmp_path / "passphrase").chmod(0o600)
     result = run(
         *("claim", "--authority", authority.root, "--device", "cam-01"),
         *("--out", tmp_path / "claim.json", "--passphrase-file", tmp_path / "passphrase"),
