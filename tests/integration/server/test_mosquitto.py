@@ -5,9 +5,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 
+import msgspec
 import pytest
 
 from fleet_protocol import messages
+from fleet_protocol.command_answers import Answer, Outcome
+from fleet_protocol.commands import Mailbox, decode_command, decode_mailbox, payload_of
 from fleet_protocol.messages import MAX_MESSAGE_BYTES, Ack, TelemetryWindow
 from fleet_protocol.topics import Channel, Topic
 from fleet_server.broker import sessions
@@ -107,6 +110,35 @@ def test_a_device_is_confined_to_its_prefix(
     found = broker.server.request("GET", "/api/v1/devices/alice", token=viewer).json()
     assert found["online"] is True
     assert not broker.server.events("uplink_malformed")
+
+
+def test_commands_and_answers_are_nobody_elses(
+    broker: Mosquitto, alice: EnrolledDevice, mallory: EnrolledDevice
+) -> None:
+    """The retained mailbox of a device goes to that device; its answer comes from no other."""
+    server = broker.server
+    admin = server.api_token("admin")
+    hers, theirs = (str(Topic(name, Channel.COMMANDS)) for name in ("alice", "mallory"))
+    order = {"devices": ["alice"], "action": {"kind": "diagnostics"}}
+    (issued,) = server.request("POST", "/api/v1/commands", token=admin, json=order).json()[
+        "commands"
+    ]
+    with connect(alice) as client, connect(mallory) as thief:
+        for wanted in (hers, theirs, "skerry/v1/+/commands", "skerry/v1/alice/#"):
+            thief.subscribe(wanted)
+        thief.publish(hers, messages.encode(Mailbox()), retain=True)  # to take hers away
+        client.subscribe(hers)
+        (envelope,) = decode_mailbox(bytes(client.next_message().payload)).commands
+        assert decode_command(payload_of(envelope)).id == issued["id"]
+        assert thief.messages.empty()
+    body = msgspec.to_builtins(
+        Answer(command_id=issued["id"], outcome=Outcome.DONE, detail="", ended_ms=1)
+    )
+    statuses = [
+        server.request("POST", "/device/v1/answers", token=who.key.token(), json=body).status
+        for who in (mallory, alice)
+    ]
+    assert statuses == [404, 204]
 
 
 def test_strangers_and_what_is_too_large_are_refused(
