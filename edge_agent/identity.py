@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from edge_agent import identity_files, store
+from edge_agent import fleet_authorities, identity_files, store
 from edge_agent.identity_files import IdentityError, IdentityFiles, NotEnrolledError
 from edge_agent.state_dir import StateDir
 from fleet_protocol import claims
@@ -48,7 +48,7 @@ class Identity:
         return self.enrollment.device_id
 
     def tls_context(self, *, client_certificate: bool) -> ssl.SSLContext:
-        """Return a context that trusts the fleet's certificate authority and nobody else.
+        """Return a context that trusts the fleet's certificate authorities and nobody else.
 
         Args:
             client_certificate: also present the device's certificate (MQTT does, HTTPS does not).
@@ -57,6 +57,10 @@ class Identity:
             IdentityError: a key or certificate file cannot be loaded.
         """
         context = pinned_tls_context(self.claim)
+        followers = fleet_authorities.load(self.files.fleet_cas)
+        if followers:
+            found = fleet_authorities.trusted(self.claim.fleet_ca_pem, followers)
+            context.load_verify_locations(cadata=found.pem)
         if client_certificate:
             try:
                 pair = self.files.pair(self.files.generation)

@@ -158,6 +158,11 @@ class IdentityFiles:
         return arrived if arrived.exists() else self.folder / arrived.name
 
     @property
+    def fleet_cas(self) -> Path:
+        """Fleet CAs that follow those of the claim (`edge_agent.fleet_authorities`)."""
+        return self.folder / "fleet-cas.json"
+
+    @property
     def enrollment(self) -> Path:
         """Server and broker."""
         return self.folder / "enrollment.json"

@@ -251,6 +251,42 @@ class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Serial number of the new certificate, in lower-case hexadecimal digits."""
 
 
+KeyId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{40}\Z")]
+"""Names the key of a CA as certificates do (RFC 5280, 4.2.1.2, method 1), in hexadecimal."""
+
+MAX_FLEET_CAS = 8
+
+
+class FleetCa(msgspec.Struct, frozen=True, kw_only=True):
+    """A fleet CA that follows another one, with the proof.
+
+    Attributes:
+        certificate_pem: its own certificate, signed by itself.
+        link_pem: a certificate of the same name and key, signed by the fleet CA before it.
+    """
+
+    certificate_pem: Annotated[str, msgspec.Meta(max_length=8192)]
+    link_pem: Annotated[str, msgspec.Meta(max_length=8192)]
+
+
+class AuthoritiesRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of ``POST /device/v1/authorities``: which fleet CAs the device trusts."""
+
+    trusted: Annotated[list[KeyId], msgspec.Meta(max_length=2 * MAX_FLEET_CAS)]
+
+
+class Authorities(msgspec.Struct, frozen=True, kw_only=True):
+    """Who issues certificates of devices now, and which fleet CAs follow the first one.
+
+    Attributes:
+        device_ca: key of the CA that issues; a device whose certificate is of another one renews.
+        fleet_cas: the oldest first. A device trusts one for its proof, not for this answer.
+    """
+
+    device_ca: KeyId
+    fleet_cas: Annotated[list[FleetCa], msgspec.Meta(max_length=MAX_FLEET_CAS)] = []
+
+
 Message = TypeVar("Message", bound=msgspec.Struct)
 
 

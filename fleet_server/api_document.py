@@ -37,6 +37,7 @@ _BODIES: Mapping[tuple[str, str], type[msgspec.Struct]] = {
     ("post", "/device/v1/enroll"): messages.EnrollRequest,
     ("post", "/device/v1/certificate"): messages.RenewRequest,
     ("post", "/device/v1/certificate/confirm"): messages.ConfirmRequest,
+    ("post", "/device/v1/authorities"): messages.AuthoritiesRequest,
     ("post", "/device/v1/answers"): command_answers.Answer,
     ("post", "/api/v1/commands"): CommandOrder,
     ("put", "/api/v1/configurations/{name}"): ConfigurationBody,
@@ -44,6 +45,7 @@ _BODIES: Mapping[tuple[str, str], type[msgspec.Struct]] = {
 _ANSWERS: Mapping[tuple[str, str], type[msgspec.Struct]] = {
     ("post", "/device/v1/enroll"): messages.EnrollResponse,
     ("post", "/device/v1/certificate"): messages.RenewResponse,
+    ("post", "/device/v1/authorities"): messages.Authorities,
     ("get", "/device/v1/commands"): commands.Mailbox,
 }
 _FILES: Mapping[str, tuple[int, ...]] = {

@@ -13,6 +13,7 @@ import typer
 from fleet_server.accounts.roles import Role
 from fleet_server.duration import duration
 from fleet_server.errors import RefusedError
+from fleet_server.trust import cli as ca_cli
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -211,7 +212,7 @@ def adopt(
     """
     from fleet_server.offline_adoption import adopt_roots  # noqa: PLC0415
 
-    for name in adopt_roots(data.absolute(), [_read(path) for path in file]):
+    for name in adopt_roots(data.absolute(), [read_file(path) for path in file]):
         sys.stdout.write(f"adopted {name}\n")
 
 
@@ -221,28 +222,47 @@ def install_certificate(
         Path, typer.Argument(help="Certificate of `skerry provision renew-certificate`.")
     ],
     data: Data,
+    *,
+    force: Annotated[
+        bool, typer.Option(help="Although devices do not trust its issuer yet: they are cut off.")
+    ] = False,
 ) -> None:
-    """Put a renewed server certificate in place; a running server shows it within seconds."""
+    """Put a renewed server certificate in place; a running server shows it within seconds.
+
+    One of a new fleet CA is refused while devices do not trust that yet, with how many they are.
+    """
     from datetime import UTC, datetime  # noqa: PLC0415
 
+    from fleet_server.clock import utc_now  # noqa: PLC0415
     from fleet_server.data_dir import DataDir  # noqa: PLC0415
-    from fleet_server.trust.live_certificates import install  # noqa: PLC0415
+    from fleet_server.trust.ca_commands import check_known  # noqa: PLC0415
+    from fleet_server.trust.live_certificates import check_renewed, install  # noqa: PLC0415
 
     directory = DataDir(data.absolute())
     directory.check()
     try:
-        installed = install(directory.online, _read(file), now=datetime.now(UTC))
+        renewed = check_renewed(directory.online, read_file(file), now=datetime.now(UTC))
+        if not force:
+            asyncio.run(check_known(directory.root, renewed, clock=utc_now))
+        install(directory.online, renewed)
     except OSError as error:
         raise RefusedError(f"cannot write below {directory.online}: {error}") from error
-    sys.stdout.write(f"Valid until {installed.not_valid_after_utc:%Y-%m-%d}.\n")
+    sys.stdout.write(f"Valid until {renewed.not_valid_after_utc:%Y-%m-%d}.\n")
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Read a file that was named on the command line.
+
+    Raises:
+        RefusedError: it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
         raise RefusedError(f"cannot read {path}: {error.strerror}") from error
 
+
+app.add_typer(ca_cli.app, name="ca")
 
 audit = typer.Typer(no_args_is_help=True, help="Verify and export the audit trail.")
 app.add_typer(audit, name="audit")

@@ -11,8 +11,6 @@ _SOCKET_PATH_BYTES = 107
 """What Linux allows in ``sun_path``, without the final zero (unix(7))."""
 
 _ONLINE_FILES = (
-    "device-ca.pem",
-    "device-ca.crt",
     "tls.pem",
     "tls.crt",
     "fleet-ca.crt",

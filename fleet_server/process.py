@@ -43,7 +43,7 @@ from fleet_server.components import ProcessComponents
 from fleet_server.data_dir import DataDir
 from fleet_server.database import Database
 from fleet_server.deltas.service import Deltas
-from fleet_server.devices.certificates import DeviceCa
+from fleet_server.devices.authorities import DeviceCas
 from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.groups import Groups
 from fleet_server.devices.polls import Polls
@@ -70,8 +70,10 @@ from fleet_server.telemetry.mqtt_link import MqttLink
 from fleet_server.telemetry.retention import Kept, Retention
 from fleet_server.telemetry.service import Telemetry
 from fleet_server.telemetry.store import TelemetryStore
+from fleet_server.trust.device_authorities import DeviceAuthorities
 from fleet_server.trust.live_certificates import LiveCertificates, renew_ingest
 from fleet_server.trust.service import Trust
+from fleet_server.trust.succession import Succession
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +101,7 @@ class _Parts:
     https: HttpServer
     certificates: LiveCertificates
     renew_ingest: Callable[[], bool]
+    succession: Succession
 
 
 async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
@@ -146,12 +149,10 @@ async def _made(
     polls = Polls(database=database, clock=utc_now, monotonic=time.monotonic)
     signer = SignerClient(data.signer_socket)
     director = await asyncio.to_thread(Director, data.director)
-    ca = DeviceCa.load(
-        key_file=data.online / "device-ca.pem", certificate_file=data.online / "device-ca.crt"
-    )
-    broker_context = broker_wiring.serving_context(data)
+    cas = DeviceCas(data.online)
+    broker_context = broker_wiring.serving_context(data, cas)
     broker: Broker = (
-        broker_wiring.external(data, database, ca, link)
+        broker_wiring.external(data, database, cas, link)
         if ports.mqtt is None
         else broker_wiring.embedded(ports.mqtt, broker_context, config, registry)
     )
@@ -177,10 +178,10 @@ async def _made(
         enrollment=Enrollment(
             database=database,
             verifier=ClaimVerifier.load(data.online / "claim.pub.pem"),
-            ca=ca,
+            ca=cas,
             clock=utc_now,
         ),
-        renewal=Renewal(database=database, ca=ca, clock=utc_now),
+        renewal=Renewal(database=database, ca=cas, clock=utc_now),
         devices=Devices(database=database, connections=(polls, broker), clock=utc_now),
         polls=polls,
         groups=Groups(database=database, clock=utc_now),
@@ -204,9 +205,11 @@ async def _made(
             online=data.online,
             clock=utc_now,
         ),
+        authorities=DeviceAuthorities(database=database, cas=cas, online=data.online),
         alerts=alerts_wiring.wired(database, utc_now, config),
         commands=commands_wiring.wired(database, utc_now, signer=signer, downlink=link),
     )
+    renew = partial(renew_ingest, data.online, cas, utc_now)
     server = https.make_server(data, create_app(services), polls=polls)
     return _Parts(
         database=database,
@@ -223,7 +226,13 @@ async def _made(
             serving=[broker_context, *([server.config.ssl] if server.config.ssl else [])],
             ingest=ingest_context,
         ),
-        renew_ingest=partial(renew_ingest, data.online, ca, utc_now),
+        renew_ingest=renew,
+        succession=Succession(
+            cas=cas,
+            tell_broker=partial(broker_wiring.trust_anew, broker, broker_context, cas),
+            check_taken=partial(broker_wiring.check_takes, data=data, config=config),
+            renew_ingest=renew,
+        ),
     )
 
 
@@ -253,6 +262,7 @@ async def _start(parts: _Parts, ports: Ports, life: Lifetime, stack: AsyncExitSt
     await stack.enter_async_context(life.background("silence", silence.run()))
     await stack.enter_async_context(life.background("retention", _retention(services).run()))
     await stack.enter_async_context(life.background("certificates", parts.certificates.run()))
+    await stack.enter_async_context(life.background("succession", parts.succession.run()))
     await stack.enter_async_context(life.background("deltas", services.deltas.run()))
     await stack.enter_async_context(life.background("rollouts", _rollout_loop(services).run()))
     await stack.enter_async_context(life.background("alerts", services.alerts.loop.run()))

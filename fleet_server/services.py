@@ -27,6 +27,7 @@ from fleet_server.rollouts.founding import Founding
 from fleet_server.rollouts.service import Rollouts
 from fleet_server.settings import ServerSettings
 from fleet_server.telemetry.service import Telemetry
+from fleet_server.trust.device_authorities import DeviceAuthorities
 from fleet_server.trust.service import Trust
 
 
@@ -54,6 +55,7 @@ class Services:
     metrics: ServerMetrics
     fleet_state: FleetState
     trust: Trust
+    authorities: DeviceAuthorities
     alerts: AlertServices
     commands: CommandServices
     components: Components

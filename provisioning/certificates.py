@@ -71,6 +71,36 @@ def authority(common_name: str, key: EllipticCurvePrivateKey, *, now: datetime) 
     )
 
 
+def following_authority(
+    name: str, key: EllipticCurvePrivateKey, *, now: datetime
+) -> x509.Certificate:
+    """Return the certificate of an authority that follows another one; its name is its own."""
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    return authority(f"{name} {identifier.digest.hex()[:16]}", key, now=now)
+
+
+def link(
+    new: x509.Certificate, *, issuer: x509.Certificate, issuer_key: EllipticCurvePrivateKey
+) -> x509.Certificate:
+    """Return the proof that an authority follows another one: its key, signed by the other."""
+    key = new.public_key()
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise ProvisioningError("the new authority has a key of another kind")
+    lifetime = new.not_valid_after_utc - new.not_valid_before_utc - _CLOCK_SKEW
+    begin = new.not_valid_before_utc + _CLOCK_SKEW
+    issuer_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return (
+        _builder(new.subject, issuer.subject, key, now=begin, lifetime=lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id),
+            critical=False,
+        )
+        .sign(issuer_key, SHA256())
+    )
+
+
 def server_certificate(
     names: Sequence[x509.GeneralName],
     key: EllipticCurvePublicKey,
@@ -110,7 +140,7 @@ def _leaf(
 ) -> x509.CertificateBuilder:
     issuer_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return (
-        _builder(subject, issuer.subject, key, now=now, lifetime=SERVER_LIFETIME)
+        _builder(subject, issuer.subject, key, now=now, lifetime=_leaf_lifetime(issuer, now))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(
@@ -118,6 +148,17 @@ def _leaf(
             critical=False,
         )
     )
+
+
+def _leaf_lifetime(issuer: x509.Certificate, now: datetime) -> timedelta:
+    """Return a term that does not outlive the issuer, who would not be believed then."""
+    left = issuer.not_valid_after_utc - now
+    if left <= timedelta():
+        raise ProvisioningError(
+            f"the authority {issuer.subject.rfc4514_string()} ended on "
+            f"{issuer.not_valid_after_utc:%Y-%m-%d}: devices that know no other need new claims"
+        )
+    return min(SERVER_LIFETIME, left)
 
 
 def _builder(

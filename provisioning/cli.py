@@ -20,6 +20,7 @@ from provisioning import (
     ceremony_files,
     certificates,
     durable_files,
+    fleet_ca,
     inspection,
     renewal,
 )
@@ -178,7 +179,7 @@ def claim(  # noqa: PLR0913 (each is an option that a person gives)
 
 
 @app.command()
-def renew_certificate(
+def renew_certificate(  # noqa: PLR0913 (each is an option that a person gives)
     *,
     authority: Annotated[Path, typer.Option(help="What `skerry provision init` made.")],
     current: Annotated[Path, typer.Option(help="The server's online/tls.crt; it is no secret.")],
@@ -187,6 +188,13 @@ def renew_certificate(
         list[str] | None,
         typer.Option(help="Other names than now under which devices reach the server."),
     ] = None,
+    former_ca: Annotated[
+        bool,
+        typer.Option(
+            "--former-ca",
+            help="Let the former fleet CA sign, while devices do not all trust the new one.",
+        ),
+    ] = False,
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Renew the server's certificate for its present key; devices need not enrol again.
@@ -204,9 +212,63 @@ def renew_certificate(
         names=certificates.server_names(server_name) if server_name else None,
         passphrase=passphrases.known(passphrase_file),
         now=datetime.now(UTC),
+        former_ca=former_ca,
     )
     ceremony_files.write(out, made)
     sys.stdout.write(f"{out}\nNext: skerry server install-certificate {out.name} --data DIR\n")
+
+
+@app.command()
+def new_fleet_ca(
+    *,
+    authority: Annotated[Path, typer.Option(help="What `skerry provision init` made.")],
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Make a fleet CA that will follow the present one behind the server's certificates.
+
+    `public/fleet-ca.crt` holds both from now on: claims trust both, and operators and publishers
+    need the new file. Then, in this order: carry `public/fleet-ca-handover.crt` to the server and
+    `skerry server ca adopt-fleet-ca` it, wait until `skerry server ca show` says that every device
+    trusts it, and only then `skerry provision renew-certificate`. Begin a year before the end.
+
+    Example: `skerry provision new-fleet-ca --authority authority`
+    """
+    place = Authority(authority)
+    made = fleet_ca.follow(
+        place, passphrase=passphrases.known(passphrase_file), now=datetime.now(UTC)
+    )
+    if json:
+        document = {
+            "subject": made.subject.rfc4514_string(),
+            "expires": made.not_valid_after_utc,
+            "handover": str(place.fleet_ca_handover),
+        }
+        sys.stdout.buffer.write(msgspec.json.encode(document) + b"\n")
+        return
+    sys.stdout.write(
+        f"Made {made.subject.rfc4514_string()}, until {made.not_valid_after_utc:%Y-%m-%d}; back up "
+        f"{place.offline}\nNext, on the server: skerry server ca adopt-fleet-ca "
+        f"{place.fleet_ca_handover.name} --data DIR\n"
+    )
+
+
+@app.command()
+def retire_fleet_ca(
+    *,
+    authority: Annotated[Path, typer.Option(help="What `skerry provision init` made.")],
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Let new claims trust the newest fleet CA alone, when the server shows a certificate of it.
+
+    Example: `skerry provision retire-fleet-ca --authority authority`
+    """
+    gone = [each.subject.rfc4514_string() for each in fleet_ca.retire(Authority(authority))]
+    if json:
+        sys.stdout.buffer.write(msgspec.json.encode({"retired": gone}) + b"\n")
+        return
+    for name in gone:
+        sys.stdout.write(f"New claims do not trust {name} any more; its key stays in offline/\n")
 
 
 @app.command()

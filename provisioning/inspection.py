@@ -89,7 +89,10 @@ def inspect(authority: Authority, *, now: datetime) -> Inspection:
         ],
         roles=[*_release_roles(authority, now), *_director_roles(authority, now)],
         certificates=[
-            _certificate(authority, path, now) for path in sorted(authority.root.rglob("*.crt"))
+            status
+            for path in sorted(authority.root.rglob("*.crt"))
+            if path != authority.fleet_ca_handover  # the same ones, and their proofs
+            for status in _certificates(authority, path, now)
         ],
     )
 
@@ -171,19 +174,24 @@ def _read(path: Path, kind: type[Kind]) -> Kind:
     return signed
 
 
-def _certificate(authority: Authority, path: Path, now: datetime) -> CertificateStatus:
+def _certificates(authority: Authority, path: Path, now: datetime) -> list[CertificateStatus]:
     try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        names = _alternative_names(certificate)
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+        return [_status(authority, path, each, now) for each in found]
     except OSError as error:
         raise ProvisioningError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise ProvisioningError(f"{path} is not a certificate: {error}") from error
+
+
+def _status(
+    authority: Authority, path: Path, certificate: x509.Certificate, now: datetime
+) -> CertificateStatus:
     return CertificateStatus(
         file=str(path.relative_to(authority.root)),
         subject=certificate.subject.rfc4514_string(),
         issuer=certificate.issuer.rfc4514_string(),
-        names=names,
+        names=_alternative_names(certificate),
         expires=certificate.not_valid_after_utc.isoformat(),
         expired=now >= certificate.not_valid_after_utc,
     )

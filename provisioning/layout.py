@@ -50,7 +50,7 @@ class Authority:
 
     @property
     def fleet_ca_key(self) -> Path:
-        """Signs the certificates that servers show."""
+        """Signs the certificates that servers show; those of later ones are numbered."""
         return self.offline / "fleet-ca.pem"
 
     @property
@@ -70,8 +70,13 @@ class Authority:
 
     @property
     def fleet_ca(self) -> Path:
-        """Certificate of the authority behind the server's certificates."""
+        """Certificates of the authorities behind the server's certificates, the oldest first."""
         return self.public / "fleet-ca.crt"
+
+    @property
+    def fleet_ca_handover(self) -> Path:
+        """All fleet CAs with the proofs that one follows another, if one does."""
+        return self.public / "fleet-ca-handover.crt"
 
     @property
     def online(self) -> Path:

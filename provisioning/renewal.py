@@ -1,5 +1,6 @@
 """Renews the server's certificate: the same key and names, a new term. Devices notice nothing."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from cryptography import x509
@@ -7,40 +8,43 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from provisioning import certificates, key_files
+from provisioning import certificates, fleet_ca
 from provisioning.errors import ProvisioningError
 from provisioning.layout import Authority
 
 
-def renewed_server_certificate(
+def renewed_server_certificate(  # noqa: PLR0913 (what there is to say, by keyword)
     authority: Authority,
     current: bytes,
     *,
     names: list[x509.GeneralName] | None,
     passphrase: bytes,
     now: datetime,
+    former_ca: bool = False,
 ) -> bytes:
     """Return a certificate that takes the place of a current (or expired) one.
 
     Args:
-        authority: whose fleet CA signs.
+        authority: whose fleet CA signs, the newest one.
         current: the server's ``tls.crt``, PEM; it is no secret.
         names: under which devices reach the server; None keeps those of the current one.
         passphrase: of the fleet CA's key.
         now: start of the new term.
+        former_ca: let the fleet CA before the newest one sign.
 
     Raises:
         ProvisioningError: the current one is not of this fleet CA, or the passphrase is wrong.
     """
+    issuers = fleet_ca.trusted(authority)
+    if former_ca and len(issuers) == 1:
+        raise ProvisioningError("there is no former fleet CA: leave --former-ca out")
+    issuer = issuers[-2 if former_ca else -1]
     try:
-        issuer = x509.load_pem_x509_certificate(authority.fleet_ca.read_bytes())
         before = x509.load_pem_x509_certificate(current)
-        before.verify_directly_issued_by(issuer)
+        _check_own(before, issuers)
         key = before.public_key()
         kept = before.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except OSError as error:
-        raise ProvisioningError(f"cannot read {authority.fleet_ca}: {error.strerror}") from error
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound) as error:
+    except (ValueError, x509.ExtensionNotFound) as error:
         raise ProvisioningError(
             f"this is no server certificate of the fleet CA in {authority.fleet_ca}: copy "
             "online/tls.crt from the server's data directory"
@@ -51,7 +55,22 @@ def renewed_server_certificate(
         names or list(kept),
         key,
         issuer=issuer,
-        issuer_key=key_files.load_p256(authority.fleet_ca_key, passphrase),
+        issuer_key=fleet_ca.key_of(authority, issuer, passphrase=passphrase),
         now=now,
     )
     return made.public_bytes(Encoding.PEM)
+
+
+def _check_own(certificate: x509.Certificate, issuers: Sequence[x509.Certificate]) -> None:
+    """Accept a certificate of one of these issuers.
+
+    Raises:
+        ValueError: it is of none of them.
+    """
+    for issuer in issuers:
+        try:
+            certificate.verify_directly_issued_by(issuer)
+        except (ValueError, TypeError, InvalidSignature):
+            continue
+        return
+    raise ValueError("no fleet CA signed it")

@@ -13,7 +13,8 @@ from functools import partial
 
 from cryptography import x509
 
-from edge_agent import pid_file
+from edge_agent import identity, pid_file
+from edge_agent.control.authority_watch import AuthorityWatch
 from edge_agent.control.backoff import Backoff
 from edge_agent.control.clock import SystemClock
 from edge_agent.control.database import Database
@@ -62,9 +63,10 @@ class ControlProcess:
         self._stopped = asyncio.Event()
         clock = SystemClock()
         tokens = DeviceTokens(device_id=who.device_id, key=who.private_key(), clock=clock)
+        https = who.tls_context(client_certificate=False)
         self._server = FleetServer(
             url=who.enrollment.server_url,
-            tls=who.tls_context(client_certificate=False),
+            tls=https,
             tokens=tokens,
             min_bytes_per_s=settings.min_bytes_per_s,
         )
@@ -87,6 +89,13 @@ class ControlProcess:
             clock=clock,
             tokens=tokens,
             renewed=self._link.renew,
+        )
+        self._authorities = AuthorityWatch(
+            claim_pem=lambda: identity.load_claim(who.files).fleet_ca_pem,
+            path=who.files.fleet_cas,
+            server=self._server,
+            trust=lambda pem: https.load_verify_locations(cadata=pem),
+            issued_by=self._renewal.issued_by,
         )
         self._database = Database(state.database)
         self._parts = Parts(
@@ -154,6 +163,9 @@ class ControlProcess:
             "commands": self._parts.run_commands,
             "answers": self._parts.answers.run,
             "mailbox_poll": self._parts.mailbox_poll.run,
+            "authorities": partial(
+                self._authorities.run, backoff=self._renewal_backoff(), randomness=self._random
+            ),
             "renewal": partial(self._renewal.run, backoff=self._renewal_backoff()),
         }
 

@@ -1,5 +1,7 @@
 """Renews the device's certificate before it expires; the old one holds until the new one is proven.
 
+It is renewed early, too, when another CA issues than the one that issued it.
+
 The steps, and what a start after a crash right behind each of them does:
 
 1. A new key is stored in the folder of the next pair: it is used again.
@@ -96,6 +98,11 @@ class Renewal:
         self._renewed = renewed
         self._generation: int | None = None
         self._expiry_logged = False
+        self._issuer: str | None = None
+
+    def issued_by(self, key_id: str) -> None:
+        """Renew, once, a certificate that is of another CA than the one with this key."""
+        self._issuer = key_id
 
     async def run(self, *, backoff: Backoff) -> None:
         """Look again and again, until cancelled."""
@@ -128,6 +135,7 @@ class Renewal:
             lock = PidFile(self._lock)
             try:
                 self._renew()
+                self._issuer = None  # asked for and done, whoever the new one is of
             finally:
                 lock.release()
         return self._take_over()
@@ -148,7 +156,10 @@ class Renewal:
         if now > certificate.not_valid_after_utc + timedelta(seconds=1):
             self._complain(certificate)
             return False
-        return now >= due(certificate)
+        return now >= due(certificate) or self._is_of_another(certificate)
+
+    def _is_of_another(self, certificate: x509.Certificate) -> bool:
+        return self._issuer not in {None, _issuer_key_id(certificate)}
 
     def _complain(self, certificate: x509.Certificate) -> None:
         if not self._expiry_logged:
@@ -190,6 +201,14 @@ class Renewal:
             if error.status == _CONFLICT:  # the server holds neither this one nor its key
                 store.remove_file(pair.certificate)
             raise
+
+
+def _issuer_key_id(certificate: x509.Certificate) -> str:
+    try:
+        named = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return ""
+    return (named.value.key_identifier or b"").hex()
 
 
 def _read(path: Path) -> x509.Certificate:

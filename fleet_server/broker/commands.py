@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 from fleet_server import settings
-from fleet_server.broker import mosquitto, revocation_list
+from fleet_server.broker import client_authorities, mosquitto, revocation_list
 from fleet_server.broker.mosquitto import MosquittoFiles
 from fleet_server.clock import utc_now
 from fleet_server.data_dir import DataDir
-from fleet_server.devices.certificates import DeviceCa
+from fleet_server.devices.authorities import DeviceCas
 from fleet_server.errors import SetupError
 from fleet_server.local_database import opened
 from fleet_server.releases import durable_files
@@ -28,14 +28,13 @@ async def configure(root: Path) -> Path:
     async with opened(root) as database:
         config = settings.load(data.settings_file, os.environ)
         revoked = await revocation_list.revoked(database, now=utc_now())
-    ca = DeviceCa.load(
-        key_file=data.online / "device-ca.pem", certificate_file=data.online / "device-ca.crt"
-    )
+    authorities = DeviceCas(data.online).trusted
     files = MosquittoFiles(data)
     try:
         for folder in (data.broker, data.run):
             folder.mkdir(mode=0o700, exist_ok=True)
-        revocation_list.write(files.revoked, ca, revoked.serials, now=utc_now())
+        client_authorities.write(files.authorities, authorities)
+        revocation_list.write(files.revoked, authorities, revoked.serials, now=utc_now())
         durable_files.write(files.access, mosquitto.access_list().encode())
         durable_files.write(files.configuration, mosquitto.configuration(files, config).encode())
     except OSError as error:

@@ -19,12 +19,12 @@ from pathlib import Path
 from sqlalchemy import or_, select
 
 from fleet_server import tenancy
-from fleet_server.broker import revocation_list, sessions
+from fleet_server.broker import client_authorities, revocation_list, sessions
 from fleet_server.broker.mosquitto import MosquittoFiles
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.complaints import Complaints
 from fleet_server.database import Database
-from fleet_server.devices.certificates import DeviceCa
+from fleet_server.devices.authorities import DeviceCas
 from fleet_server.devices.tables import Device
 from fleet_server.errors import FleetError, UnavailableError
 
@@ -44,7 +44,7 @@ class ExternalBroker:
         self,
         *,
         database: Database,
-        ca: DeviceCa,
+        cas: DeviceCas,
         files: MosquittoFiles,
         connected: Callable[[], bool],
         clock: Clock,
@@ -53,19 +53,20 @@ class ExternalBroker:
 
         Args:
             database: says who is shut out.
-            ca: signs the revocation list.
+            cas: sign the revocation lists.
             files: where list, process id and socket of the broker are.
             connected: whether the server's own connection to the broker is up.
             clock: the wall clock.
         """
         self._database = database
-        self._ca = ca
+        self._cas = cas
         self._files = files
         self._connected = connected
         self._clock = clock
         self._wanted = asyncio.Event()
         self._complaints = Complaints(time.monotonic)
         self._listed: frozenset[int] | None = None
+        self._listed_by: list[str] = []
         self._listed_at = datetime.fromtimestamp(0, UTC)
         self._read: tuple[int, int] | None = None
         """The list and the server's certificate that the broker has been told to read."""
@@ -83,6 +84,10 @@ class ExternalBroker:
     async def disconnect(self, device_id: str) -> None:
         """End a device's session soon: it has been shut out."""
         logger.info("broker_told_soon", extra={"device": device_id})
+        self._wanted.set()
+
+    def authorities_changed(self) -> None:
+        """Tell the broker soon whom it has to trust."""
         self._wanted.set()
 
     async def run(self, *, interval_s: float) -> None:
@@ -107,9 +112,7 @@ class ExternalBroker:
         now = self._clock()
         revoked = await revocation_list.revoked(self._database, now=now)
         if self._must_list(revoked, now):
-            await asyncio.to_thread(
-                revocation_list.write, self._files.revoked, self._ca, revoked.serials, now=now
-            )
+            self._listed_by = await asyncio.to_thread(self._list, revoked, now)
             self._listed, self._listed_at = frozenset(revoked.serials), now
             logger.info("revocation_list_written", extra={"certificates": len(self._listed)})
         await asyncio.to_thread(self._reload)
@@ -119,8 +122,17 @@ class ExternalBroker:
             await asyncio.to_thread(sessions.end, self._files.control, device_id)
             self._ended[device_id] += 1
 
+    def _list(self, revoked: revocation_list.Revoked, now: datetime) -> list[str]:
+        """Write authorities and lists; returns the authorities' key ids."""
+        authorities = self._cas.trusted
+        client_authorities.write(self._files.authorities, authorities)
+        revocation_list.write(self._files.revoked, authorities, revoked.serials, now=now)
+        return [each.key_id for each in authorities]
+
     def _must_list(self, revoked: revocation_list.Revoked, now: datetime) -> bool:
         if self._listed is None or not revoked.shut_out <= self._listed:
+            return True
+        if self._listed_by != self._cas.key_ids:
             return True
         age = now - self._listed_at
         return age > revocation_list.RENEWED_AFTER or (

@@ -52,7 +52,7 @@ max_keepalive {keep_alive_s}
 listener {port} {host}
 max_connections {connections}
 tls_version tlsv1.2
-cafile {online}/device-ca.crt
+capath {authorities}
 certfile {online}/tls.crt
 keyfile {online}/tls.pem
 crlfile {revoked}
@@ -86,8 +86,13 @@ class MosquittoFiles:
         return self.data.broker / "access"
 
     @property
+    def authorities(self) -> Path:
+        """The folder of the device CAs (`fleet_server.broker.client_authorities`)."""
+        return self.data.broker / "authorities"
+
+    @property
     def revoked(self) -> Path:
-        """The revocation list."""
+        """The revocation lists, one for each device CA."""
         return self.data.broker / "revoked.pem"
 
     @property
@@ -114,6 +119,7 @@ def configuration(files: MosquittoFiles, settings: ServerSettings) -> str:
         host=settings.host,
         connections=settings.max_connections,
         online=files.data.online,
+        authorities=files.authorities,
         revoked=files.revoked,
         access=files.access,
         control=files.control,

@@ -1,4 +1,4 @@
-"""The revocation list of the device CA (RFC 5280, CRL): which valid certificates are refused.
+"""The revocation lists of the device CAs (RFC 5280, CRL): which valid certificates are refused.
 
 It names the certificates of devices that are shut out, and those whose key a device has replaced.
 A broker that has only a list knows nothing of devices that are missing in the database: their
@@ -48,8 +48,13 @@ class Revoked:
         return sorted(self.shut_out | self.replaced)
 
 
-def write(path: Path, ca: DeviceCa, serials: Sequence[int], *, now: datetime) -> None:
-    """Sign a list and put it in place of the present one.
+def write(
+    path: Path, authorities: Sequence[DeviceCa], serials: Sequence[int], *, now: datetime
+) -> None:
+    """Sign a list for each authority and put them, in one file, in place of the present ones.
+
+    Each names all certificates, also those of the others: their numbers are random, and while
+    there are several authorities who issued which is of no interest.
 
     Raises:
         OSError: the disk refuses; the old list is unchanged.
@@ -58,8 +63,9 @@ def write(path: Path, ca: DeviceCa, serials: Sequence[int], *, now: datetime) ->
     # makes it refuse everybody.
     newer = last_update(path) + timedelta(seconds=1)
     dated = min(now, max(now - _BACKDATED, newer)).replace(microsecond=0)
-    signed = ca.revocation_list(serials, now=dated, until=now + LIFETIME)
-    durable_files.write(path, signed.public_bytes(Encoding.PEM))
+    until = now + LIFETIME
+    signed = [each.revocation_list(serials, now=dated, until=until) for each in authorities]
+    durable_files.write(path, b"".join(each.public_bytes(Encoding.PEM) for each in signed))
 
 
 def last_update(path: Path) -> datetime:

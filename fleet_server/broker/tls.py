@@ -6,8 +6,8 @@ from pathlib import Path
 from fleet_server.errors import SetupError
 
 
-def server_context(*, certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:
-    """Return a context that lets in only holders of certificates of the device CA.
+def server_context(*, certificate: Path, key: Path, client_cas: str) -> ssl.SSLContext:
+    """Return a context that lets in only holders of certificates of the device CAs (PEM).
 
     amqtt's own context merely asks for a certificate; this one ends the handshake without it.
 
@@ -19,9 +19,9 @@ def server_context(*, certificate: Path, key: Path, client_ca: Path) -> ssl.SSLC
     context.verify_mode = ssl.CERT_REQUIRED
     try:
         context.load_cert_chain(certificate, key)
-        context.load_verify_locations(client_ca)
+        context.load_verify_locations(cadata=client_cas)
     except (OSError, ssl.SSLError) as error:
         raise SetupError(
-            f"cannot read {certificate}, {key} or {client_ca} for the broker: {error}"
+            f"cannot use {certificate}, {key} or the device CAs for the broker: {error}"
         ) from error
     return context

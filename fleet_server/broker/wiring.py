@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from fleet_server import listening
-from fleet_server.broker import revocation
+from fleet_server.broker import probe, revocation
 from fleet_server.broker import tls as broker_tls
 from fleet_server.broker.embedded import EmbeddedBroker
 from fleet_server.broker.external import ExternalBroker
@@ -15,6 +15,7 @@ from fleet_server.broker.mosquitto import MosquittoFiles
 from fleet_server.clock import utc_now
 from fleet_server.data_dir import DataDir
 from fleet_server.database import Database
+from fleet_server.devices.authorities import DeviceCas
 from fleet_server.devices.certificates import DeviceCa
 from fleet_server.devices.registry import EnrolledDevices
 from fleet_server.lifetime import Lifetime
@@ -54,7 +55,7 @@ def link(data: DataDir, config: ServerSettings, ingest: Ingest) -> tuple[MqttLin
     return MqttLink(host=host, port=port, tls=context, on_message=ingest.receive), context
 
 
-def serving_context(data: DataDir) -> ssl.SSLContext:
+def serving_context(data: DataDir, cas: DeviceCas) -> ssl.SSLContext:
     """Return the embedded broker's side of TLS.
 
     Raises:
@@ -63,7 +64,7 @@ def serving_context(data: DataDir) -> ssl.SSLContext:
     return broker_tls.server_context(
         certificate=data.online / "tls.crt",
         key=data.online / "tls.pem",
-        client_ca=data.online / "device-ca.crt",
+        client_cas=cas.pem,
     )
 
 
@@ -76,15 +77,22 @@ def embedded(
     )
 
 
-def external(data: DataDir, database: Database, ca: DeviceCa, link: MqttLink) -> ExternalBroker:
+def external(data: DataDir, database: Database, cas: DeviceCas, link: MqttLink) -> ExternalBroker:
     """Return what looks after the broker of another process."""
     return ExternalBroker(
         database=database,
-        ca=ca,
+        cas=cas,
         files=MosquittoFiles(data),
         connected=lambda: link.connected,
         clock=utc_now,
     )
+
+
+def trust_anew(broker: Broker, tls: ssl.SSLContext, cas: DeviceCas) -> None:
+    """Let the broker trust the device CAs as they are now."""
+    tls.load_verify_locations(cadata=cas.pem)
+    if isinstance(broker, ExternalBroker):
+        broker.authorities_changed()
 
 
 async def start(
@@ -103,6 +111,24 @@ async def start(
         stack.push_async_callback(broker.shutdown)
         watch = revocation.run(broker, registry, interval_s=interval_s)
     await stack.enter_async_context(life.background("revocation", watch))
+
+
+def check_takes(ca: DeviceCa, data: DataDir, config: ServerSettings) -> None:
+    """Accept the broker if it takes certificates of a device CA.
+
+    Raises:
+        UnavailableError: it refuses them, or cannot be reached.
+        SetupError: the fleet CA cannot be read.
+    """
+    host, port = _address(config)
+    probe.check_takes(
+        ca,
+        host=host,
+        port=port,
+        fleet_ca=data.online / "fleet-ca.crt",
+        check_name=not _is_loopback(host),
+        now=utc_now(),
+    )
 
 
 def _address(config: ServerSettings) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -20,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fleet_server.errors import MalformedError, RefusedError, SetupError
 
 LIFETIME = timedelta(days=90)
+CA_LIFETIME = timedelta(days=3652)
 _BACKDATED = timedelta(minutes=5)
 """A device whose clock is a little behind may use its certificate at once."""
 
@@ -47,11 +49,23 @@ class RequestedKey:
 
 @dataclass(frozen=True, slots=True)
 class IssuedCertificate:
-    """A new device certificate."""
+    """A new device certificate.
+
+    Attributes:
+        issuer: `DeviceCa.key_id` of who signed it.
+    """
 
     pem: str
     serial: str
     expires: datetime
+    issuer: str
+
+
+class Issuer(Protocol):
+    """Who signs device certificates now."""
+
+    def issue(self, *, device_id: str, key: "RequestedKey", now: datetime) -> IssuedCertificate:
+        """Issue a certificate for a device's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,29 @@ def key_sha256(key: ec.EllipticCurvePublicKey) -> str:
     """Return the fingerprint by which a device's key is compared."""
     der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def issuer_key_id(certificate: x509.Certificate) -> str:
+    """Return `DeviceCa.key_id` of who signed a certificate; empty if it does not say."""
+    try:
+        named = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return ""
+    return (named.value.key_identifier or b"").hex()
 
 
 def read_request(pem: str) -> RequestedKey:
@@ -120,6 +157,26 @@ def read_peer(der: bytes) -> Peer:
     return Peer(name, key_sha256(key))
 
 
+def new_device_ca(key: ec.EllipticCurvePrivateKey, *, now: datetime) -> x509.Certificate:
+    """Return the certificate of a device CA that follows another one; its name is its own."""
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    common_name = f"Skerry device CA {identifier.digest.hex()[:16]}"
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _BACKDATED)
+        .not_valid_after(now + CA_LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_AUTHORITY_ONLY, critical=True)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
 class DeviceCa:
     """Signs device certificates."""
 
@@ -146,6 +203,16 @@ class DeviceCa:
         if key.public_key() != certificate.public_key():
             raise SetupError(f"{certificate_file} is not the certificate of {key_file}")
         return cls(key=key, certificate=certificate)
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """Of the authority itself."""
+        return self._certificate
+
+    @property
+    def key_id(self) -> str:
+        """How certificates name their issuer's key (RFC 5280, 4.2.1.1), in hexadecimal."""
+        return x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()).digest.hex()
 
     def issue(self, *, device_id: str, key: RequestedKey, now: datetime) -> IssuedCertificate:
         """Issue a certificate for a device's key."""
@@ -209,17 +276,9 @@ class DeviceCa:
             .sign(self._key, hashes.SHA256())
         )
         pem = certificate.public_bytes(Encoding.PEM).decode()
-        return IssuedCertificate(pem, f"{serial:x}", certificate.not_valid_after_utc)
+        expires = certificate.not_valid_after_utc
+        return IssuedCertificate(pem, f"{serial:x}", expires, self.key_id)
 
 
-_SIGNATURES_ONLY = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
+_SIGNATURES_ONLY = _key_usage(signs_certificates=False)
+_AUTHORITY_ONLY = _key_usage(signs_certificates=True)

@@ -23,7 +23,7 @@ from fleet_server.audit import trail
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database, take_turn
 from fleet_server.devices import attributes, changes, terms
-from fleet_server.devices.certificates import DeviceCa, RequestedKey, read_request
+from fleet_server.devices.certificates import IssuedCertificate, Issuer, RequestedKey, read_request
 from fleet_server.devices.renewal import issued_row
 from fleet_server.devices.tables import BurntClaim, Device, PendingCertificate
 from fleet_server.devices.tokens import Claim, ClaimVerifier
@@ -36,7 +36,7 @@ class Enrollment:
     """Enrols devices."""
 
     def __init__(
-        self, *, database: Database, verifier: ClaimVerifier, ca: DeviceCa, clock: Clock
+        self, *, database: Database, verifier: ClaimVerifier, ca: Issuer, clock: Clock
     ) -> None:
         self._database = database
         self._verifier = verifier
@@ -70,9 +70,9 @@ class Enrollment:
                 _check_replaces(present, claim)  # (5)
             await tenancy.check_known(session, claim.tenant)
             device = present or Device(id=claim.device_id, tenant=claim.tenant)
-            self._issue(device, key)
+            certificate = self._issue(device, key)
             device.claim = token
-            await self._store(session, device, claim)
+            await self._store(session, device, claim, certificate)
             await trail.record(
                 session,
                 "device.enroll",
@@ -112,7 +112,7 @@ class Enrollment:
             )
         return device
 
-    def _issue(self, device: Device, key: RequestedKey) -> None:
+    def _issue(self, device: Device, key: RequestedKey) -> IssuedCertificate:
         now = self._clock()
         certificate = self._ca.issue(device_id=device.id, key=key, now=now)
         device.public_key_pem = key.pem
@@ -122,9 +122,13 @@ class Enrollment:
         device.certificate_expires_ms = unix_ms(certificate.expires)
         device.enrolled_ms = unix_ms(now)
         device.revoked_ms = None
+        device.fleet_ca = None
         device.online = False
+        return certificate
 
-    async def _store(self, session: AsyncSession, device: Device, claim: Claim) -> None:
+    async def _store(
+        self, session: AsyncSession, device: Device, claim: Claim, certificate: IssuedCertificate
+    ) -> None:
         """Store a device that was made or replaced, with the labels of its claim."""
         device.labels = device.labels or attributes.encode({})
         device.facts = device.facts or attributes.encode({})
@@ -136,7 +140,7 @@ class Enrollment:
         await session.execute(
             delete(PendingCertificate).where(PendingCertificate.device_id == device.id)
         )
-        session.add(issued_row(device.id, device.public_key_sha256, device))
+        session.add(issued_row(device.id, device.public_key_sha256, certificate))
 
 
 def _check_replaces(device: Device, claim: Claim) -> None:

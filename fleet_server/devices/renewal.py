@@ -17,8 +17,8 @@ from fleet_protocol.messages import ConfirmRequest
 from fleet_server import tenancy
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
-from fleet_server.devices import changes
-from fleet_server.devices.certificates import DeviceCa, RequestedKey, read_request
+from fleet_server.devices import certificates, changes
+from fleet_server.devices.certificates import Issuer, RequestedKey, read_request
 from fleet_server.devices.registry import refusal
 from fleet_server.devices.tables import Device, IssuedCertificate, PendingCertificate
 from fleet_server.devices.tokens import device_key, unverified_device_id, verify_device_token
@@ -33,7 +33,7 @@ REPEATABLE = timedelta(days=1)
 class Renewal:
     """Renews the certificates of one database."""
 
-    def __init__(self, *, database: Database, ca: DeviceCa, clock: Clock) -> None:
+    def __init__(self, *, database: Database, ca: Issuer, clock: Clock) -> None:
         self._database = database
         self._ca = ca
         self._clock = clock
@@ -55,11 +55,11 @@ class Renewal:
             pending = await session.get(PendingCertificate, device_id)
             if pending is not None and self._is_repeatable(pending, key):
                 return pending.certificate_pem
-            pending = self._issue(device_id, key)
-            await session.merge(pending)
-            session.add(issued_row(device_id, key.sha256, pending))
+            issued = self._ca.issue(device_id=device_id, key=key, now=self._clock())
+            await session.merge(self._pending(device_id, key, issued))
+            session.add(issued_row(device_id, key.sha256, issued))
         logger.info("certificate_renewed", extra={"device": device_id, "key": key.sha256[:16]})
-        return pending.certificate_pem
+        return issued.pem
 
     async def confirm(self, token: str | None, *, body: bytes) -> None:
         """Take a device's word, signed with its new key, that it holds its new certificate.
@@ -106,9 +106,9 @@ class Renewal:
             pending.public_key_sha256 == key.sha256 and age_ms < REPEATABLE.total_seconds() * 1000
         )
 
-    def _issue(self, device_id: str, key: RequestedKey) -> PendingCertificate:
-        now = self._clock()
-        certificate = self._ca.issue(device_id=device_id, key=key, now=now)
+    def _pending(
+        self, device_id: str, key: RequestedKey, certificate: certificates.IssuedCertificate
+    ) -> PendingCertificate:
         return PendingCertificate(
             device_id=device_id,
             public_key_pem=key.pem,
@@ -116,19 +116,20 @@ class Renewal:
             certificate_pem=certificate.pem,
             certificate_serial=certificate.serial,
             certificate_expires_ms=unix_ms(certificate.expires),
-            issued_ms=unix_ms(now),
+            issued_ms=unix_ms(self._clock()),
         )
 
 
 def issued_row(
-    device_id: str, public_key_sha256: str, source: Device | PendingCertificate
+    device_id: str, public_key_sha256: str, source: certificates.IssuedCertificate
 ) -> IssuedCertificate:
     """Return the row that remembers a certificate."""
     return IssuedCertificate(
-        serial=source.certificate_serial,
+        serial=source.serial,
         device_id=device_id,
         public_key_sha256=public_key_sha256,
-        expires_ms=source.certificate_expires_ms,
+        expires_ms=unix_ms(source.expires),
+        issuer=source.issuer,
     )
 
 

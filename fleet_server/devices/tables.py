@@ -71,6 +71,8 @@ class Device(TenantOwned, Base):
     """The last ``Reported`` message, as JSON."""
     runtime_up: Mapped[bool | None] = mapped_column(Boolean)
     """As last reported."""
+    fleet_ca: Mapped[str | None] = mapped_column(String(40))
+    """Key id of the newest fleet CA that the device says to trust; None before it said so."""
     labels: Mapped[str] = mapped_column(Text, default="{}", server_default="{}")
     """JSON, `fleet_server.devices.attributes.Labels`."""
     facts: Mapped[str] = mapped_column(Text, default="{}", server_default="{}")
@@ -131,6 +133,8 @@ class IssuedCertificate(DeviceOwned, Base):
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), index=True)
     public_key_sha256: Mapped[str] = mapped_column(String(64))
     expires_ms: Mapped[int] = mapped_column(BigInteger)
+    issuer: Mapped[str | None] = mapped_column(String(40))
+    """`DeviceCa.key_id` of who signed it; unknown of those of the first releases."""
 
 
 class PendingCertificate(DeviceOwned, Base):

@@ -34,6 +34,18 @@ def write(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Write a secret that nobody but its owner may ever read, in the place of what was there.
+
+    Raises:
+        OSError: the disk refuses; the old file is unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    write(path, content)
+
+
 def move(source: Path, target: Path) -> None:
     """Move a finished and synced file on the same file system into its place.
 

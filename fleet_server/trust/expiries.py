@@ -15,8 +15,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tuf.api.metadata import Root, Targets
 
+from fleet_server.devices.authorities import DeviceCas
 from fleet_server.errors import SetupError
 from fleet_server.releases.published import Published
+from fleet_server.trust.fleet_cas import FleetCas
 
 _DAY = timedelta(days=1)
 
@@ -77,17 +79,17 @@ _CERTIFICATES = {
         ),
     ),
     "ingest.crt": ("ingest certificate", timedelta(days=30), _BY_ITSELF),
-    "device-ca.crt": (
-        "device CA",
-        timedelta(days=365),
-        "device certificates end with it: provision a new authority and enrol the devices there",
-    ),
-    "fleet-ca.crt": (
-        "fleet CA",
-        timedelta(days=365),
-        "devices trust no server after it: provision a new authority and enrol the devices there",
-    ),
 }
+_YEAR = timedelta(days=365)
+_FORMER_WARN = timedelta(days=120)
+_DEVICE_CA = (
+    "device certificates end with it: let another one follow, `skerry server ca new-device-ca`"
+)
+_FLEET_CA = (
+    "devices trust no server after it: let another one follow, `skerry provision new-fleet-ca`, "
+    "well before, since devices that are away meanwhile need new claims"
+)
+_FORMER = "another one follows already: `skerry server ca show` says who still needs it"
 
 
 def all_of(published: Published, director: Root, online: Path) -> list[Expiry]:
@@ -96,7 +98,13 @@ def all_of(published: Published, director: Root, online: Path) -> list[Expiry]:
     Raises:
         SetupError: a certificate cannot be read.
     """
-    return [*_metadata(published), _director(director), *_certificates(online)]
+    return [
+        *_metadata(published),
+        _director(director),
+        *_certificates(online),
+        *_authorities("device CA", DeviceCas(online).certificates, _DEVICE_CA),
+        *_authorities("fleet CA", FleetCas.load(online).trusted, _FLEET_CA),
+    ]
 
 
 def _metadata(published: Published) -> Iterator[Expiry]:
@@ -154,15 +162,29 @@ def _certificates(online: Path) -> Iterator[Expiry]:
             certificate = x509.load_pem_x509_certificate((online / file).read_bytes())
         except (OSError, ValueError) as error:
             raise SetupError(f"cannot read the certificate {online / file}: {error}") from error
-        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        yield Expiry(
-            name=name,
-            kind="certificate",
-            key_ids=[sha256(key).hexdigest()],
-            expires=certificate.not_valid_after_utc,
-            warn=warn,
-            action=action,
-        )
+        yield _certificate(certificate, name, warn, action)
+
+
+def _authorities(
+    name: str, certificates: Sequence[x509.Certificate], action: str
+) -> Iterator[Expiry]:
+    """Yield authorities of one kind, of which the last one is the one that has to be followed."""
+    for former in certificates[:-1]:
+        key = x509.SubjectKeyIdentifier.from_public_key(former.public_key())
+        yield _certificate(former, f"former {name} {key.digest.hex()[:16]}", _FORMER_WARN, _FORMER)
+    yield _certificate(certificates[-1], name, _YEAR, action)
+
+
+def _certificate(certificate: x509.Certificate, name: str, warn: timedelta, action: str) -> Expiry:
+    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return Expiry(
+        name=name,
+        kind="certificate",
+        key_ids=[sha256(key).hexdigest()],
+        expires=certificate.not_valid_after_utc,
+        warn=warn,
+        action=action,
+    )
 
 
 def _publishers(targets: Targets, family: str) -> Sequence[str]:

@@ -5,19 +5,20 @@ import re
 
 from fastapi import APIRouter, Request, Response
 
+from fleet_protocol import messages
 from fleet_server.accounts.authorization import Publisher, Reader, bearer_token
 from fleet_server.clock import utc_now
 from fleet_server.errors import NotFoundError
 from fleet_server.services import Wired
 from fleet_server.trust.schemas import AdoptRequest, AdoptResponse, ExpiryList, ExpiryView
 
-device_router = APIRouter(prefix="/device/v1/director", tags=["device"])
+device_router = APIRouter(prefix="/device/v1", tags=["device"])
 router = APIRouter(prefix="/api/v1/trust", tags=["trust"])
 
 _ROOT = re.compile(r"[1-9][0-9]{0,8}\.root\.json", re.ASCII)
 
 
-@device_router.get("/{name}")
+@device_router.get("/director/{name}")
 async def director_root(name: str, request: Request, services: Wired) -> Response:
     """Hand a root of the director to a device: ``<version>.root.json``."""
     await services.devices.authenticate(bearer_token(request))
@@ -28,6 +29,18 @@ async def director_root(name: str, request: Request, services: Wired) -> Respons
     except OSError:
         raise NotFoundError(f"there is no director root {name}") from None
     return Response(content, media_type="application/json")
+
+
+@device_router.post("/authorities")
+async def authorities(request: Request, services: Wired) -> Response:
+    """Say who issues device certificates now, and which fleet CAs follow the first one.
+
+    Body and answer are `fleet_protocol.messages.AuthoritiesRequest` and ``Authorities``.
+    """
+    device_id = await services.devices.authenticate(bearer_token(request))
+    wanted = messages.decode(await request.body(), messages.AuthoritiesRequest)
+    told = await services.authorities.tell(device_id, wanted)
+    return Response(messages.encode(told), media_type="application/json")
 
 
 @router.post("/metadata")

@@ -97,7 +97,7 @@ class Harness:
             tls=tls.server_context(
                 certificate=self._online / "tls.crt",
                 key=self._online / "tls.pem",
-                client_ca=self._online / "device-ca.crt",
+                client_cas=(self._online / "device-ca.crt").read_text(),
             ),
             registry=Everyone(),
             max_connections=20,

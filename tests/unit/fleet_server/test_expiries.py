@@ -34,8 +34,8 @@ def found(fleet: Fleet, clock: FakeClock) -> dict[str, Expiry]:
         ("release timestamp", DAY / 3, "maintenance_failed"),
         ("server certificate", 45 * DAY, "install-certificate"),
         ("ingest certificate", 30 * DAY, "maintenance_failed"),
-        ("device CA", 365 * DAY, "provision a new authority"),
-        ("fleet CA", 365 * DAY, "provision a new authority"),
+        ("device CA", 365 * DAY, "new-device-ca"),
+        ("fleet CA", 365 * DAY, "new-fleet-ca"),
     ],
 )
 def test_it_is_told_early_and_what_to_do(

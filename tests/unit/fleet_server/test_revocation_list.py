@@ -95,7 +95,7 @@ def test_each_list_is_newer_and_none_is_from_the_future(fleet: Fleet, tmp_path: 
     authority = x509.load_pem_x509_certificate((online / "device-ca.crt").read_bytes())
     dates = []
     for serials in ([], [7], [7, 9]):
-        revocation_list.write(path, ca, serials, now=NOW)
+        revocation_list.write(path, [ca], serials, now=NOW)
         made = x509.load_pem_x509_crl(path.read_bytes())
         assert made.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
         assert sorted(each.serial_number for each in made) == serials
@@ -103,5 +103,5 @@ def test_each_list_is_newer_and_none_is_from_the_future(fleet: Fleet, tmp_path: 
         dates.append(made.last_update_utc)
     assert dates == sorted(set(dates))
     assert dates[-1] <= NOW
-    revocation_list.write(path, ca, [], now=NOW - timedelta(days=1))  # the clock was put back
+    revocation_list.write(path, [ca], [], now=NOW - timedelta(days=1))  # the clock was put back
     assert x509.load_pem_x509_crl(path.read_bytes()).last_update_utc <= NOW - timedelta(days=1)

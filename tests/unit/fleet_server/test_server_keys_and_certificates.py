@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from fleet_protocol.errors import SkerryError
 from fleet_server.cli import app
-from fleet_server.devices.certificates import DeviceCa
+from fleet_server.devices.authorities import DeviceCas
 from fleet_server.trust.live_certificates import LiveCertificates, renew_ingest
 from provisioning import renewal
 from provisioning.certificates import server_names
@@ -144,13 +144,13 @@ def test_a_running_server_takes_good_certificates_only(
 
 def test_the_ingest_certificate_is_renewed_in_time(fleet: Fleet, clock: FakeClock) -> None:
     online = fleet.data.online
-    ca = DeviceCa.load(key_file=online / "device-ca.pem", certificate_file=online / "device-ca.crt")
+    cas = DeviceCas(online)
     before = x509.load_pem_x509_certificate((online / "ingest.crt").read_bytes())
-    assert not renew_ingest(online, ca, clock)
+    assert not renew_ingest(online, cas, clock)
     clock.now = before.not_valid_after_utc - timedelta(days=1)
-    assert renew_ingest(online, ca, clock)
+    assert renew_ingest(online, cas, clock)
     after = x509.load_pem_x509_certificate((online / "ingest.crt").read_bytes())
     assert after.not_valid_after_utc > before.not_valid_after_utc
     assert isinstance(after.public_key(), ec.EllipticCurvePublicKey)
     assert after.public_key() == before.public_key()
-    assert not renew_ingest(online, ca, clock)
+    assert not renew_ingest(online, cas, clock)

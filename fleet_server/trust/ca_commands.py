@@ -1,0 +1,253 @@
+"""What `skerry server ca` does: shows the CAs, makes and retires device CAs, adopts fleet CAs.
+
+The files and the database are the truth, so all of it works beside a running server, which follows
+within seconds (`fleet_server.trust.succession`), and without one.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from fleet_server.clock import Clock
+from fleet_server.data_dir import DataDir
+from fleet_server.devices import authorities
+from fleet_server.devices.authorities import CaFiles, DeviceCas
+from fleet_server.devices.certificates import DeviceCa, issuer_key_id, new_device_ca
+from fleet_server.errors import RefusedError, SetupError
+from fleet_server.local_database import opened
+from fleet_server.releases import durable_files
+from fleet_server.trust import device_authorities, fleet_cas
+from fleet_server.trust.fleet_cas import FleetCas
+
+
+class CaStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One authority.
+
+    Attributes:
+        kind: ``device CA`` or ``fleet CA``.
+        state: ``issues``, ``waits`` for the broker, ``known`` (a fleet CA that devices learn), or
+            ``former``.
+        devices: of a device CA, how many hold certificates of it; of a fleet CA that follows
+            another one, how many trust it not yet; None where there is nothing to count.
+    """
+
+    kind: str
+    key: str
+    state: str
+    expires: datetime
+    devices: int | None
+
+
+async def status(root: Path, *, clock: Clock) -> list[CaStatus]:
+    """Return every authority, device CAs first, the oldest first.
+
+    Raises:
+        SetupError: the data directory cannot be read.
+        UnavailableError: the database failed.
+    """
+    data = DataDir(root)
+    async with opened(root) as database:
+        device = DeviceCas(data.online)
+        found = []
+        for ca in device.trusted:
+            held = await device_authorities.holders(database, ca.key_id, clock=clock)
+            if ca is device.trusted[0]:
+                held += await device_authorities.holders(database, None, clock=clock)
+            found.append(_of_device_ca(ca, device, held))
+        fleet = FleetCas.load(data.online)
+        server = x509.load_pem_x509_certificate((data.online / "tls.crt").read_bytes())
+        issuer = fleet_cas.key_id(fleet_cas.issuer_of(server, fleet))
+        for certificate in fleet.trusted:
+            key = fleet_cas.key_id(certificate)
+            known = fleet.enough_for(key)
+            count = await device_authorities.strangers(database, known, clock=clock)
+            found.append(
+                CaStatus(
+                    kind="fleet CA",
+                    key=key,
+                    state=_fleet_state(fleet.key_ids, key, issuer),
+                    expires=certificate.not_valid_after_utc,
+                    devices=count if known else None,
+                )
+            )
+    return found
+
+
+def make_device_ca(root: Path, *, now: datetime) -> CaFiles:
+    """Make a device CA that follows the present one as soon as the broker trusts it.
+
+    Raises:
+        RefusedError: one waits already.
+        SetupError: not a data directory, or it cannot be written.
+    """
+    data = DataDir(root)
+    data.check()
+    with _alone(data.online):
+        DeviceCas(data.online)  # is one of them usable at all?
+        present = authorities.found(data.online)
+        if any(each.waits for each in present):
+            raise RefusedError(
+                "a new device CA waits already for the broker to trust it: the running server puts "
+                "it into office, or says in its log why not (device_ca_waits)"
+            )
+        files = CaFiles(data.online, present[-1].number + 1, waits=True)
+        key = ec.generate_private_key(ec.SECP256R1())
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        certificate = new_device_ca(key, now=now).public_bytes(Encoding.PEM)
+        try:
+            durable_files.write_private(files.key, pem)
+            durable_files.write(files.certificate, certificate)
+        except OSError as error:
+            raise SetupError(f"cannot write below {data.online}: {error}") from error
+        return files
+
+
+async def retire_device_cas(root: Path, *, force: bool, clock: Clock) -> list[str]:
+    """Trust no longer the device CAs before the one that issues.
+
+    Args:
+        root: the data directory.
+        force: also if devices depend on them.
+        clock: the wall clock.
+
+    Returns:
+        Their key ids; empty if there is none.
+
+    Raises:
+        RefusedError: devices, or the ingest service, still show certificates of them.
+        SetupError: not a data directory, or it cannot be written.
+        UnavailableError: the database failed.
+    """
+    data = DataDir(root)
+    async with opened(root) as database:
+        with _alone(data.online):
+            cas = DeviceCas(data.online)
+            former = cas.former
+            ids = [ca.key_id for _, ca in former]
+            if not former:
+                return []
+            _check_ingest(data.online, cas)
+            counts = [
+                await device_authorities.holders(database, each, clock=clock)
+                for each in [*ids, None]
+            ]
+            if sum(counts) and not force:
+                raise RefusedError(
+                    f"{sum(counts)} devices still hold certificates of it. They renew by "
+                    "themselves within hours of being online; the certificates of those that stay "
+                    "away expire within 90 days. With --force MQTT refuses them until they renew"
+                )
+            try:
+                for files, _ in former:
+                    _remove(files)
+            except OSError as error:
+                raise SetupError(f"cannot remove it below {data.online}: {error}") from error
+            return ids
+
+
+def adopt_fleet_ca(root: Path, handover: bytes) -> list[str]:
+    """Trust new fleet CAs, and let devices learn them; returns the keys that are new.
+
+    Raises:
+        RefusedError: it is no handover, or not of this fleet.
+        SetupError: not a data directory, or it cannot be written.
+    """
+    data = DataDir(root)
+    data.check()
+    with _alone(data.online):
+        try:
+            return fleet_cas.adopt(data.online, handover)
+        except OSError as error:
+            raise SetupError(f"cannot write below {data.online}: {error}") from error
+
+
+def retire_fleet_cas(root: Path) -> list[str]:
+    """Trust no longer the fleet CAs before the issuer of the server's certificate.
+
+    Raises:
+        RefusedError: the server still shows a certificate of the oldest one.
+        SetupError: not a data directory, or it cannot be written.
+    """
+    data = DataDir(root)
+    data.check()
+    with _alone(data.online):
+        try:
+            return fleet_cas.retire(data.online)
+        except OSError as error:
+            raise SetupError(f"cannot write below {data.online}: {error}") from error
+
+
+async def check_known(root: Path, certificate: x509.Certificate, *, clock: Clock) -> None:
+    """Accept a server certificate if every device in service trusts the fleet CA that signed it.
+
+    Raises:
+        RefusedError: some would be cut off; the message says how many.
+        SetupError: the data directory cannot be read.
+        UnavailableError: the database failed.
+    """
+    fleet = FleetCas.load(DataDir(root).online)
+    known = fleet.enough_for(fleet_cas.key_id(fleet_cas.issuer_of(certificate, fleet)))
+    if not known:
+        return
+    async with opened(root) as database:
+        count = await device_authorities.strangers(database, known, clock=clock)
+    if count:
+        raise RefusedError(
+            f"{count} devices do not trust the new fleet CA yet and could not reach the server any "
+            "more. They learn it within hours of being online. Wait, or renew the certificate with "
+            "`--former-ca` meanwhile; with --force those devices need new claims"
+        )
+
+
+def _of_device_ca(ca: DeviceCa, cas: DeviceCas, held: int) -> CaStatus:
+    waits = cas.waiting is not None and cas.waiting[1] is ca
+    state = "waits" if waits else "issues" if ca is cas.issuing else "former"
+    expires = ca.certificate.not_valid_after_utc
+    return CaStatus(kind="device CA", key=ca.key_id, state=state, expires=expires, devices=held)
+
+
+def _fleet_state(keys: list[str], key: str, issuer: str) -> str:
+    if key == issuer:
+        return "issues"
+    return "former" if keys.index(key) < keys.index(issuer) else "known"
+
+
+def _check_ingest(online: Path, cas: DeviceCas) -> None:
+    try:
+        shown = x509.load_pem_x509_certificate((online / "ingest.crt").read_bytes())
+    except (OSError, ValueError) as error:
+        raise SetupError(f"cannot read the certificate {online / 'ingest.crt'}: {error}") from error
+    if issuer_key_id(shown) != cas.issuing.key_id:
+        raise RefusedError(
+            "the ingest service still shows a certificate of it: start the server, which renews "
+            "that within minutes"
+        )
+
+
+def _remove(files: CaFiles) -> None:
+    """End the trust first: a key without a certificate is nobody's."""
+    files.certificate.unlink()
+    durable_files.sync_folder(files.online)
+    files.key.unlink(missing_ok=True)
+    durable_files.sync_folder(files.online)
+
+
+@contextmanager
+def _alone(online: Path) -> Iterator[None]:
+    """Keep other commands out that change authorities."""
+    descriptor = os.open(online, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RefusedError("another `skerry server ca` command runs on this directory") from None
+    finally:
+        os.close(descriptor)
