@@ -63,8 +63,8 @@ async def status(root: Path, *, clock: Clock) -> list[CaStatus]:
                 held += await device_authorities.holders(database, None, clock=clock)
             found.append(_of_device_ca(ca, device, held))
         fleet = FleetCas.load(data.online)
-        server = x509.load_pem_x509_certificate((data.online / "tls.crt").read_bytes())
-        issuer = fleet_cas.key_id(fleet_cas.issuer_of(server, fleet))
+        shown = fleet_cas.server_certificate(data.online)
+        issuer = fleet_cas.key_id(fleet_cas.issuer_of(shown, fleet))
         for certificate in fleet.trusted:
             key = fleet_cas.key_id(certificate)
             known = fleet.enough_for(key)

@@ -112,8 +112,7 @@ def retire(online: Path) -> list[str]:
         OSError: the disk refuses.
     """
     present = FleetCas.load(online)
-    server = _read(online / "tls.crt")[0]
-    issuer = issuer_of(server, present)
+    issuer = issuer_of(server_certificate(online), present)
     position = list(present.trusted).index(issuer)
     if not position:
         raise RefusedError(
@@ -122,6 +121,15 @@ def retire(online: Path) -> list[str]:
         )
     _write(certificates_file(online), present.trusted[position:])
     return present.key_ids[:position]
+
+
+def server_certificate(online: Path) -> x509.Certificate:
+    """Return the certificate that the server shows.
+
+    Raises:
+        SetupError: it cannot be read.
+    """
+    return _read(online / "tls.crt")[0]
 
 
 def issuer_of(certificate: x509.Certificate, cas: FleetCas) -> x509.Certificate:

@@ -205,6 +205,20 @@ def test_a_renewed_device_goes_on_with_another_key(
     assert server.requests == [RENEW_ROUTE, CONFIRM_ROUTE] * 2
 
 
+def test_another_issuer_makes_it_renew_early_and_once(device: Device, server: Server) -> None:
+    device.renewal.issued_by(server.ca.key_id)
+    assert device.renewal.look() is False
+    assert server.requests == []
+    device.renewal.issued_by("0" * 40)
+    server.unreachable = True
+    with pytest.raises(ServerUnreachableError):
+        device.renewal.look()
+    server.unreachable = False
+    assert device.renewal.look() is True
+    assert device.renewal.look() is False  # the server's CA is still not that one: no loop
+    assert server.requests == [RENEW_ROUTE, RENEW_ROUTE, CONFIRM_ROUTE]
+
+
 @pytest.mark.parametrize("failure", ["unreachable", "loses_answers"])
 def test_without_an_answer_the_old_certificate_holds_and_it_tries_again(
     device: Device, server: Server, clock: ManualClock, failure: str
