@@ -6,7 +6,7 @@ within seconds (`fleet_server.trust.succession`), and without one.
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from fleet_server.audit import trail
 from fleet_server.clock import Clock
 from fleet_server.data_dir import DataDir
 from fleet_server.devices import authorities
@@ -205,6 +206,18 @@ async def check_known(root: Path, certificate: x509.Certificate, *, clock: Clock
             "more. They learn it within hours of being online. Wait, or renew the certificate with "
             "`--former-ca` meanwhile; with --force those devices need new claims"
         )
+
+
+async def note(root: Path, action: str, keys: Sequence[str]) -> None:
+    """Write into the audit trail what was done with authorities.
+
+    Raises:
+        SetupError: not a data directory.
+        UnavailableError: the database failed.
+    """
+    async with opened(root) as database, database.writing() as session:
+        for key in keys:
+            await trail.record(session, f"authority.{action}", key)
 
 
 def _of_device_ca(ca: DeviceCa, cas: DeviceCas, held: int) -> CaStatus:

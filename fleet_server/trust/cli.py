@@ -60,6 +60,7 @@ def new_device_ca(data: Data, *, as_json: AsJson = False) -> None:
 
     files = ca_commands.make_device_ca(data.absolute(), now=utc_now())
     key = files.load().key_id
+    asyncio.run(ca_commands.note(data.absolute(), "new_device_ca", [key]))
     if as_json:
         _print_json({"key": key, "certificate": str(files.certificate)})
         return
@@ -92,6 +93,7 @@ def retire_device_ca(
     from fleet_server.trust import ca_commands  # noqa: PLC0415
 
     gone = asyncio.run(ca_commands.retire_device_cas(data.absolute(), force=force, clock=utc_now))
+    asyncio.run(ca_commands.note(data.absolute(), "retire_device_ca", gone))
     _print_retired(
         gone, "device CA", "Restart the broker: it remembers it until then.", as_json=as_json
     )
@@ -117,6 +119,7 @@ def adopt_fleet_ca(
     from fleet_server.trust import ca_commands  # noqa: PLC0415
 
     new = ca_commands.adopt_fleet_ca(data.absolute(), read_file(file))
+    asyncio.run(ca_commands.note(data.absolute(), "adopt_fleet_ca", new))
     if as_json:
         _print_json({"adopted": new})
         return
@@ -138,6 +141,7 @@ def retire_fleet_ca(data: Data, *, as_json: AsJson = False) -> None:
     from fleet_server.trust import ca_commands  # noqa: PLC0415
 
     gone = ca_commands.retire_fleet_cas(data.absolute())
+    asyncio.run(ca_commands.note(data.absolute(), "retire_fleet_ca", gone))
     _print_retired(
         gone,
         "fleet CA",

@@ -115,6 +115,8 @@ def test_devices_move_to_a_new_device_ca(provisioned: Fleet, tmp_path: Path) -> 
         assert retired.returncode == 0, retired.stderr
         assert [each["key"] for each in device_cas(server)] == [new]
         eventually(lambda: len(server.events("device_cas_taken")) >= 2, server.log_path.read_text)
+        trail = server.skerry("server", "audit", "export").stdout
+        assert [word in trail for word in ("new_device_ca", "retire_device_ca")] == [True, True]
         broker.kill()
         broker.start()
         assert connects(server, "cam", cam)
