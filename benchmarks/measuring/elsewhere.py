@@ -4,6 +4,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from edge_agent.control.priority import let_others_go_first
+
 _LOWEST_NICE = 19
 
 
@@ -13,3 +15,4 @@ def give_way(pid: int) -> None:
     with contextlib.suppress(OSError):
         # Where the kernel groups sessions (sched(7), autogroup), nice only counts within one.
         Path(f"/proc/{pid}/autogroup").write_text(str(_LOWEST_NICE))
+    let_others_go_first(pid)

@@ -130,6 +130,7 @@ def test_it_runs_at_the_lowest_priority_and_leaves_other_sessions_alone(
     before = mine.read_text() if mine.exists() else ""
     until(lambda: windows(state) >= 1)
     assert os.getpriority(os.PRIO_PROCESS, control.pid) == 19
+    assert os.sched_getscheduler(control.pid) == os.SCHED_BATCH
     assert (mine.read_text() if mine.exists() else "") == before
 
 
