@@ -19,6 +19,7 @@ from edge_agent.inference.errors import ConflictError, UnavailableError, Unknown
 from edge_agent.inference.execution_policy import ExecutionPolicy
 from edge_agent.inference.inference_call import Call, Clock
 from edge_agent.inference.lone_caller import LoneCaller
+from edge_agent.inference.lull import Lull
 from edge_agent.inference.memory_budget import MemoryPolicy
 from edge_agent.inference.process_memory import resident_bytes
 from edge_agent.inference.release_loader import ReleaseLoader
@@ -82,6 +83,7 @@ class DataPlane:
         self._loading_thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loading = asyncio.Lock()
         self._lone_caller = LoneCaller()
+        self._lull = Lull(clock)
         self._held: dict[tuple[str, str], ServedRelease] = {}
         self._active: dict[str, ServedRelease] = {}
         self._sleep = Sleep(policy=self._policy.memory, load=self.load, activate=self.activate)
@@ -107,6 +109,7 @@ class DataPlane:
         call = Call(served, started=started, counted=counted, clock=self._clock)
         if counted:
             call.alone = self._lone_caller.is_alone(caller, started)
+            call.at_end = self._lull.call_ended
         if self.traces is not None and counted:
             call.trace(self.traces, traceparent)
         return call
@@ -256,7 +259,7 @@ class DataPlane:
                             self._loader.load,
                             release,
                             instances=limits.wanted_instances,
-                            beside_calls=bool(self._active),
+                            lull=self._lull.wait if self._active else None,
                         )
                     )
                 finally:
@@ -361,7 +364,7 @@ class DataPlane:
 
     async def _close_release(self, served: ServedRelease) -> None:
         served.scheduler.close()
-        await self._in_loading_thread(served.close)
+        await self._in_loading_thread(partial(_close, served, self._lull))
         if self._policy.cache is not None:
             self._policy.cache.forget(served.serial)
         logger.info("release_unloaded", extra=served.log_fields)
@@ -397,6 +400,11 @@ class DataPlane:
             active=served in (self._active.get(release.family), self._sleep.get(release.family)),
             choice=release.choice,
         )
+
+
+def _close(served: ServedRelease, lull: Lull) -> None:
+    lull.wait()
+    served.close()
 
 
 def _identity(release: ActiveRelease) -> ActiveRelease:

@@ -36,7 +36,7 @@ class Call:
 
     __slots__ = (
         "_cache_key", "_clock", "_counted", "_deadline", "_deferred", "_level", "_outputs",
-        "_traceparent", "_traces", "alone", "line", "release",
+        "_traceparent", "_traces", "alone", "at_end", "line", "release",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +62,8 @@ class Call:
         self._traces: Traces | None = None
         self.alone = False
         """Whether nobody else is kept waiting while this call holds the event loop."""
+        self.at_end: Callable[[], None] | None = None
+        """Hears of the end of the call, however it ends."""
         release.in_flight += 1
         release.used_at = started
 
@@ -188,6 +190,8 @@ class Call:
                 self._count(error)
         finally:
             self.release.leave()
+            if self.at_end is not None:
+                self.at_end()
 
     def _is_known(self, feed: batches.Feed, cache: ResponseCache) -> bool:
         self._cache_key = cache.key(self.release.serial, feed)

@@ -66,14 +66,18 @@ class ReleaseLoader:
         ]
 
     def load(
-        self, release: ActiveRelease, *, instances: int = 1, beside_calls: bool = False
+        self,
+        release: ActiveRelease,
+        *,
+        instances: int = 1,
+        lull: Callable[[], None] | None = None,
     ) -> ServedRelease:
         """Load, check, warm up and time a release.
 
         Args:
             release: whose file is among the blobs.
             instances: runs at a time that shall be possible, with copies of the model if need be.
-            beside_calls: others may be called meanwhile, and must not have to wait for it.
+            lull: waits until a step meets as few calls as can be; None where nobody is called.
 
         Raises:
             LoadError: the file is missing, the model is not what the release says, or loading it
@@ -89,13 +93,18 @@ class ReleaseLoader:
             raise LoadError(
                 f"the file of {release.family} {release.version} is not among the blobs: {path}"
             )
-        unused = library_code.unused() if beside_calls else None
+        rest = lull or _no_rest
+        rest()
+        unused = None if lull is None else library_code.unused()
+        rest()
         backend.version()  # imports the library, whose own memory is not the model's
         trim_heap()
         before = anonymous_bytes()
         model = _loaded(backend, path, release, instances=instances)
+        rest()
         # Before the warm-up, whose code is that of the calls to come.
         library_code.unmap(unused)
+        rest()
         try:
             warmed = warm_up(model, release, self._clock)
             counters = self._counters(release)
@@ -167,6 +176,10 @@ class ReleaseLoader:
             raise LoadError(
                 f"cannot count for {release.family} {release.version}: {error}"
             ) from error
+
+
+def _no_rest() -> None:
+    """Go on at once."""
 
 
 def _loaded(backend: Backend, path: Path, release: ActiveRelease, *, instances: int) -> Model:

@@ -1,6 +1,7 @@
 """Loading a release leaves the code mapped that calls on others use."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.release_loader import ReleaseLoader
+from edge_agent.inference.served_release import ServedRelease
 from edge_agent.runtime_api import ActiveRelease
 from edge_agent.state_dir import StateDir
 from tests.unit.edge_agent.inference.gated_backend import GatedBackend, GatedModel, gated_release
@@ -49,3 +51,56 @@ async def test_what_calls_use_stays_mapped_and_what_loading_used_does_not(
     assert not library.is_mapped(FAR)
     assert await plane.close(10)
     library.close()
+
+
+def test_each_step_of_a_load_waits_for_a_lull(tmp_path: Path) -> None:
+    state = StateDir(tmp_path)
+    state.create()
+    state.blob("0" * 64).touch()
+    backend = GatedBackend()
+    loader = ReleaseLoader(
+        state=state, epoch="", catalog=Catalog([backend]), clock=time.perf_counter
+    )
+    seen: list[tuple[int, int]] = []
+    loader.load(
+        gated_release("1.0.0"), lull=lambda: seen.append((len(backend.models), len(backend.runs)))
+    )
+    assert seen == [(0, 0), (0, 0), (1, 0), (1, 0)]
+    assert backend.runs
+
+
+async def test_a_load_beside_calls_hears_of_their_ends(tmp_path: Path) -> None:
+    lulls: list[Callable[[], None] | None] = []
+
+    class Loader(ReleaseLoader):
+        def load(
+            self,
+            release: ActiveRelease,
+            *,
+            instances: int = 1,
+            lull: Callable[[], None] | None = None,
+        ) -> ServedRelease:
+            lulls.append(lull)
+            return super().load(release, instances=instances)
+
+    state = StateDir(tmp_path)
+    state.create()
+    state.blob("0" * 64).touch()
+    clock = time.perf_counter
+    plane = DataPlane(
+        loader=Loader(state=state, epoch="e", catalog=Catalog([GatedBackend()]), clock=clock),
+        clock=clock,
+        workers=1,
+    )
+    await plane.load(gated_release("1.0.0"))
+    plane.activate("m", "1.0.0")
+    await plane.load(gated_release("2.0.0"))
+    first, second = lulls
+    assert first is None
+    assert second is not None
+    second()
+    with plane.begin(plane.active("m"), started=clock(), counted=True):
+        began = clock()
+    second()
+    assert clock() - began >= 0.04
+    assert await plane.close(10)
