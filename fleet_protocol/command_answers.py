@@ -185,7 +185,7 @@ def decode_answer(payload: bytes) -> Answer:
         )
     try:
         answer = msgspec.json.decode(payload, type=Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not an answer: {error}") from error
     if answer.result is not None and not fits(answer.result):
         raise ProtocolError(f"a result has at most {MAX_RESULT_BYTES} bytes, unless it is a log")

@@ -154,7 +154,7 @@ def decode_command(payload: bytes) -> Command:
         )
     try:
         return msgspec.json.decode(payload, type=Command)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a command: {error}") from error
 
 
@@ -170,7 +170,7 @@ def decode_mailbox(payload: bytes) -> Mailbox:
         )
     try:
         return msgspec.json.decode(payload, type=Mailbox)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a mailbox: {error}") from error
 
 
@@ -196,7 +196,7 @@ def decode_action(content: bytes) -> Action:
                 f"there is no command {kind[:40]!r}; there are {', '.join(sorted(KINDS))}"
             )
         action: Action = msgspec.json.decode(content, type=Action)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"the command's arguments are wrong: {error}") from error
     return action
 

@@ -99,6 +99,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "sequence beyond the end": (sequence_beyond_the_end, "not a command"),
     "endless": (lambda _world: b" " * (MAX_MAILBOX_BYTES + 1), "at most"),
     "deeply nested": (lambda _world: b"[" * 50_000, "not a mailbox"),
+    "deeply nested where nothing is read": (lambda _w: b'{"x":' * 20_000, "not a mailbox"),
     "not a mailbox": (lambda _world: b'{"commands": [{}]}', "not a mailbox"),
 }
 

@@ -1,6 +1,7 @@
 """Messages: they read back, ignore what a newer sender adds, and refuse what is out of range."""
 
 import contextlib
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_protocol import assignments, claims
+from fleet_protocol.command_answers import decode_answer
+from fleet_protocol.commands import decode_action, decode_command, decode_mailbox
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.histogram import of_values
 from fleet_protocol.messages import (
@@ -108,6 +111,12 @@ def test_a_message_nested_without_end_is_refused() -> None:
     for message_type in (TelemetryWindow, Reported, Ack, Capabilities):
         with pytest.raises(ProtocolError, match="recursion"):
             decode(b'{"unknown":' * 20_000, message_type)
+
+
+@pytest.mark.parametrize("read", [decode_answer, decode_command, decode_mailbox, decode_action])
+def test_so_is_what_belongs_to_commands(read: Callable[[bytes], object]) -> None:
+    with pytest.raises(ProtocolError, match="recursion|unknown field"):
+        read(b'{"x":' * 1_500)
 
 
 def test_a_message_beyond_the_bound_neither_leaves_nor_enters() -> None:
