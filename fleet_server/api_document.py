@@ -118,7 +118,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
 def _refusals(path: str, method: str, operation: Mapping[str, Any]) -> set[int]:
     """Return the statuses with which an operation may refuse."""
     if path == "/health/live":
-        return set()
+        return {400}
     statuses = {400, 503}
     if operation.get("security") or path.startswith("/device/"):
         statuses |= {401}

@@ -24,6 +24,7 @@ from fleet_server.releases import routes as releases
 from fleet_server.request_log import RequestLog
 from fleet_server.rollouts import routes as rollouts
 from fleet_server.services import Services
+from fleet_server.storable import no_nul
 from fleet_server.telemetry import routes as telemetry
 from fleet_server.tenancy import ClosedAtFirst
 from fleet_server.trust import routes as trust
@@ -94,6 +95,8 @@ def _bare() -> FastAPI:
         version=version("skerry"),
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
+        dependencies=[Depends(no_nul)],
+        redirect_slashes=False,
         redoc_url=None,
     )
     api_document.install(app)

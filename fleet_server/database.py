@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from fleet_server.audit import trail
 from fleet_server.database_engine import make_engine, sqlite_url
-from fleet_server.errors import UnavailableError
+from fleet_server.errors import MalformedError, UnavailableError
 from fleet_server.logs import request_id
 from fleet_server.tenancy import Base, ScopedSession
 from fleet_server.turns import take_turn
@@ -50,6 +50,7 @@ class Database:
         """Open a session for reading.
 
         Raises:
+            MalformedError: the database refuses a value, such as a text with NUL.
             UnavailableError: the database does not answer.
         """
         with _wrapped():
@@ -64,6 +65,7 @@ class Database:
         ``pg_stat_activity`` name it.
 
         Raises:
+            MalformedError: the database refuses a value, such as a text with NUL.
             UnavailableError: the database does not answer, is locked for long, or its disk is full.
         """
         with _wrapped():
@@ -79,6 +81,9 @@ class Database:
         await self._engine.dispose()
 
 
+_DATA_EXCEPTION = "22"
+"""Class of SQLSTATE (PostgreSQL, appendix A): trying again does not help."""
+
 _NAMED = select(func.set_config("application_name", bindparam("name"), True))  # noqa: FBT003
 
 
@@ -90,4 +95,6 @@ def _wrapped() -> Iterator[None]:
         raise
     except (DBAPIError, PoolTimeoutError) as error:
         reason = getattr(error, "orig", None) or "all of its connections are busy"
+        if str(getattr(reason, "sqlstate", None)).startswith(_DATA_EXCEPTION):
+            raise MalformedError(f"the database cannot store what was sent: {reason}") from error
         raise UnavailableError(f"the database failed: {reason}; try again") from error

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_LISTED_PROBLEMS = 5
 _MAX_SHOWN_PATH = 200
+_MAX_DETAIL = 2000
 _PYDANTIC_PREFIX = "Value error, "
 _NOT_AN_OBJECT = frozenset({"model_attributes_type", "dict_type", "model_type"})
 """What pydantic calls a body that is text, or a list, where an object should be."""
@@ -67,12 +68,21 @@ def install(app: FastAPI) -> None:
 def answer(
     status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """Return a refusal in the one shape that all have."""
-    body = {"code": code, "detail": detail}
+    """Return a refusal in the one shape that all have.
+
+    What the sentence quotes of a request is neither long nor able to move a terminal's cursor.
+    """
+    body = {"code": code, "detail": _printable(detail[:_MAX_DETAIL])}
     current = request_id.get()
     if current is not None:
         body["request_id"] = current
     return JSONResponse(body, status, dict(headers or {}))
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 async def _expected(_request: Request, error: Exception) -> JSONResponse:

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_server.accounts.roles import Permission, Role
+from fleet_server.storable import StorableText
 
-Name = Annotated[str, Field(min_length=1, max_length=100)]
+Name = Annotated[StorableText, Field(min_length=1, max_length=100)]
 Password = Annotated[str, Field(max_length=1024)]
 MAX_LIFETIME_S = 366 * 86_400
 

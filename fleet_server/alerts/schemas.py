@@ -9,15 +9,15 @@ from fleet_server.alerts.rules import MAX_WINDOW_S, Rule, Severity, Signal
 from fleet_server.alerts.tables import Alert, AlertDelivery, AlertSilence, AlertWebhook
 from fleet_server.alerts.targets import MAX_URL
 from fleet_server.devices import selector
+from fleet_server.storable import StorableText
 
 AlertState = Literal["pending", "firing", "resolved"]
 _WEEK_S = 7 * 86_400
 _MAX_MS = 2**53
 
-Name = Annotated[str, Field(min_length=1, max_length=64)]
+Name = Annotated[StorableText, Field(min_length=1, max_length=64)]
 Limit = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 SelectorText = Annotated[str, Field(max_length=selector.MAX_LENGTH)]
-StorableText = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
 
 
 class _Asked(BaseModel):
@@ -43,7 +43,7 @@ class RuleBody(_Asked):
     family: Annotated[str, Field(max_length=64)] | None = None
     severity: Severity = Severity.WARNING
     enabled: bool = True
-    description: StorableText = ""
+    description: Annotated[StorableText, Field(max_length=1000)] = ""
 
     def rule(self, name: str) -> Rule:
         """Return the rule that this describes.
@@ -133,7 +133,7 @@ class SilenceBody(_Asked):
     starts_ms: Annotated[int, Field(ge=0, le=_MAX_MS)] | None = None
     """Without it, now."""
     ends_ms: Annotated[int, Field(ge=0, le=_MAX_MS)]
-    reason: Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
+    reason: Annotated[StorableText, Field(min_length=1, max_length=1000)]
 
 
 class SilenceView(_Shown):

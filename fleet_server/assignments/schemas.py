@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from fleet_server.storable import StorableText
+
 MAX_DEVICES = 10_000
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -41,8 +43,8 @@ class AssignRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    family: Annotated[str, Field(max_length=64)]
-    version: Annotated[str, Field(max_length=64)]
+    family: Annotated[StorableText, Field(max_length=64)]
+    version: Annotated[StorableText, Field(max_length=64)]
     devices: (
         Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=MAX_DEVICES)] | None
     )

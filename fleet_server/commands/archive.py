@@ -18,6 +18,7 @@ from fleet_server.commands.states import CommandState, audited, by_id, locked, n
 from fleet_server.commands.tables import CommandLog, DeviceCommand, DeviceConfiguration
 from fleet_server.database import Database
 from fleet_server.errors import ConflictError, NotFoundError
+from fleet_server.storable import storable
 
 KEPT = timedelta(days=90)
 LOGS_KEPT = timedelta(days=14)
@@ -141,7 +142,7 @@ class Archive:
             now_ms = unix_ms(self._clock())
             row.state = _STATES[answer.outcome]
             row.begun_ms, row.ended_ms, row.answered_ms = answer.begun_ms, answer.ended_ms, now_ms
-            row.detail = answer.detail.replace("\x00", "")  # which PostgreSQL does not store
+            row.detail = storable(answer.detail)
             await _keep_result(session, row, answer, now_ms)
             await _note_configuration(session, row, answer, now_ms)
         await self._mailboxes.publish([device_id])

@@ -76,7 +76,7 @@ async def put_configuration(
     """
     try:
         body = msgspec.json.decode(await request.body(), type=ConfigurationBody)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedError(f"the configuration cannot be read: {error}") from error
     row = await services.commands.configurations.put(name, body)
     return ConfigurationView.of(row)

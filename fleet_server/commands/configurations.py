@@ -96,7 +96,7 @@ class Configurations:
         """
         selector.parse(desired.selector)
         async with self._database.writing() as session:
-            await take_turn(session, f"configurations of {tenancy.current()}")
+            await _take_turn(session)
             rows = await _in_order(session)
             row = next((one for one in rows if one.name == name), None)
             before = None if row is None else _audited(row)
@@ -126,6 +126,7 @@ class Configurations:
             UnavailableError: the database failed.
         """
         async with self._database.writing() as session:
+            await _take_turn(session)
             row = await session.get(AgentConfiguration, (tenancy.current(), name))
             if row is None:
                 raise _no_configuration(name)
@@ -222,6 +223,10 @@ def _configured() -> ColumnElement[bool]:
     return exists().where(
         DeviceConfiguration.device_id == Device.id, DeviceConfiguration.version != 0
     )
+
+
+async def _take_turn(session: AsyncSession) -> None:
+    await take_turn(session, f"configurations of {tenancy.current()}")
 
 
 async def _in_order(session: AsyncSession) -> Sequence[AgentConfiguration]:

@@ -59,7 +59,7 @@ async def issue_commands(request: Request, services: Wired, account: Commander) 
     """
     try:
         order = msgspec.json.decode(await request.body(), type=CommandOrder)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedError(f"the order cannot be read: {error}") from error
     rows = await services.commands.issuing.issue(
         devices=order.devices, action=order.action, lifetime_s=order.lifetime_s, who=account.name

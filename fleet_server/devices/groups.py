@@ -8,7 +8,7 @@ from fleet_protocol import names
 from fleet_protocol.errors import ProtocolError
 from fleet_server import tenancy
 from fleet_server.clock import Clock, unix_ms
-from fleet_server.database import Database
+from fleet_server.database import Database, take_turn
 from fleet_server.devices import selector
 from fleet_server.devices.tables import DeviceGroup
 from fleet_server.errors import NotFoundError, RefusedError
@@ -71,6 +71,7 @@ class Groups:
             changed_ms=unix_ms(self._clock()),
         )
         async with self._database.writing() as session:
+            await take_turn(session, f"group {name} of {group.tenant}")
             await session.merge(group)
         return group
 

@@ -8,6 +8,7 @@ from fleet_protocol import names
 from fleet_server.devices import selector
 from fleet_server.devices.health import Health
 from fleet_server.devices.update_progress import Progress
+from fleet_server.storable import StorableText
 
 
 class AssignedEntry(BaseModel):
@@ -91,7 +92,7 @@ class GroupRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     selector: Annotated[str, Field(min_length=1, max_length=selector.MAX_LENGTH)]
-    description: Annotated[str, Field(max_length=500)] = ""
+    description: Annotated[StorableText, Field(max_length=500)] = ""
 
 
 class GroupView(BaseModel):

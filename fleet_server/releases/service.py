@@ -32,6 +32,7 @@ from fleet_server.releases.verification import (
     verify_metadata,
     verify_release,
 )
+from fleet_server.storable import storable
 
 logger = logging.getLogger(__name__)
 
@@ -322,7 +323,7 @@ def _row(index: Index, *, published_ms: int) -> Release:
         manifest_length=index.manifest_file.length,
         manifest_sha256=index.manifest_file.sha256,
         security_counter=index.manifest.security_counter,
-        description=index.manifest.description,
+        description=storable(index.manifest.description),
         size_bytes=index.size_bytes,
         published_ms=published_ms,
     )

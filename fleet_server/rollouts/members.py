@@ -13,6 +13,7 @@ from fleet_protocol.messages import Reported, RunningModel, UpdateStatus
 from fleet_protocol.update_states import UpdateState
 from fleet_server.rollouts.plan import Plan
 from fleet_server.rollouts.windows import Span, open_ms
+from fleet_server.storable import storable
 
 
 class MemberState(StrEnum):
@@ -126,9 +127,8 @@ def _on_new(member: Member, plan: Plan, reported: Reported | None) -> Outcome | 
     if _serves(running, plan.version):
         return Outcome(member.device_id, _S.HEALTHY, "it committed the release")
     if update is not None and update.version == plan.version and update.state in _UNSUCCESSFUL:
-        return Outcome(
-            member.device_id, _S.FAILED, f"{update.state}: {update.detail or 'without a reason'}"
-        )
+        why = storable(update.detail) or "without a reason"
+        return Outcome(member.device_id, _S.FAILED, f"{update.state}: {why}")
     return None
 
 

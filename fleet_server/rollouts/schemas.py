@@ -9,6 +9,7 @@ from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.plan import Inconclusive, OnFailure
 from fleet_server.rollouts.snapshot import MAX_IN_FLIGHT
 from fleet_server.rollouts.state import Kind, Status
+from fleet_server.storable import StorableText
 
 _DAY_S = 86_400
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -85,11 +86,11 @@ class PlanBody(_Asked):
 class CreateRollout(_Asked):
     """A release, the devices, and the plan."""
 
-    family: Annotated[str, Field(max_length=64)]
-    version: Annotated[str, Field(max_length=64)]
+    family: Annotated[StorableText, Field(max_length=64)]
+    version: Annotated[StorableText, Field(max_length=64)]
     selector: Annotated[str, Field(max_length=2000)] = "*"
     """Which devices, by labels and facts; `*` for all."""
-    group: Annotated[str, Field(max_length=64)] | None = None
+    group: Annotated[StorableText, Field(max_length=64)] | None = None
     """Only devices of this group."""
     plan: PlanBody = Field(default_factory=PlanBody)
 
@@ -97,7 +98,7 @@ class CreateRollout(_Asked):
 class Words(_Asked):
     """Why an operator does it; it is kept in the history."""
 
-    reason: Annotated[str, Field(max_length=500)] = ""
+    reason: Annotated[StorableText, Field(max_length=500)] = ""
 
 
 class RolloutSummary(BaseModel):

@@ -16,6 +16,8 @@ from fleet_server.commands import reported
 from fleet_server.database import Database, take_turn
 from fleet_server.devices import terms
 from fleet_server.devices.tables import Device
+from fleet_server.errors import MalformedError
+from fleet_server.storable import storable
 from fleet_server.telemetry.reception import Reception, StreamState, Verdict
 from fleet_server.telemetry.tables import DeviceEvent, ModelCounts, Stream, Window
 from fleet_server.telemetry.uplink import Uplink
@@ -82,6 +84,15 @@ class TelemetryStore:
                 extra={"device": uplinks[0].device_id, "reason": str(error.orig)},
             )
             return await self._store(uplinks, numbers_only=True)
+        except MalformedError as error:
+            if len(uplinks) > 1:
+                return await self._store_singly(uplinks)
+            # What is checked on its way in never comes here; it would hold up all devices for ever.
+            logger.error(  # noqa: TRY400 (the database says what it refuses)
+                "uplink_not_storable",
+                extra={"device": uplinks[0].device_id, "reason": str(error)[:500]},
+            )
+            return Stored(counts=Counter({"not_storable": 1}))
 
     async def forget_presence(self) -> None:
         """Call every device offline: until it says otherwise nothing is known of it.
@@ -252,7 +263,7 @@ async def _add_window(batch: _Batch, device_id: str, window: TelemetryWindow) ->
             start_ms=window.start_ms,
             family=model.family,
             version=model.version,
-            variant=_storable(model.variant),
+            variant=storable(model.variant),
             requests=model.requests,
             counts=msgspec.json.encode(model).decode(),
         )
@@ -268,13 +279,8 @@ def _event_row(batch: _Batch, device_id: str, event: Event) -> DeviceEvent:
         at_ms=event.at_ms,
         received_ms=batch.now_ms,
         kind=event.kind.value,
-        detail=_storable(event.detail),
+        detail=storable(event.detail),
         family=event.family,
         version=event.version,
         state=event.state.value if event.state else None,
     )
-
-
-def _storable(text: str) -> str:
-    """Drop NUL, which PostgreSQL does not store."""
-    return text.replace("\x00", "")

@@ -10,6 +10,7 @@ from fleet_server.trust.expiries import Level
 from fleet_server.trust.service import MAX_DOCUMENTS
 
 MAX_ADOPT_BYTES = 2 * MAX_METADATA_BYTES
+_Document = Annotated[str, Field(max_length=MAX_METADATA_BYTES)]
 
 
 class AdoptRequest(BaseModel):
@@ -17,7 +18,7 @@ class AdoptRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    documents: Annotated[list[str], Field(min_length=1, max_length=MAX_DOCUMENTS)]
+    documents: Annotated[list[_Document], Field(min_length=1, max_length=MAX_DOCUMENTS)]
 
 
 class AdoptResponse(BaseModel):

@@ -32,10 +32,12 @@ class Device:
     Attributes:
         fate: the state in which its update ends; None: it never answers again.
         takes_ms: from the order to that state.
+        detail: what it says of its update.
     """
 
     fate: UpdateState | None = UpdateState.COMMITTED
     takes_ms: int = 1000
+    detail: str = ""
     version: str = "1.0.0"
     assignment: int = 0
     told: tuple[str | None, int] | None = None
@@ -55,10 +57,14 @@ class Device:
         fate = UpdateState.COMMITTED if version == old else self.fate
         if fate is UpdateState.COMMITTED:
             self.version = version
-        return _report(self.assignment, self.version, version, fate or UpdateState.IDLE)
+        return _report(
+            self.assignment, self.version, version, fate or UpdateState.IDLE, self.detail
+        )
 
 
-def _report(assignment: int, running: str, update: str, state: UpdateState) -> Reported:
+def _report(
+    assignment: int, running: str, update: str, state: UpdateState, detail: str = ""
+) -> Reported:
     return Reported(
         at_ms=0,
         agent_version="0",
@@ -74,7 +80,9 @@ def _report(assignment: int, running: str, update: str, state: UpdateState) -> R
                 committed=True,
             )
         ],
-        updates=[UpdateStatus(family="animals", version=update, state=state)] if update else [],
+        updates=[UpdateStatus(family="animals", version=update, state=state, detail=detail)]
+        if update
+        else [],
         capabilities=Capabilities(machine="m", cpu_count=1),
     )
 

@@ -115,7 +115,7 @@ def test_a_message_nested_without_end_is_refused() -> None:
 
 @pytest.mark.parametrize("read", [decode_answer, decode_command, decode_mailbox, decode_action])
 def test_so_is_what_belongs_to_commands(read: Callable[[bytes], object]) -> None:
-    with pytest.raises(ProtocolError, match="recursion|unknown field"):
+    with pytest.raises(ProtocolError, match=r"recursion|unknown field"):
         read(b'{"x":' * 1_500)
 
 

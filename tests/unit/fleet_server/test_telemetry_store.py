@@ -117,6 +117,15 @@ async def test_a_batch_with_everything(
     assert messages.decode((device.reported or "").encode(), Reported) == reported
 
 
+async def test_what_the_database_refuses_holds_up_no_other_device(
+    store: TelemetryStore, database_url: str
+) -> None:
+    refused = msgspec.structs.replace(event(1), family="a\x00b")  # which no device could have sent
+    stored = await store.store([from_device(refused), from_device(window(1), "cam-2")])
+    assert stored.acks[("cam-2", STREAM)] == 1
+    assert stored.counts["not_storable"] == int(database_url.startswith("postgresql"))
+
+
 async def test_nothing_counts_twice(store: TelemetryStore, telemetry: Telemetry) -> None:
     for _ in range(3):
         await store.store([from_device(window(number)) for number in (1, 2, 3, 3)])

@@ -80,6 +80,15 @@ async def test_a_bad_release_stops_in_its_first_stage_and_goes_back(world: World
     assert "judged devices 2 failed, at most 0 of its 8 may" in stop.reason
 
 
+async def test_nothing_that_a_device_says_keeps_the_others_from_being_judged(world: World) -> None:
+    """PostgreSQL stores no NUL: a decision that quotes one would fail for ever."""
+    await world.populate(4, lambda _: replace(FAILING, detail="a\x00b"))
+    rollout = await world.create(a_plan(stages=(Stage(percent=100),)))
+    await world.run(world.server(), ticks=20)
+    assert await world.status(rollout) is Status.ROLLED_BACK
+    assert "ab" in "".join(row.reason for row in await world.history(rollout))
+
+
 async def test_silence_stops_it_and_late_devices_catch_up(world: World) -> None:
     await world.populate(10, lambda _: replace(SILENT))
     rollout = await world.create(a_plan(on_failure=OnFailure.STOP))
