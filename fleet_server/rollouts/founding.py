@@ -16,7 +16,7 @@ from fleet_server.devices import selection, selector
 from fleet_server.devices.tables import Device, DeviceGroup
 from fleet_server.errors import ConflictError, NotFoundError, RefusedError
 from fleet_server.releases.tables import Release
-from fleet_server.rollouts import history, membership, snapshot
+from fleet_server.rollouts import history, membership, newer, snapshot
 from fleet_server.rollouts import plan as plans
 from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.plan import OnFailure, Plan
@@ -27,8 +27,6 @@ MAX_MEMBERS = 1_000_000
 _BATCH = 1000
 _JOIN_AT_ONCE = 200
 _UNDER_WAY = (Status.RUNNING, Status.PAUSED, Status.STOPPED, Status.ROLLING_BACK)
-_FREE = (MemberState.WAITING, MemberState.RETURNED, MemberState.RECALLED, MemberState.GONE)
-"""States in which a newer rollout leaves a device to an older one."""
 
 
 class Founding:
@@ -158,23 +156,17 @@ class Founding:
         condition = await _condition(
             session, row.tenant, selector.parse(row.selector), row.group_name
         )
-        newer = aliased(Rollout)
-        taken = (
-            select(RolloutMember.device_id)
-            .join(newer, newer.id == RolloutMember.rollout_id)
-            .where(
-                RolloutMember.device_id == Device.id,
-                newer.family == row.family,
-                newer.id > row.id,
-                RolloutMember.state.not_in([state.value for state in _FREE]),
-            )
-        )
         own = select(RolloutMember.device_id).where(
             RolloutMember.device_id == Device.id, RolloutMember.rollout_id == row.id
         )
         query = (
             select(Device.id)
-            .where(condition, Device.decommissioned_ms.is_(None), ~exists(own), ~exists(taken))
+            .where(
+                condition,
+                Device.decommissioned_ms.is_(None),
+                ~exists(own),
+                ~newer.has_changed(row, Device.id),
+            )
             .order_by(Device.id)
             .limit(_JOIN_AT_ONCE)
         )

@@ -13,7 +13,14 @@ from sqlalchemy import select
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
 from fleet_server.errors import ConflictError, NotFoundError, UnavailableError
-from fleet_server.rollouts import engine, history, interventions, observations, snapshot
+from fleet_server.rollouts import (
+    engine,
+    history,
+    interventions,
+    newer,
+    observations,
+    snapshot,
+)
 from fleet_server.rollouts.comparison import Samples
 from fleet_server.rollouts.interventions import Intervention
 from fleet_server.rollouts.members import MemberState
@@ -106,7 +113,7 @@ class Rollouts:
 
         Raises:
             NotFoundError: there is no such rollout, or the device is not in it.
-            ConflictError: the device did not fail, or the rollout is over.
+            ConflictError: the device did not fail, the rollout is over, or a newer one has it.
             UnavailableError: the database failed.
         """
         for _ in range(_TRIES):
@@ -114,8 +121,13 @@ class Rollouts:
             _check_current(seen.row)
             async with self._database.reading() as session:
                 member = await session.get(RolloutMember, (rollout_id, device_id))
+                changed_by = await newer.that_changed(session, seen.row, device_id)
             if member is None:
                 raise NotFoundError(f"the device {device_id[:80]!r} is not in rollout {rollout_id}")
+            if changed_by is not None:
+                raise ConflictError(
+                    f"rollout {changed_by} has changed {device_id} since; try it again there"
+                )
             state = MemberState(member.state)
             decided = interventions.retry(seen.view, device_id, state, who=who)
             if await self._written(seen, decided):

@@ -17,6 +17,7 @@ from fleet_protocol.errors import ProtocolError
 from fleet_protocol.messages import Reported
 from fleet_server.devices.tables import Device
 from fleet_server.errors import NotFoundError
+from fleet_server.rollouts import newer
 from fleet_server.rollouts import plan as plans
 from fleet_server.rollouts.members import (
     IN_FLIGHT,
@@ -182,7 +183,10 @@ class _Reading:
         """Return members in some states, if the rollout is in one of some statuses."""
         if Status(self._row.status) not in statuses:
             return ()
-        query = self._members(states).where(RolloutMember.stage <= self._row.stage)
+        query = self._members(states).where(
+            RolloutMember.stage <= self._row.stage,
+            ~newer.has_changed(self._row, RolloutMember.device_id),
+        )
         query = query.order_by(
             RolloutMember.retries.desc(), RolloutMember.stage, RolloutMember.rank
         )

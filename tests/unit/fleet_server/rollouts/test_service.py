@@ -12,6 +12,7 @@ from fleet_protocol.update_states import UpdateState
 from fleet_server.database import Database
 from fleet_server.devices.tables import Device as DeviceRow
 from fleet_server.errors import ConflictError, NotFoundError, RefusedError
+from fleet_server.rollouts.founding import Founding
 from fleet_server.rollouts.interventions import Intervention
 from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.plan import ComparisonPolicy, OnFailure, Stage
@@ -271,6 +272,33 @@ async def test_who_joins_later_gets_what_the_group_runs(world: World) -> None:
     )
     assert (await world.rollouts.standing(first)).seen.row.superseded_by is None
     assert world.fleet.assigned["late"] == "2.0.0"  # it ran nothing before, and joins the first
+
+
+async def test_an_older_rollout_leaves_alone_what_a_newer_one_has_changed(world: World) -> None:
+    """Nothing goes back to an older release because the older rollout has its turn late."""
+    await world.populate(6)
+    server, all_at_once = world.server(), (Stage(percent=100),)
+    older = await world.create(a_plan(stages=all_at_once))
+    await world.run(server, ticks=10)
+    newer = await world.create(
+        a_plan(stages=all_at_once, version="3.0.0"), selector="id in (cam-000,cam-001,late)"
+    )
+    await world.run(server, ticks=10)
+    known, world.fleet.devices = world.fleet.devices, {"late": Device(version="0")}
+    await world.fleet.enroll()
+    world.fleet.devices = {**known, "late": world.fleet.devices["late"]}
+    founding = Founding(database=world.database, clock=world.clock)
+    assert [await founding.admit(older), await founding.admit(newer)] == [1, 1]
+    assert await world.rollouts.advance(newer)
+    await world.run(server, ticks=10)
+    assert world.fleet.assigned["late"] == "3.0.0"
+    with pytest.raises(ConflictError, match=f"rollout {newer} has changed late since"):
+        await world.rollouts.retry(older, "late", who="ann")
+    await world.rollouts.intervene(older, Intervention.ROLL_BACK, who="ann", why="")
+    await world.run(server, ticks=10)
+    assert await world.status(older) is Status.ROLLED_BACK
+    kept = dict.fromkeys(("cam-000", "cam-001", "late"), "3.0.0")
+    assert world.fleet.assigned == dict.fromkeys(known, "1.0.0") | kept
 
 
 async def test_decommissioned_devices_drop_out(world: World) -> None:

@@ -1,0 +1,53 @@
+"""What newer rollouts of the same family did to the devices of an older one.
+
+Whatever the older one still has to do with such a device, a turn that comes late or a roll-back, is
+not done: it would take the device back behind what was decided since. Once the newer one has
+returned the device, it belongs to the older one again.
+"""
+
+from sqlalchemy import ColumnElement, Select, exists, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute, aliased
+
+from fleet_server.rollouts.members import MemberState
+from fleet_server.rollouts.tables import Rollout, RolloutMember
+
+_LEFT_ALONE = (
+    MemberState.WAITING,
+    MemberState.RETURNED,
+    MemberState.RECALLED,
+    MemberState.GONE,
+)
+"""States in which a newer rollout leaves a device to an older one."""
+
+
+def has_changed(row: Rollout, device_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """Return the condition that a rollout newer than ``row`` has changed a device."""
+    return exists(_changes(row, device_id))
+
+
+async def that_changed(session: AsyncSession, row: Rollout, device_id: str) -> int | None:
+    """Return the newest rollout after ``row`` that has changed a device; None if there is none."""
+    return await session.scalar(
+        select(RolloutMember.rollout_id)
+        .where(
+            RolloutMember.device_id == device_id,
+            RolloutMember.rollout_id.in_(_changes(row, RolloutMember.device_id)),
+        )
+        .order_by(RolloutMember.rollout_id.desc())
+        .limit(1)
+    )
+
+
+def _changes(row: Rollout, device_id: InstrumentedAttribute[str]) -> Select[int]:
+    newer, member = aliased(Rollout), aliased(RolloutMember)
+    return (
+        select(newer.id)
+        .join(member, member.rollout_id == newer.id)
+        .where(
+            member.device_id == device_id,
+            newer.family == row.family,
+            newer.id > row.id,
+            member.state.not_in([state.value for state in _LEFT_ALONE]),
+        )
+    )
