@@ -58,7 +58,7 @@ class ProcessComponents:
         try:
             async with self._database.reading() as session:
                 await session.execute(select(1))
-            database = True
+            database = self._database.stores
         except FleetError:
             database = False
         return {

@@ -9,6 +9,8 @@ which SQLite leaves out), or takes a turn where there is no row yet (`take_turn`
 portable, and one test suite runs on both.
 """
 
+import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -44,6 +46,16 @@ class Database:
             sync_session_class=ScopedSession,
             expire_on_commit=False,
         )
+        self._refused_s: float | None = None
+
+    @property
+    def stores(self) -> bool:
+        """Whether it takes what is written, as far as is known.
+
+        A full disk and a standby of PostgreSQL are read without trouble. What looks after the fleet
+        writes every few seconds, so refusals do not stay unnoticed, nor their end.
+        """
+        return self._refused_s is None or time.monotonic() > self._refused_s + _REFUSES_FOR_S
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
@@ -68,7 +80,7 @@ class Database:
             MalformedError: the database refuses a value, such as a text with NUL.
             UnavailableError: the database does not answer, is locked for long, or its disk is full.
         """
-        with _wrapped():
+        with _wrapped(), self._noticed():
             async with self._writers() as session, session.begin():
                 current = request_id.get()
                 if self._names_requests and current is not None:
@@ -76,11 +88,26 @@ class Database:
                 yield session
                 await trail.complete(session)
 
+    @contextmanager
+    def _noticed(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            sqlstate = getattr(error.orig, "sqlstate", None)
+            code = sqlstate or getattr(error.orig, "sqlite_errorname", None)
+            if _STORES_NOTHING.match(str(code)):
+                self._refused_s = time.monotonic()
+            raise
+
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
 
 
+_STORES_NOTHING = re.compile("SQLITE_(FULL|READONLY|IOERR)|53100|25006|58030")
+"""Results of SQLite and SQLSTATEs: disk full, read-only, I/O error."""
+
+_REFUSES_FOR_S = 30.0
 _DATA_EXCEPTION = "22"
 """Class of SQLSTATE (PostgreSQL, appendix A): trying again does not help."""
 

@@ -93,6 +93,8 @@ async def _expected(_request: Request, error: Exception) -> JSONResponse:
     else:
         logger.error("unmapped_error", exc_info=error)
         return answer(500, "internal", str(error))
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.warning("request_not_served", extra={"status": status, "reason": str(error)[:500]})
     headers: dict[str, str] = {}
     if isinstance(error, NotAuthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"

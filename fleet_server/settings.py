@@ -189,9 +189,14 @@ def load(path: Path, environment: Mapping[str, str]) -> ServerSettings:
         what = (
             f"is not a setting; the settings are {', '.join(sorted(ServerSettings.model_fields))}"
             if problem["type"] == "extra_forbidden"
-            else problem["msg"].lower()
+            else _sentence(problem["msg"])
         )
         raise SettingsError(f"{named.get(key, key)}: {what}") from error
+
+
+def _sentence(said: str) -> str:
+    words = said.removeprefix("Value error, ")
+    return words[:1].lower() + words[1:]
 
 
 def online_keys(config: ServerSettings, data: DataDir) -> list[OnlineKeys]:
