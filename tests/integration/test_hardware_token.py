@@ -49,6 +49,7 @@ def test_a_token_signs_a_root_beside_a_key_file(
     done("draft-root", *adds, "--threshold", "root=2", "--out", draft)
     wrong = tmp_path / "wrong-pin"
     wrong.write_text("141421\n")
+    wrong.chmod(0o600)
     for key, file, words in (
         (uri, wrong, "refuses the PIN"),
         ("hsm:9?label=holders", token.pin_file, "could not find ECDSA key"),
