@@ -36,7 +36,9 @@ from skerry.demo.world import World
 _UPDATES = int(os.environ.get("UPDATES", "1000"))
 _WANTED = 1000
 _RATE_PER_S = 50.0
-_BLOCK = 40
+_BLOCK = 41
+"""Odd: each release in turn serves in the quiet block that follows."""
+
 _SETTLES_S = 1.0
 """After a block: the old model leaves memory, the device tidies up."""
 
@@ -58,7 +60,7 @@ HOW = (
     f"UPDATES={_UPDATES} make bench NAME=updates_under_load (one device, {_RATE_PER_S:g} calls a "
     f"second over the Unix socket with binary tensors; blocks of {_BLOCK} updates and of "
     f"{_QUIET_S:g} s without any; device and application at normal priority, server and broker on "
-    "the same two cores, at the lowest)"
+    "the same two cores, at the lowest and taking the processor from nobody)"
 )
 
 
