@@ -14,6 +14,9 @@ from fleet_protocol.names import Family, Sha256, Version
 
 MAX_ACTIVE_SET_BYTES = 1024 * 1024
 
+DEVICE_FAULT_STATUS = 507
+"""Status of an answer that says: the disk or the memory of this device failed, not the release."""
+
 
 class ActiveRelease(msgspec.Struct, frozen=True, kw_only=True):
     """All that the runtime needs to serve one release of one family.

@@ -30,7 +30,8 @@ TRANSITIONS: dict[UpdateState, frozenset[UpdateState]] = {
     _S.IDLE: frozenset({_S.DOWNLOADING}),
     _S.DOWNLOADING: frozenset({_S.VERIFIED, _S.FAILED}),
     _S.VERIFIED: frozenset({_S.TRIAL, _S.FAILED}),
-    _S.TRIAL: frozenset({_S.PROBATION, _S.FAILED}),
+    # Back to the download: the verified file has been damaged on the device.
+    _S.TRIAL: frozenset({_S.PROBATION, _S.FAILED, _S.DOWNLOADING}),
     _S.PROBATION: frozenset({_S.COMMITTED, _S.ROLLED_BACK}),
     _S.COMMITTED: frozenset({_S.DOWNLOADING}),
     _S.FAILED: frozenset({_S.DOWNLOADING}),

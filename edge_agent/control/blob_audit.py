@@ -44,6 +44,27 @@ class Damage:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class FileDamage:
+    """What is wrong with a verified file; see `Damage`."""
+
+    reason: str
+    lost: bool
+
+
+def damage_of(path: Path, sha256: str) -> FileDamage | None:
+    """Read a file that was verified once and return what is wrong with it now."""
+    try:
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                return FileDamage("is not what was verified", lost=True)
+    except FileNotFoundError:
+        return FileDamage("is gone", lost=True)
+    except OSError as error:  # a disk that cannot read it now may read it later, or never
+        return FileDamage(f"cannot be read ({error.strerror or error})", lost=False)
+    return None
+
+
 class BlobAudit:
     """Remembers which files are damaged; its methods block their thread."""
 
@@ -67,17 +88,12 @@ class BlobAudit:
     def examine(self, release: ActiveRelease) -> None:
         """Read a release's file and remember whether it is whole."""
         path = self._blob(release.sha256)
-        damage = None
-        try:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != release.sha256:
-                    damage = Damage(release, "is not what was verified", lost=True)
-        except OSError as error:  # a disk that cannot read it now may read it later, or never
-            damage = Damage(release, f"cannot be read ({error.strerror or error})", lost=False)
+        state = damage_of(path, release.sha256)
         found = _identity(path)
-        if damage is None or found is None:
+        if state is None or found is None:
             self._found.pop(release.sha256, None)
             return
+        damage = Damage(release, state.reason, lost=state.lost)
         self._found[release.sha256] = found, damage
         logger.error("blob_damaged", extra={"file": path.name, "reason": str(damage)})
 

@@ -65,7 +65,7 @@ class Contest:
         Raises:
             DoesNotFitError: the memory does not reach.
             GoldenCheckError: it answers wrongly or too slowly.
-            InstallRefusedError: the manifest is gone from the disk.
+            StoreError: the manifest cannot be read.
             RuntimeRefusedError: the runtime cannot load or run it.
             RuntimeUnavailableError: the runtime died or restarted on the way.
         """

@@ -11,8 +11,6 @@ from edge_agent.counters import CountersError, Counts
 
 logger = logging.getLogger(__name__)
 
-_PATTERN = "counters-*.bin"
-
 
 @dataclass(frozen=True, slots=True)
 class CounterFile:
@@ -56,8 +54,11 @@ class CounterFiles:
         The order matters: files are listed before it is asked which runtime lives, so every
         listed file of another epoch belongs to a dead one, and read after it, so a final one is
         read whole.
+
+        Raises:
+            CountersError: the disk does not say which files are there.
         """
-        paths = sorted(self._run.glob(_PATTERN))
+        paths = self._paths()
         nobody_lives, epoch = self._living()
         files = []
         for path, counts in _readable(paths):
@@ -66,8 +67,20 @@ class CounterFiles:
         return Reading(files, frozenset(path.name for path in paths))
 
     def counts(self) -> list[Counts]:
-        """Return the counts alone, without asking which files are final."""
-        return [counts for _, counts in _readable(sorted(self._run.glob(_PATTERN)))]
+        """Return the counts that can be read, without asking which files are final."""
+        try:
+            return [counts for _, counts in _readable(self._paths())]
+        except CountersError as error:
+            logger.warning("counters_unreadable", extra={"reason": str(error)})
+            return []
+
+    def _paths(self) -> list[Path]:
+        try:
+            return sorted(path for path in self._run.iterdir() if _is_one(path.name))
+        except OSError as error:
+            raise CountersError(
+                f"cannot look for counter files in {self._run}: {error.strerror or error}"
+            ) from error
 
     def _living(self) -> tuple[bool, str | None]:
         """Say that no runtime lives, or name the epoch of the one that does, if it answers."""
@@ -79,6 +92,10 @@ class CounterFiles:
         except (RuntimeUnavailableError, RuntimeRefusedError):
             return False, None
         return False, status.epoch if status.pid == pid else None
+
+
+def _is_one(name: str) -> bool:
+    return name.startswith("counters-") and name.endswith(".bin")
 
 
 def _readable(paths: Iterable[Path]) -> Iterable[tuple[Path, Counts]]:

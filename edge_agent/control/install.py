@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from edge_agent import store
 from edge_agent.control import install_rule, variants
 from edge_agent.control.assignment import ManifestRef
 from edge_agent.control.choices import Choice
@@ -172,12 +173,15 @@ def read_manifest(path: Path) -> Manifest:
     """Read a manifest blob.
 
     Raises:
-        InstallRefusedError: it is gone or not a manifest.
+        InstallRefusedError: it is not a manifest.
+        StoreError: it is gone, or the disk does not read it.
     """
     try:
         with path.open("rb") as file:
             return manifests.decode(file.read(MAX_MANIFEST_BYTES + 1))
-    except (OSError, ProtocolError) as error:
+    except OSError as error:
+        raise store.refusal("the manifest cannot be read", error) from error
+    except ProtocolError as error:
         raise install_rule.InstallRefusedError(f"the manifest cannot be used: {error}") from error
 
 

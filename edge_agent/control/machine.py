@@ -63,6 +63,10 @@ class Machine:
         """Return how many bytes of memory can be had without swapping."""
         return self._memory().get("MemAvailable")
 
+    def total_memory(self) -> int | None:
+        """Return how many bytes of memory there are."""
+        return self._memory().get("MemTotal")
+
     def capabilities(
         self, *, backends: dict[str, str], accelerators: Iterable[str]
     ) -> Capabilities:
@@ -70,7 +74,7 @@ class Machine:
         return Capabilities(
             machine=platform.machine(),
             cpu_count=os.cpu_count() or 1,
-            memory_total_bytes=self._memory().get("MemTotal"),
+            memory_total_bytes=self.total_memory(),
             backends=backends,
             accelerators=list(accelerators),
         )

@@ -330,6 +330,7 @@ class Parts:
             runtime=outside.runtime,
             blob=self._state.blob,
             available_memory=outside.machine.available_memory,
+            total_memory=outside.machine.total_memory,
         )
         return Updater(
             lookout=self._lookout(active_set, audit),

@@ -240,8 +240,7 @@ def _tried(record: UpdateRecord, situation: Situation, runtime: RuntimeStatus) -
     if record.state is UpdateState.PROBATION:
         yield _on_probation(record, runtime)
     elif _serves_unwatched(record, situation, runtime):
-        committed = situation.active.get(record.family)
-        yield StopFamily(record.family) if committed is None else Serve(committed)
+        return  # `_serving` puts back what is committed
     elif _shadows(record, runtime):
         yield Compare(record.family)
     elif record.attempts >= MAX_ATTEMPTS:
@@ -336,7 +335,7 @@ def _serving(
     trial = record if record is not None and _holds_candidate(record) else None
     committed = situation.active.get(family)
     serving = _serving_release(runtime, family)
-    if trial is None:
+    if trial is None or trial.state is UpdateState.TRIAL:
         if committed is None and serving is not None:
             if family not in situation.committed:
                 yield StopFamily(family)

@@ -52,6 +52,7 @@ _FAILURES = (
     ServerUnreachableError,
     StoreError,
 )
+_NOT_CHECKED = (RuntimeUnavailableError, RuntimeRefusedError, InstallRefusedError, StoreError)
 _REFUSED = (DownloadError, ServerTooSlowError)
 
 
@@ -140,7 +141,7 @@ class RepairStep:
                 self._trial.answers(job.release, job.manifest.sha256)
             except (GoldenCheckError, RuntimeRefusedError) as error:
                 self._rotten(job, str(error))
-        except (RuntimeUnavailableError, RuntimeRefusedError, InstallRefusedError) as error:
+        except _NOT_CHECKED as error:
             logger.warning("repair_not_checked", extra={"family": job.family, "reason": str(error)})
 
     def _rotten(self, job: Repair, reason: str) -> None:

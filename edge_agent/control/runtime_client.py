@@ -1,7 +1,8 @@
 """The runtime process as control sees it: its admin socket, HTTP/1.1 over a Unix socket.
 
 Each call opens a connection, blocks its thread and is bounded in time and size. Two failures are
-told apart: the runtime is not there (it starts, it died, it hangs), or it answered and refused.
+told apart: the runtime is not there (it starts, it died, it hangs) or the device failed it, or it
+answered and refused.
 """
 
 import http.client
@@ -16,6 +17,7 @@ import msgspec
 from edge_agent.control.v2_binary import HEADER_LENGTH, Tensor, decode_answer, encode_request
 from edge_agent.errors import AgentError
 from edge_agent.runtime_api import (
+    DEVICE_FAULT_STATUS,
     Activation,
     ActiveRelease,
     RaceResult,
@@ -38,6 +40,10 @@ _UNAVAILABLE = 503
 
 class RuntimeUnavailableError(AgentError):
     """The runtime did not answer: it is starting, dead or hanging."""
+
+
+class RuntimeFaultError(RuntimeUnavailableError):
+    """The runtime could not because the disk or the memory of this device failed."""
 
 
 class RuntimeRefusedError(AgentError):
@@ -203,6 +209,8 @@ class AdminSocket:
             raise RuntimeRefusedError(
                 f"the runtime's answer has more than {_MAX_ANSWER_BYTES} bytes", status=413
             )
+        if response.status == DEVICE_FAULT_STATUS:
+            raise RuntimeFaultError(_reason(response.status, answer))
         if response.status == _UNAVAILABLE:
             raise RuntimeUnavailableError(_reason(response.status, answer))
         if response.status >= _CLIENT_ERROR:

@@ -11,7 +11,9 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.control import golden
+from edge_agent.control.blob_audit import damage_of
 from edge_agent.control.install import read_manifest, variant_of
+from edge_agent.control.install_rule import InstallRefusedError
 from edge_agent.control.journal import Candidate
 from edge_agent.control.runtime_client import Runtime, RuntimeUnavailableError
 from edge_agent.errors import AgentError
@@ -32,18 +34,21 @@ class Trial:
         runtime: Runtime,
         blob: Callable[[str], Path],
         available_memory: Callable[[], int | None],
+        total_memory: Callable[[], int | None],
     ) -> None:
         self._runtime = runtime
         self._blob = blob
+        self._total_memory = total_memory
         self._available_memory = available_memory
 
     def check(self, candidate: Candidate) -> str:
         """Load the candidate and check its golden answers; return the epoch of the runtime.
 
         Raises:
-            NotEnoughMemoryError: loading it could starve the device.
+            NotEnoughMemoryError: loading it could starve the device now.
+            InstallRefusedError: the device will never have the memory.
             GoldenCheckError: it answers wrongly or too slowly.
-            InstallRefusedError: its manifest is gone from the disk.
+            StoreError: its manifest cannot be read.
             RuntimeRefusedError: the runtime cannot load or run it.
             RuntimeUnavailableError: the runtime died or restarted on the way.
         """
@@ -60,12 +65,25 @@ class Trial:
             golden.check(self._runtime, manifest, variant)
         return before.epoch
 
+    def damage(self, candidate: Candidate) -> str:
+        """Return what is wrong with the files of a candidate, which were verified; empty if whole.
+
+        A release is not to blame for what it does from other bytes than its own.
+        """
+        files = {candidate.manifest_sha256: "manifest", candidate.release.sha256: "file"}
+        files |= {contender.sha256: "file" for contender in candidate.contenders}
+        for sha256, what in files.items():
+            found = damage_of(self._blob(sha256), sha256)
+            if found is not None:
+                return f"the {what} {sha256[:12]}... on this device {found.reason}"
+        return ""
+
     def answers(self, release: ActiveRelease, manifest_sha256: str) -> None:
         """Check the golden answers of a loaded release, however long they take.
 
         Raises:
             GoldenCheckError: it answers wrongly.
-            InstallRefusedError: its manifest is gone from the disk.
+            StoreError: its manifest cannot be read.
             RuntimeRefusedError: the runtime cannot run it.
             RuntimeUnavailableError: the runtime died on the way.
         """
@@ -157,6 +175,12 @@ class Trial:
         self._runtime.activate(release.family, release.version)
 
     def _admit(self, candidate: Candidate) -> None:
+        total = self._total_memory()
+        if total is not None and candidate.memory_bytes > total:
+            raise InstallRefusedError(
+                f"{candidate.release.family} {candidate.release.version} takes "
+                f"{candidate.memory_bytes} bytes of memory, this device has {total}"
+            )
         available = self._available_memory()
         if available is not None and candidate.memory_bytes > available:
             raise NotEnoughMemoryError(

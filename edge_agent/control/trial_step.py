@@ -14,7 +14,11 @@ from edge_agent.control.journal import MAX_ATTEMPTS, UpdateRecord, candidate_of
 from edge_agent.control.ledger import Ledger
 from edge_agent.control.pauses import Pauses
 from edge_agent.control.probation import Judgement, Verdict, health, judge
-from edge_agent.control.runtime_client import RuntimeRefusedError, RuntimeUnavailableError
+from edge_agent.control.runtime_client import (
+    RuntimeFaultError,
+    RuntimeRefusedError,
+    RuntimeUnavailableError,
+)
 from edge_agent.control.shadowing import conclude
 from edge_agent.control.trial import NotEnoughMemoryError, Trial
 from edge_agent.errors import AgentError
@@ -27,6 +31,14 @@ logger = logging.getLogger(__name__)
 
 class NotCountedError(AgentError):
     """Nobody could tell how the candidate serves."""
+
+
+_OF_THE_DEVICE = (RuntimeFaultError, NotEnoughMemoryError, NotCountedError, StoreError)
+
+
+def resting_name(family: str) -> str:
+    """Return under which name the trials of a family rest; a download in between ends no pause."""
+    return f"{family} trial"
 
 
 class TrialStep:
@@ -83,6 +95,7 @@ class TrialStep:
         shadowing = candidate.acceptance.shadow
         if shadowing is None:
             raise AssertionError(f"{record.family} {record.version} shadows without being asked to")
+        disagreement = ""
         async with self._interruptible(record, committed):
             report = await asyncio.to_thread(
                 self._trial.shadow, candidate.release, record.shadow_epoch, shadowing
@@ -93,8 +106,10 @@ class TrialStep:
                 return False
             if found.passed:
                 await self._switch(record, record.shadow_epoch, committed, detail=found.detail)
-            else:
-                await self.give_up(record, found.detail, retry=False, committed=committed)
+                return True
+            disagreement = found.detail
+        if disagreement:
+            await self.give_up(record, disagreement, retry=False, committed=committed)
         return True
 
     async def watch(self, record: UpdateRecord, committed: ActiveRelease | None) -> Judgement:
@@ -119,17 +134,68 @@ class TrialStep:
     async def _interruptible(
         self, record: UpdateRecord, committed: ActiveRelease | None
     ) -> AsyncIterator[None]:
-        """Settle what a step of the trial raises: a failure, or an interruption that passes."""
+        """Settle what a step of the trial raises.
+
+        What this device failed at is no attempt: it is tried again for as long as it takes, with
+        pauses, and the operator is told meanwhile. A runtime that dies may have died of the
+        candidate, so that counts. What the candidate did from its own bytes is final.
+        """
         try:
             yield
-        except (RuntimeUnavailableError, NotEnoughMemoryError, NotCountedError) as error:
-            self._pauses.failed(record.family)
-            logger.warning("trial_interrupted", extra=_fields(record, reason=str(error)))
+        except _OF_THE_DEVICE as error:
             record = await self._ledger.refreshed(record)
-            await self._ledger.amend(record, detail=str(error)[:1000], shadow_epoch="")
+            if not await self._fetched_anew(record):
+                await self._put_aside(record, committed)
+                await self._interrupted(record, error, forgiven=True)
+        except RuntimeUnavailableError as error:
+            record = await self._ledger.refreshed(record)
+            await self._interrupted(record, error, forgiven=False)
         except (GoldenCheckError, RuntimeRefusedError, InstallRefusedError) as error:
             record = await self._ledger.refreshed(record)
-            await self.give_up(record, str(error), retry=False, committed=committed)
+            if not await self._fetched_anew(record):
+                await self.give_up(record, str(error), retry=False, committed=committed)
+
+    async def _interrupted(
+        self, record: UpdateRecord, error: AgentError, *, forgiven: bool
+    ) -> None:
+        """Leave the trial for later; what it waits for stands in the journal."""
+        self._pauses.failed(resting_name(record.family))
+        logger.warning("trial_interrupted", extra=_fields(record, reason=str(error)))
+        await self._ledger.amend(
+            record,
+            attempts=_forgiven(record) if forgiven else record.attempts,
+            trying=-1 if forgiven else record.trying,
+            detail=str(error)[:1000],
+            shadow_epoch="",
+        )
+
+    async def _put_aside(self, record: UpdateRecord, committed: ActiveRelease | None) -> None:
+        """Unload the candidate while it waits; what it lacked, it may get with the next load."""
+        release = candidate_of(record).release
+        try:
+            await asyncio.to_thread(self._trial.withdraw, release, committed)
+        except (RuntimeUnavailableError, RuntimeRefusedError) as error:
+            logger.info("candidate_not_put_aside", extra=_fields(record, reason=str(error)))
+
+    async def _fetched_anew(self, record: UpdateRecord) -> bool:
+        """Go back to the download if the candidate's files are no longer what was verified."""
+        damage = await asyncio.to_thread(self._trial.damage, candidate_of(record))
+        if not damage:
+            return False
+        self._pauses.failed(resting_name(record.family))
+        logger.warning("candidate_damaged", extra=_fields(record, reason=damage))
+        await self._ledger.move(
+            record,
+            UpdateState.DOWNLOADING,
+            detail=f"{damage}; it is fetched anew",
+            attempts=_forgiven(record),
+            candidate=None,
+            epoch="",
+            shadow_epoch="",
+            trying=-1,
+            excluded={},
+        )
+        return True
 
     async def _check_counted(self, record: UpdateRecord, epoch: str) -> None:
         """Refuse to switch to what could not be judged: the runtime serves it without counting."""
@@ -211,6 +277,11 @@ class TrialStep:
                 },
             )
             raise
+
+
+def _forgiven(record: UpdateRecord) -> int:
+    """Return the attempts of a record without the one that is under way."""
+    return max(0, record.attempts - 1)
 
 
 def _fields(record: UpdateRecord, **more: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from edge_agent.control import repairing, trial_step
 from edge_agent.control.active_set import ActiveSetFile
 from edge_agent.control.blob_audit import BlobAudit
 from edge_agent.control.download import BlobStore
@@ -37,9 +38,10 @@ from edge_agent.control.reconcile import (
     Watch,
     reconcile,
 )
-from edge_agent.control.repairing import RepairStep, resting_name
+from edge_agent.control.repairing import RepairStep
 from edge_agent.control.runtime_client import (
     Runtime,
+    RuntimeFaultError,
     RuntimeRefusedError,
     RuntimeUnavailableError,
 )
@@ -224,14 +226,18 @@ class Updater:
         await asyncio.to_thread(self._active_set.put, candidate_of(record).release)
         await self._ledger.commit(record, detail=detail[:4000])
         await self._keep_high_water()
-        for name in (record.family, _serving(record.family)):
+        for name in (
+            record.family,
+            _serving(record.family),
+            trial_step.resting_name(record.family),
+        ):
             self._pauses.succeeded(name)
         logger.info("release_committed", extra={"family": record.family, "version": record.version})
 
     async def _serve(self, release: ActiveRelease) -> None:
         try:
             await self._trial_step.serve(release)
-        except RuntimeRefusedError:
+        except (RuntimeFaultError, RuntimeRefusedError):
             # Either its file has rotted, which a new download cures, or it is worth trying again.
             await asyncio.to_thread(self._audit.examine, release)
             raise
@@ -295,7 +301,9 @@ def _rests_as(action: Action) -> str:
     if isinstance(action, Serve | StopFamily):
         return _serving(_family(action))
     if isinstance(action, Repair):
-        return resting_name(action.family)
+        return repairing.resting_name(action.family)
+    if isinstance(action, Try | Compare):
+        return trial_step.resting_name(action.family)
     return _family(action)
 
 

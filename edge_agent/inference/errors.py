@@ -52,5 +52,9 @@ class LoadError(InferenceError):
     """A release cannot be loaded: no library, no file, a broken model, or not what it claims."""
 
 
+class DeviceFaultError(LoadError):
+    """A release was not loaded because the device failed, which says nothing about the release."""
+
+
 class BackendError(InferenceError):
     """The inference library failed on a well-formed call; the details are in the log."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from edge_agent.inference.errors import (
     BackendError,
     ConflictError,
+    DeviceFaultError,
     LoadError,
     RefusedError,
     RequestError,
@@ -21,6 +22,7 @@ from edge_agent.inference.http_messages import (
     HttpResponse,
     failure_response,
 )
+from edge_agent.runtime_api import DEVICE_FAULT_STATUS
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ _STATUSES: dict[type[Exception], int] = {
     UnknownModelError: 404,
     ConflictError: 409,
     LoadError: 422,
+    DeviceFaultError: DEVICE_FAULT_STATUS,
     UnavailableError: 503,
 }
 

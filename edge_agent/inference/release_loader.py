@@ -6,15 +6,16 @@ from pathlib import Path
 
 from edge_agent import hardware, library_code
 from edge_agent.counters import CounterFileError, CounterLabel, CountersError, CounterWriter
-from edge_agent.inference.backends.base import Backend, Model
+from edge_agent.inference.backends.base import CPU, Backend, Model
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.backends.model_pool import ModelPool
-from edge_agent.inference.errors import LoadError
+from edge_agent.inference.device_faults import blaming_rightly
+from edge_agent.inference.errors import DeviceFaultError, LoadError
 from edge_agent.inference.memory_budget import Need, need_of
 from edge_agent.inference.process_memory import anonymous_bytes
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.survey import examine
-from edge_agent.inference.warm_up import warm_up
+from edge_agent.inference.warm_up import WarmUp, warm_up
 from edge_agent.lean_memory import trim_heap
 from edge_agent.runtime_api import ActiveRelease, Placement
 from edge_agent.state_dir import StateDir
@@ -80,8 +81,9 @@ class ReleaseLoader:
             lull: waits until a step meets as few calls as can be; None where nobody is called.
 
         Raises:
-            LoadError: the file is missing, the model is not what the release says, or loading it
-                has crashed the process too often.
+            DeviceFaultError: the file is gone or cannot be read, or the memory does not reach.
+            LoadError: the model is not what the release says, or loading it has crashed the
+                process too often.
         """
         if reason := self._refusal(release):
             raise LoadError(reason)
@@ -89,10 +91,7 @@ class ReleaseLoader:
             release.format, release.accelerator, name=release.backend
         )
         path = self._state.blob(release.sha256)
-        if not path.is_file():
-            raise LoadError(
-                f"the file of {release.family} {release.version} is not among the blobs: {path}"
-            )
+        file_bytes = _size_of(path, release)
         rest = lull or _no_rest
         rest()
         unused = None if lull is None else library_code.unused()
@@ -100,13 +99,22 @@ class ReleaseLoader:
         backend.version()  # imports the library, whose own memory is not the model's
         trim_heap()
         before = anonymous_bytes()
-        model = _loaded(backend, path, release, instances=instances)
-        rest()
-        # Before the warm-up, whose code is that of the calls to come.
-        library_code.unmap(unused)
-        rest()
+
+        def load_and_warm_up(file: Path) -> tuple[Model, WarmUp]:
+            model = _loaded(backend, file, release, instances=instances)
+            rest()
+            # Before the warm-up, whose code is that of the calls to come.
+            library_code.unmap(unused)
+            rest()
+            try:
+                return model, warm_up(model, release, self._clock)
+            except LoadError:
+                model.close()
+                raise
+
+        # What is built for an accelerator may take minutes, which nobody waits for twice.
+        model, warmed = blaming_rightly(load_and_warm_up, path, again=release.accelerator == CPU)
         try:
-            warmed = warm_up(model, release, self._clock)
             counters = self._counters(release)
         except LoadError:
             model.close()
@@ -120,7 +128,6 @@ class ReleaseLoader:
         )
         # Memory that a model before it gave back is used again without any growth, and further
         # instances grow only when they run.
-        file_bytes = path.stat().st_size
         known = need_of(
             measured_bytes=max(release.memory_bytes, file_bytes),
             file_bytes=file_bytes,
@@ -180,6 +187,20 @@ class ReleaseLoader:
 
 def _no_rest() -> None:
     """Go on at once."""
+
+
+def _size_of(path: Path, release: ActiveRelease) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError as error:
+        raise DeviceFaultError(
+            f"the file of {release.family} {release.version} is not among the blobs: {path}"
+        ) from error
+    except OSError as error:
+        raise DeviceFaultError(
+            f"this device cannot look at the file of {release.family} {release.version}: "
+            f"{error.strerror or error}"
+        ) from error
 
 
 def _loaded(backend: Backend, path: Path, release: ActiveRelease, *, instances: int) -> Model:

@@ -90,6 +90,7 @@ class ControlDevice:
     repository: SimulatedRepository
     director: Director
     probation_s: float = PROBATION_S
+    retry_max_s: float = 1.0
     clock: ManualClock = field(default_factory=ManualClock)
     link: SimulatedLink = field(default_factory=SimulatedLink)
     plan: CrashPlan = field(default_factory=CrashPlan)
@@ -111,7 +112,7 @@ class ControlDevice:
         self.parts = Parts(
             state=self.state,
             settings=ControlSettings(
-                probation_s=self.probation_s, retry_initial_s=0.5, retry_max_s=1.0
+                probation_s=self.probation_s, retry_initial_s=0.5, retry_max_s=self.retry_max_s
             ),
             database=self.database,
             outside=Outside(

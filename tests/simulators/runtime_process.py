@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edge_agent import counters
-from edge_agent.control.runtime_client import RuntimeRefusedError, RuntimeUnavailableError
+from edge_agent.control.runtime_client import (
+    RuntimeFaultError,
+    RuntimeRefusedError,
+    RuntimeUnavailableError,
+)
 from edge_agent.control.v2_binary import Tensor
 from edge_agent.counters import CounterFileError, CounterLabel, CounterWriter
 from edge_agent.runtime_api import (
@@ -40,6 +44,7 @@ class SimulatedRuntime:
         unloadable: versions and variants that the runtime refuses to load.
         failing: versions whose calls fail, for tests that make calls.
         deadly: versions and variants whose load kills the runtime.
+        fault: what the device fails at whenever something is loaded; empty for nothing.
         durations_s: how long a call of a variant takes, on ``clock``.
         clock: advanced by calls.
         problems: accelerators beside the CPU, each with why it cannot be used.
@@ -55,6 +60,7 @@ class SimulatedRuntime:
         self.unloadable: set[str] = set()
         self.failing: set[str] = set()
         self.deadly: set[str] = set()
+        self.fault = ""
         self.durations_s: dict[str, float] = {}
         self.clock: ManualClock | None = None
         self.problems: dict[str, str] = {}
@@ -143,10 +149,12 @@ class SimulatedRuntime:
             raise RuntimeUnavailableError("the runtime died while it loaded")
         if not self.unloadable.isdisjoint({release.version, release.variant}):
             raise RuntimeRefusedError("this is not a model", status=422)
+        if self.fault:
+            raise RuntimeFaultError(self.fault)
         if (release.family, release.version) in self._loaded:
             return
         if not self._readable(release):
-            raise RuntimeRefusedError("its file cannot be read", status=422)
+            raise RuntimeFaultError("this device failed while it loaded: Input/output error")
         self._load(release)
 
     def activate(self, family: str, version: str) -> None:

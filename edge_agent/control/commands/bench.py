@@ -21,9 +21,11 @@ from edge_agent.control.runtime_client import (
     RuntimeUnavailableError,
 )
 from edge_agent.runtime_api import LoadedRelease
+from edge_agent.store import StoreError
 from fleet_protocol.command_answers import MAX_LISTED, MAX_SAID, BenchResult, BenchRow
 from fleet_protocol.commands import Action, Bench, Command
 
+_PROBLEMS = (InstallRefusedError, RuntimeRefusedError, RuntimeUnavailableError, StoreError)
 _VECTORS = 4
 
 
@@ -74,7 +76,7 @@ class BenchAction:
         fastest_ms, problem = None, ""
         try:
             fastest_ms = self._fastest_ms(release, committed)
-        except (InstallRefusedError, RuntimeRefusedError, RuntimeUnavailableError) as error:
+        except _PROBLEMS as error:
             problem = str(error)[:MAX_SAID]
         return BenchRow(
             family=release.family,

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from edge_agent.control.active_set import ActiveSetFile
-from edge_agent.control.runtime_client import RuntimeRefusedError
+from edge_agent.control.runtime_client import RuntimeFaultError
 from edge_agent.errors import AgentError
 from edge_agent.runtime_api import ActiveRelease
 from fleet_protocol.update_states import UpdateState
@@ -93,7 +93,7 @@ def _watch_loads(device: ControlDevice, counted: Counted) -> None:
         try:
             content = device.state.blob(release.sha256).read_bytes()
         except OSError as error:
-            raise RuntimeRefusedError(f"its file cannot be read: {error}", status=422) from error
+            raise RuntimeFaultError(f"its file cannot be read: {error}") from error
         counted.loads += 1
         counted.unverified += hashlib.sha256(content).hexdigest() != release.sha256
         load(release)

@@ -136,11 +136,17 @@ async def test_what_cannot_be_counted_is_not_switched_to(device: ControlDevice) 
     await device.settle()
     device.runtime.counting = False
     await device.receive(device.director.assign(DEVICE, 2, [release("1.1.0")]))
-    await device.settle()
-    assert device.record().state is FAILED
+    await device.until(TRIAL)
+    for _ in range(60):
+        await device.step()
+        device.clock.advance(10)
+    assert device.record().state is TRIAL
     assert "run/" in device.record().detail
     assert device.runtime.serving("animals") == "1.0.0"
     assert ("1.1.0", PROBATION) not in device.states()
+    device.runtime.counting = True
+    await device.settle()
+    assert device.active() == {"animals": "1.1.0"}
 
 
 async def test_counts_that_vanish_on_probation_roll_back_after_some_patience(
