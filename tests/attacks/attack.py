@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from fleet_protocol.messages import EventKind
 from tests.simulators.control_device import DEVICE
-from tests.simulators.device_releases import release
-from tests.simulators.hostile_fleet import EVIL, FAMILY, GOOD, Attacker, World
+from tests.simulators.hostile_fleet import EVIL, FAMILY, GOOD, LAST, Attacker, World
 
 ONLINE_ROLES = frozenset({"snapshot", "timestamp"})
 Act = Callable[[Attacker], Awaitable[None]]
@@ -68,10 +67,10 @@ async def the_next_release_comes(world: World, *, stolen: frozenset[str]) -> Non
     world.repository.version += 100
     if stolen & ONLINE_ROLES:
         world.repository.rotate(*ONLINE_ROLES)
-    last = release("2.0.0", security_counter=2)
-    world.publishes(last)
-    document = world.director.assign(DEVICE, len(world.assignments) + 100, [last])
+    world.publishes(LAST)
+    document = world.director.assign(DEVICE, len(world.assignments) + 100, [LAST])
     await world.device.receive(document)
     await world.device.settle()
-    assert world.device.active() == {FAMILY: last.manifest.version}
+    assert world.device.active() == {FAMILY: LAST.manifest.version}
+    world.call()
     only_verified_files(world)

@@ -105,6 +105,19 @@ async def delta_and_file(attacker: Attacker) -> None:
     attacker.serves_file(NEXT.model_path, evil, in_place_of=NEXT.model)
 
 
+async def bomb_and_file(attacker: Attacker) -> None:
+    await attacker.world.wants(NEXT)
+    delta, _ = DELTAS["a bomb in a segment"]
+    attacker.world.repository.put_delta(GOOD.model, NEXT.model_path, NEXT.model, delta)
+    evil = (EVIL * 100)[:SIZE]
+    attacker.serves_file(NEXT.model_path, evil, in_place_of=NEXT.model)
+
+
+BOMB_AND_FILE = Attack(
+    bomb_and_file, (EventKind.DELIVERY_REFUSED, "does not unpack to the 65536 bytes")
+)
+
+
 @pytest.mark.parametrize("name", DELTAS)
 async def test_a_wrong_delta_is_told_and_the_whole_file_taken(world: World, name: str) -> None:
     delta, sentence = DELTAS[name]

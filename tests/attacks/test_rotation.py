@@ -31,8 +31,36 @@ async def slow_director_root(attacker: Attacker) -> None:
     await attacker.sends(b"wake up")
 
 
+async def replaced_assignment_key(attacker: Attacker) -> None:
+    """Stolen before its rotation, used after the device has heard of that."""
+    world = attacker.world
+    attacker.keeps("assignment")
+    world.repository.put_director_root(2, world.director.rotate(2))
+    world.publishes(NEXT)
+    await world.assigns(GOOD)
+    await attacker.assigns(listed(NEXT), ahead=5)
+
+
+async def old_director_root(attacker: Attacker) -> None:
+    """The root of before a rotation, under the number of the next one."""
+    world = attacker.world
+    world.repository.put_director_root(2, world.director.rotate(2))
+    await world.assigns(GOOD)
+    world.repository.put_director_root(3, world.director.root)
+    await attacker.sends(b"wake up")
+
+
 REFUSED = EventKind.DELIVERY_REFUSED
 ATTACKS = {
+    "the replaced assignment key": Attack(
+        replaced_assignment_key,
+        (EventKind.ASSIGNMENT_REFUSED, "not validly signed: .* was signed by 0/1 keys"),
+        holds=frozenset({"assignment"}),
+    ),
+    "rollback of the director's root": Attack(
+        old_director_root,
+        (REFUSED, "director's next root was refused: .* root version 3 instead got version 1"),
+    ),
     "a director root of a key of its own": Attack(
         own_director_root, (REFUSED, "director's next root was refused: .* signed by 0/1 keys")
     ),

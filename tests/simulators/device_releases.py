@@ -23,6 +23,7 @@ from fleet_protocol.manifest import (
     Variant,
 )
 from fleet_protocol.names import target_path
+from tests.simulators.onnx_files import one_node
 
 LABELS = ["cat", "dog", "owl"]
 
@@ -59,6 +60,13 @@ class Release:
             for name, content in self.other_files.items()
         }
         return {self.manifest_path: self.manifest_bytes, self.model_path: self.model, **others}
+
+
+def doubling(text: str) -> bytes:
+    """Return a model file for `release` that runtimes can load, told from others by its text."""
+    given = TensorSpec(name="x", datatype=Datatype.FP32, shape=[-1, 3])
+    returned = TensorSpec(name="y", datatype=Datatype.FP32, shape=[-1, 3])
+    return one_node("Add", [given, given], [returned], text=f"{text} " * 1000)
 
 
 def with_more_variants(made: Release, *names: str, accelerator: str = "cpu") -> Release:

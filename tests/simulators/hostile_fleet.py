@@ -15,7 +15,7 @@ from tuf.api.metadata import MetaFile, Snapshot, TargetFile, Targets, Timestamp
 
 from edge_agent.control.server_client import METADATA_ROUTE, TARGETS_ROUTE
 from tests.simulators.control_device import DEVICE, ControlDevice
-from tests.simulators.device_releases import Release, fp32, release
+from tests.simulators.device_releases import Release, doubling, fp32, release
 from tests.simulators.device_repository import (
     FAR_AWAY,
     START,
@@ -25,9 +25,10 @@ from tests.simulators.device_repository import (
     target_file,
 )
 
-OLD = release("0.9.0", security_counter=0)
-GOOD = release("1.0.0", security_counter=1)
-NEXT = release("1.1.0", security_counter=1)
+OLD = release("0.9.0", security_counter=0, model=doubling("animals 0.9.0"))
+GOOD = release("1.0.0", security_counter=1, model=doubling("animals 1.0.0"))
+NEXT = release("1.1.0", security_counter=1, model=doubling("animals 1.1.0"))
+LAST = release("2.0.0", security_counter=2, model=doubling("animals 2.0.0"))
 EVIL = b"evil" * 4096
 FAMILY = "animals"
 

@@ -19,8 +19,10 @@ _IR_VERSION = 8
 _OPSET = 17
 
 
-def one_node(operator: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bytes:
-    """Return a model that is one operator from the inputs to the outputs."""
+def one_node(
+    operator: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, text: str = ""
+) -> bytes:
+    """Return a model that is one operator from the inputs to the outputs, and carries a text."""
     node = b"".join(
         [
             *(_text(1, spec.name) for spec in inputs),
@@ -32,11 +34,13 @@ def one_node(operator: str, inputs: Sequence[TensorSpec], outputs: Sequence[Tens
         [
             _bytes(1, node),
             _text(2, operator),
-            *(_bytes(11, _value(spec)) for spec in inputs),
+            *(_bytes(11, _value(spec)) for spec in {spec.name: spec for spec in inputs}.values()),
             *(_bytes(12, _value(spec)) for spec in outputs),
         ]
     )
-    return _number(1, _IR_VERSION) + _bytes(7, graph) + _bytes(8, _text(1, "") + _number(2, _OPSET))
+    opset = _text(1, "") + _number(2, _OPSET)
+    said = _text(6, text) if text else b""
+    return _number(1, _IR_VERSION) + said + _bytes(7, graph) + _bytes(8, opset)
 
 
 def identity_release(
