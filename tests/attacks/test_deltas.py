@@ -56,7 +56,7 @@ DELTAS = {
     ),
     "more than the signed length": (
         START + segment(STORED, SEGMENT_BYTES, GOOD.model[:1] * SEGMENT_BYTES) * 10,
-        "bytes",
+        "has a segment of 65536 bytes in 65536, where",
     ),
     "more overhead than the file has bytes": (
         START + segment(STORED, SIZE // 20, b"x" * (SIZE // 20)) * 20,
@@ -86,13 +86,13 @@ DELTAS = {
     "wrong content of the right length": (
         START
         + b"".join(
-            segment(STORED, len(part), part)
+            segment(PACKED, len(part), packed(part))
             for part in (
                 (EVIL * 100)[at : min(at + SEGMENT_BYTES, SIZE)]
                 for at in range(0, SIZE, SEGMENT_BYTES)
             )
-        )[: SIZE - len(START)],
-        "delta",
+        ),
+        "does not give the signed file",
     ),
 }
 

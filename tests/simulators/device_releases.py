@@ -66,7 +66,7 @@ def doubling(text: str) -> bytes:
     """Return a model file for `release` that runtimes can load, told from others by its text."""
     given = TensorSpec(name="x", datatype=Datatype.FP32, shape=[-1, 3])
     returned = TensorSpec(name="y", datatype=Datatype.FP32, shape=[-1, 3])
-    return one_node("Add", [given, given], [returned], text=f"{text} " * 1000)
+    return one_node("Add", [given, given], [returned], text=f"{text} " * 1500)
 
 
 def with_more_variants(made: Release, *names: str, accelerator: str = "cpu") -> Release:
