@@ -1,6 +1,7 @@
 """Where everything of the agent lies below its one state directory."""
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,10 @@ from edge_agent.errors import AgentError
 
 _SOCKET_PATH_BYTES = 107
 """What Linux allows in ``sun_path``, without the final zero (unix(7))."""
+
+
+_PRIVATE = 0o700
+_PASSABLE = 0o711
 
 
 class StateDirError(AgentError):
@@ -101,8 +106,12 @@ class StateDir:
     def create(self) -> None:
         """Make the folders, readable by their owner only; ``run/`` lets applications through.
 
+        Those that are there already may have been made by somebody who wants to write into them
+        later: what is loaded is verified before, not each time.
+
         Raises:
-            StateDirError: a folder cannot be made, or socket paths below it would be too long.
+            StateDirError: a folder cannot be made or belongs to a stranger, or socket paths below
+                it would be too long.
         """
         longest = os.fsencode(self.runtime_socket.absolute())
         if len(longest) > _SOCKET_PATH_BYTES:
@@ -112,9 +121,42 @@ class StateDir:
                 "choose a shorter directory"
             )
         try:
-            self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            self.root.mkdir(mode=_PASSABLE, parents=True, exist_ok=True)
+            owners = _owners(self.root)
+            _close(self.root, _PASSABLE, owners)
             for private in (self.identity, self.trust, self.blobs):
-                private.mkdir(mode=0o700, exist_ok=True)
-            self.run.mkdir(mode=0o711, exist_ok=True)
+                private.mkdir(mode=_PRIVATE, exist_ok=True)
+                _close(private, _PRIVATE, owners)
+            self.run.mkdir(mode=_PASSABLE, exist_ok=True)
+            _close(self.run, _PASSABLE, owners)
         except OSError as error:
             raise StateDirError(f"cannot make the state directory {self.root}: {error}") from error
+
+
+def _owners(root: Path) -> frozenset[int]:
+    """Return who may own the folders: the agent's user, root, and whom root works for.
+
+    Root may have been given another user's folder, but not one that just anybody could make.
+    """
+    owners = {0, os.geteuid()}
+    if os.geteuid() == 0 and not root.parent.stat().st_mode & stat.S_IWOTH:
+        owners.add(root.stat().st_uid)
+    return frozenset(owners)
+
+
+def _close(folder: Path, mode: int, owners: frozenset[int]) -> None:
+    """Take a folder's permissions from strangers.
+
+    Raises:
+        StateDirError: it, or the link that leads to it, belongs to one.
+        OSError: the disk refused.
+    """
+    found = folder.stat()
+    if not {found.st_uid, folder.lstat().st_uid} <= owners:
+        raise StateDirError(
+            f"{folder} belongs to the user with the id {found.st_uid}, who could put files there "
+            "that the agent would load; find out who made it, and give it to the agent's user "
+            "(chown) or choose another state directory"
+        )
+    if stat.S_IMODE(found.st_mode) & ~mode:
+        folder.chmod(stat.S_IMODE(found.st_mode) & mode)

@@ -136,3 +136,7 @@ async def test_a_wrong_delta_is_told_and_the_whole_file_taken(world: World, name
 async def test_a_wrong_delta_and_a_wrong_file_install_nothing(world: World) -> None:
     seen = (EventKind.DELIVERY_REFUSED, r"model\.onnx as the server sent it has SHA-256")
     await repelled(world, Attack(delta_and_file, seen))
+
+
+async def test_a_bomb_and_a_wrong_file_install_nothing(world: World) -> None:
+    await repelled(world, BOMB_AND_FILE)

@@ -291,7 +291,9 @@ async def test_a_wiped_device_takes_nothing_below_the_floors_of_its_claim(
     await wiped.receive(document)
     await wiped.settle()
     assert wiped.record().state is UpdateState.FAILED
-    assert "has security counter 0, this device accepts 1" in wiped.record().detail
+    told = wiped.events(STATE)[-1]
+    assert (told.version, told.state) == ("0.9.0", UpdateState.FAILED)
+    assert "has security counter 0, this device accepts 1 and higher" in told.detail
     assert wiped.runtime.loaded() == set()
     await wiped.kill()
     world.call()
