@@ -47,8 +47,9 @@ class ServedModels(AdminSocket):
     def infer(
         self, family: str, version: str, inputs: Sequence[GoldenTensor], outputs: Sequence[str]
     ) -> dict[str, Tensor]:
-        caller = self._public if version == self.serving(family) else super()
-        return caller.infer(family, version, inputs, outputs)
+        if version == self.serving(family):
+            return self._public.infer(family, version, inputs, outputs)
+        return super().infer(family, version, inputs, outputs)
 
 
 class ServingDevice(ControlDevice):
@@ -56,7 +57,8 @@ class ServingDevice(ControlDevice):
 
     def start(self) -> None:
         """Take the real runtime in the place of the simulated one."""
-        self.runtime = ServedModels(self.state)  # type: ignore[assignment] (what a World needs)
+        # It has what a `World` asks a simulated one.
+        self.runtime = ServedModels(self.state)  # type: ignore[assignment]
         super().start()
 
 
