@@ -74,6 +74,9 @@ class TrialStep:
             )
         else:
             record = await self._ledger.amend(record, attempts=record.attempts + 1)
+        # Days may have passed since the files were verified.
+        if await self._fetched_anew(record):
+            return
         async with self._interruptible(record, committed):
             record = await self._choosing.decided(record)
             candidate = candidate_of(record)

@@ -1,5 +1,6 @@
 """Attacks on the assignment: by whoever owns the broker, and by the thief of the signer's key."""
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from tests.attacks.attack import Attack, repelled
 from tests.simulators.control_device import DEVICE
 from tests.simulators.device_releases import release
 from tests.simulators.device_repository import target_file
-from tests.simulators.hostile_fleet import EVIL, GOOD, NEXT, OLD, Attacker, World, listed
+from tests.simulators.hostile_fleet import EVIL, FAMILY, GOOD, NEXT, OLD, Attacker, World, listed
 
 REFUSED = EventKind.ASSIGNMENT_REFUSED
 SIGNER = frozenset({"assignment"})
@@ -222,3 +223,18 @@ async def test_a_flood_of_documents_is_told_without_pushing_telemetry_out(world:
     assert len(world.device.events()) - before <= 16
     await world.endure(rounds=10)
     assert world.device.record().state is UpdateState.COMMITTED
+
+
+async def test_of_two_assignments_at_once_the_newer_holds(world: World) -> None:
+    """Broker and server hand out what they like at the same moment, again and again."""
+    world.publishes(NEXT)
+    older, newer = (
+        world.director.assign(DEVICE, version, [made]) for version, made in ((8, OLD), (9, NEXT))
+    )
+    await asyncio.gather(*map(world.device.receive, (older, newer, older, newer)))
+    await world.device.settle()
+    assert world.device.active() == {FAMILY: NEXT.manifest.version}
+    await world.device.receive(older)
+    refused = world.device.events(REFUSED)[-1]
+    assert "has version 8, this device accepted 9 already" in refused.detail
+    world.call()

@@ -6,6 +6,7 @@ from whoever holds a publisher's API token, which is worth nothing without the p
 
 import io
 import os
+import re
 import tarfile
 from pathlib import Path
 
@@ -46,13 +47,28 @@ HOSTILE = {
     "more content than stated": entry("model.onnx", content=CONTENT + b"!"),
     "another content": entry("model.onnx", content=b"A model"),
 }
+SAID = {
+    "a symbolic link": "'model.onnx' is a symbolic link",
+    "a hard link": "'model.onnx' is a hard link",
+    "a directory": "'model.onnx' is a directory",
+    "a device": "'model.onnx' is a device",
+    "a pipe": "'model.onnx' is a pipe",
+    "a sparse file": "'model.onnx' is a sparse file",
+    "a path that leads out": "'../../../../tmp/model.onnx' is not a file name",
+    "an absolute path": "'/tmp/model.onnx' is not a file name",
+    "a name with a slash": "'sub/model.onnx' is not a file name",
+    "a file twice": "holds more than its manifest names",
+    "a file that nobody named": "holds more than its manifest names",
+    "more content than stated": "claims 8 bytes, expected are at most 7",
+    "another content": "where the manifest says",
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_bundle_is_refused_and_writes_nothing(tmp_path: Path, name: str) -> None:
     path = tmp_path / "hostile.bundle"
     path.write_bytes(FIRST + HOSTILE[name] + END)
-    with pytest.raises(BundleError):
+    with pytest.raises(BundleError, match=re.escape(SAID[name])):
         bundle.read(path)
     assert list(tmp_path.iterdir()) == [path]
 

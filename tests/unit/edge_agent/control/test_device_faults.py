@@ -118,17 +118,20 @@ async def test_it_is_told_and_tried_again_until_it_passes(device: ControlDevice,
     assert device.record().attempts == 1
 
 
-async def test_it_is_no_verdict_in_a_shadow_either(device: ControlDevice) -> None:
-    """What the runtime refuses of a file that has rotted meanwhile is the disk's doing."""
+async def test_a_file_that_was_exchanged_since_it_was_verified_is_not_loaded(
+    device: ControlDevice,
+) -> None:
+    """Even if it would answer rightly; between download and trial there may be days."""
     device.repository.add(FIRST, SECOND)
     await device.receive(device.director.assign(DEVICE, 1, [FIRST]))
     await device.settle()
-    device.runtime.models["1.1.0"] = lambda value: -value
     await device.receive(device.director.assign(DEVICE, 2, [SECOND]))
     await device.until(UpdateState.VERIFIED)
-    device.state.blob(MODEL).write_bytes(b"rotten")
+    loads = device.runtime.calls.count("load")
+    device.state.blob(MODEL).write_bytes(b"evil")
     await device.until(UpdateState.DOWNLOADING)
-    device.runtime.models.clear()
+    assert "is not what was verified; it is fetched anew" in device.events()[-1].detail
+    assert device.runtime.calls.count("load") == loads
     await device.settle()
     assert device.active() == {"animals": "1.1.0"}
     assert device.state.blob(MODEL).read_bytes() == SECOND.model
