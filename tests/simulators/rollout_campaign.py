@@ -98,8 +98,7 @@ class Campaign:
             answer = await self._answer("POST", "/api/v1/rollouts", wanted)
             if answer is not None:
                 return int(answer["id"])
-            listed = await self._answer("GET", "/api/v1/rollouts")
-            for row in listed["rollouts"] if listed is not None else ():
+            for row in (await self._heard("/api/v1/rollouts"))["rollouts"]:
                 if row["version"] == version:
                     return int(row["id"])
 
@@ -157,7 +156,7 @@ class Campaign:
             await asyncio.to_thread(self.server.stop)
             self.server.program = program
             self.server.spawn()
-            await self._ready()
+            await self._heard("/health/ready")
         assert task.cancelled(), task.exception()
 
     async def at_each_write(self) -> None:
@@ -180,15 +179,19 @@ class Campaign:
         dice = random.SystemRandom()
         for number in itertools.count():
             if number % 2:
-                await self._ready()
+                await self._heard("/health/ready")
             await asyncio.sleep(dice.uniform(0, longest_life_s))
             await asyncio.to_thread(self.server.stop, signal.SIGKILL)
             self.kills["at random"] += 1
             self.server.spawn()
 
-    async def _ready(self) -> None:
+    async def _heard(self, path: str) -> Json:
+        """Ask until the server, which may have to start first, answers."""
         deadline = time.monotonic() + self.deadline_s
-        while await self._answer("GET", "/health/ready") is None:
+        while True:
+            answer = await self._answer("GET", path)
+            if answer is not None:
+                return answer
             assert time.monotonic() < deadline, self.server.log_path.read_text()[-3000:]
             await asyncio.sleep(_LOOK_EVERY_S)
 
