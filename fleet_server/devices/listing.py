@@ -1,11 +1,10 @@
 """Finds the devices of a list, reading a bounded number of them for each answer.
 
-1. Where one source (`fleet_server.devices.sources`) gives few, all of them are looked at.
-2. Otherwise an ordered source is read from the place on where the last answer ended, more of it
-   each time, until the page is full. When that takes long, the answer is what was found by then,
-   and how far it looked: conditions that are common each and rare together take several answers,
-   none of which takes longer than another. Of several sources that is the one that is the
-   sparsest there.
+1. Where a source without an order (`fleet_server.devices.sources`) gives few, all are looked at.
+2. Otherwise what the ordered ones have in common (`fleet_server.devices.walk`) is read from the
+   place on where the last answer ended, more of it each time, until the page is full. When that
+   takes long, the answer is what was found by then, and how far it looked: conditions that are
+   common each and rare together take several answers, none of which takes longer than another.
 3. If a part of an id was not found often enough soon, those that contain it are few, perhaps: the
    index over parts of ids is given as long to say so.
 
@@ -19,24 +18,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from sqlalchemy import (
-    ColumnElement,
-    FromClause,
-    Select,
-    Subquery,
-    exists,
-    func,
-    literal,
-    select,
-    true,
-)
+from sqlalchemy import Select, func, literal, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet_server.devices import health, selection, sources
-from fleet_server.devices.health import Health
-from fleet_server.devices.sources import Condition, Source, Wanted
-from fleet_server.devices.tables import Device
+from fleet_server.devices import sources
+from fleet_server.devices.sources import Condition, Source, Span, Wanted
+from fleet_server.devices.walk import Walk, Window
 
 BUDGET_S = 0.02
 """After so long an answer is what was found so far."""
@@ -44,7 +32,6 @@ BUDGET_S = 0.02
 _FEW = 3000
 """Of so many devices each is looked at, if that is to ask one thing of them."""
 _AT_FIRST = 1000
-_AT_LEAST = 100
 _GROWTH = 4
 _PARTS_S = 0.025
 """So long the index over parts of ids is waited for."""
@@ -134,28 +121,30 @@ class Listing:
     async def page(self, *, after: str, limit: int) -> Found:
         """Return the next ids."""
         until = self._monotonic() + BUDGET_S
-        source, is_small = await self._source(await self._sources(), after)
-        if is_small:
-            every = source.first(after, self._few(source))
-            return Found(await self._ids(source, every, limit), None)
+        found = await self._sources()
+        small = await self._small(found, Span(after))
+        if small is not None:
+            return Found(await self._ids(small, limit), None)
         ids: list[str] = []
 
-        async def take(window: Subquery) -> bool:
-            ids.extend(await self._ids(source, window, limit - len(ids)))
+        async def take(window: Window) -> bool:
+            ids.extend(await self._ids(window, limit - len(ids)))
             return len(ids) == limit
 
-        size = max(self._at_first(source), limit) if self._open(source) else limit
+        ordered, walk = self._ordered(found), self._walk(found)
+        is_asked = len(ordered) > 1 or bool(self._asked(ordered[0]))
+        size = max(self._at_first(found), limit) if is_asked else limit
         if self._with_part is not None:
             # Most texts are found at once, or nearly nowhere.
-            end = await self._walk(source, after, size, take, until=self._monotonic())
+            end = await walk.run(after, size, take, until=self._monotonic())
             if end is None:
                 return Found(ids, None)
-            read = partial(self._rare, self._with_part, end, limit - len(ids))
+            read = partial(self._rare, self._with_part, Span(end), limit - len(ids))
             rare = await self._in_time(read)
             if rare is not None:
                 return Found([*ids, *rare], None)
             after = end
-        return Found(ids, await self._walk(source, after, size, take, until=until))
+        return Found(ids, await walk.run(after, size, take, until=until))
 
     async def count(self, limit: int) -> Counted:
         """Count the devices, up to a limit."""
@@ -166,9 +155,9 @@ class Listing:
         if whole is not None:
             number = await self._session.scalar(self._size(whole, limit)) or 0
             return Counted(number, is_capped=number == limit)
-        source, is_small = await self._source(found, "")
-        if is_small:
-            number = await self._number(source, source.first("", self._few(source)), limit)
+        small = await self._small(found, Span(""))
+        if small is not None:
+            number = await self._number(small, limit)
             return Counted(number, is_capped=number == limit)
         if self._with_part is not None:
             count_rare = partial(self._number_of_rare, self._with_part, limit)
@@ -177,60 +166,36 @@ class Listing:
                 return Counted(rare, is_capped=rare == limit)
         number = 0
 
-        async def take(window: Subquery) -> bool:
+        async def take(window: Window) -> bool:
             nonlocal number
-            number += await self._number(source, window, limit - number)
+            number += await self._number(window, limit - number)
             return number == limit
 
-        end = await self._walk(source, "", self._at_first(source), take, until=until)
+        end = await self._walk(found).run("", self._at_first(found), take, until=until)
         return Counted(number, is_capped=end is not None or number == limit)
-
-    async def _walk(
-        self,
-        source: Source,
-        after: str,
-        size: int,
-        take: Callable[[Subquery], Awaitable[bool]],
-        *,
-        until: float,
-    ) -> str | None:
-        """Hand out one window after another until one says that it is enough; return the end.
-
-        The end is None after the last device, and where it was enough.
-        """
-        at: str | None = after
-        while at is not None:
-            began = self._monotonic()
-            if await take(source.first(at, size)):
-                return None
-            at = await self._end(source, at, size)
-            now = self._monotonic()
-            if now >= until:
-                return at
-            fits = round(size * (until - now) / max(now - began, 1e-6))
-            size = max(_AT_LEAST, min(size * _GROWTH, fits))
-        return None
 
     async def _sources(self) -> list[Source]:
         return await sources.of(self._session, self._wanted)
 
-    async def _source(self, found: Sequence[Source], after: str) -> tuple[Source, bool]:
-        """Return where to look, and whether there are few in it."""
-        everything = sources.everything(self._wanted)
-        if not found or (len(found) == 1 and found[0].is_ordered):
-            return (found[0] if found else everything), False
-        outlooks = [each.outlook(after, self._few(each)) for each in found]
-        together: FromClause = outlooks[0]
-        for each in outlooks[1:]:
-            together = together.join(each, true())
-        columns = [column for each in outlooks for column in (each.c.number, each.c.last)]
-        row = (await self._session.execute(select(*columns).select_from(together))).one()
-        numbers, lasts = row[::2], row[1::2]
-        sizes = [(number, at) for at, number in enumerate(numbers) if number < self._few(found[at])]
-        if sizes:
-            return found[min(sizes)[1]], True
-        spans = [(last, at) for at, last in enumerate(lasts) if found[at].is_ordered]
-        return (found[max(spans)[1]] if spans else everything), False
+    def _walk(self, found: Sequence[Source]) -> Walk:
+        return Walk(self._session, self._wanted, self._ordered(found), monotonic=self._monotonic)
+
+    def _ordered(self, found: Sequence[Source]) -> list[Source]:
+        ordered = [each for each in found if each.is_ordered]
+        return ordered or [sources.everything(self._wanted)]
+
+    async def _small(self, found: Sequence[Source], span: Span) -> Window | None:
+        """Return all ids of a source that has no order, if one has few."""
+        some = [each for each in found if not each.is_ordered]
+        if not some:
+            return None
+        sizes = [each.size(span, self._few(each)).label(f"n{at}") for at, each in enumerate(some)]
+        row = (await self._session.execute(select(*sizes))).one()
+        few = [(number, at) for at, number in enumerate(row) if number < self._few(some[at])]
+        if not few:
+            return None
+        source = some[min(few)[1]]
+        return self._window(source, span, self._few(source))
 
     async def _in_time(self, ask: Callable[[], Awaitable[T | None]]) -> T | None:
         """Return what the index over parts of ids says, or None if it says too much or too late."""
@@ -248,83 +213,67 @@ class Listing:
             self._common.add(self._wanted.search)
         return answer
 
-    async def _rare(self, source: Source, after: str, limit: int) -> list[str] | None:
+    async def _rare(self, source: Source, span: Span, limit: int) -> list[str] | None:
         few = self._few(source)
-        window = source.first(after, few)
-        counted = select(window.c.device_id, func.count().over().label("number")).subquery()
-        query = select(counted).where(*self._where(source, counted))
-        query = query.order_by(counted.c.device_id).limit(limit)
+        ids = source.first(span, few)
+        counted = select(ids.c.device_id, func.count().over().label("number")).subquery()
+        found = Window(self._wanted, counted, self._asked(source)).matching()
+        query = found.add_columns(counted.c.number).order_by(counted.c.device_id).limit(limit)
         rows = (await self._session.execute(query)).all()
         number = rows[0].number if rows else 0
-        if not rows and self._open(source):
-            number = await self._session.scalar(select(source.size(after, few)))
+        if not rows and self._asked(source):
+            number = await self._session.scalar(select(source.size(span, few)))
         return None if number == few else [row.device_id for row in rows]
 
     async def _number_of_rare(self, source: Source, limit: int) -> int | None:
-        if not self._open(source):
-            return await self._session.scalar(select(source.size("", limit)))
+        every = Span("")
+        if not self._asked(source):
+            return await self._session.scalar(select(source.size(every, limit)))
         few = self._few(source)
-        if await self._session.scalar(select(source.size("", few))) == few:
+        if await self._session.scalar(select(source.size(every, few))) == few:
             return None
-        return await self._number(source, source.first("", few), limit)
+        return await self._number(self._window(source, every, few), limit)
 
     def _few(self, source: Source) -> int:
         """Return of how many each is looked at: of more, if nothing else is asked of them."""
-        if not self._open(source):
+        if not self._asked(source):
             return _FEW * _GROWTH
         return max(1, _FEW // max(1, self._look_ups(source)))
 
-    def _at_first(self, source: Source) -> int:
+    def _at_first(self, found: Sequence[Source]) -> int:
         """Return how many to look at first: many, if only their ids are compared."""
-        look_ups = self._look_ups(source)
+        ordered = self._ordered(found)
+        look_ups = self._look_ups(ordered[0])
+        if len(ordered) > 1:
+            return _AT_FIRST * _GROWTH  # a statement costs as much as to read so many in order
         if look_ups:
             return max(1, _AT_FIRST // look_ups)
         return _AT_FIRST * (_GROWTH if self._with_part else _GROWTH**2)
 
     def _look_ups(self, source: Source) -> int:
         """Return how often something is looked up for each device of a source."""
-        return sum(type(each) is not str for each in self._open(source))
+        return sum(type(each) is not str for each in self._asked(source))
 
-    def _open(self, source: Source) -> list[Condition]:
+    def _asked(self, source: Source) -> Sequence[Condition]:
         """Return the conditions that a source does not answer."""
         return [each for each in self._wanted.conditions if each not in source.answers]
 
     def _is_answer(self, source: Source) -> bool:
-        return (source.is_distinct or source.is_ordered) and not self._open(source)
+        return (source.is_distinct or source.is_ordered) and not self._asked(source)
 
     def _size(self, source: Source, limit: int) -> Select[int]:
+        every = Span("")
         if source.is_distinct:
-            return select(source.size("", limit))
-        return select(func.count()).select_from(source.first("", limit))
+            return select(source.size(every, limit))
+        return select(func.count()).select_from(source.first(every, limit))
 
-    def _where(self, source: Source, window: Subquery) -> list[ColumnElement[bool]]:
-        return [self._holds(each, window.c.device_id) for each in self._open(source)]
+    def _window(self, source: Source, span: Span, limit: int) -> Window:
+        return Window(self._wanted, source.first(span, limit), self._asked(source))
 
-    def _holds(self, condition: Condition, device_id: ColumnElement[str]) -> ColumnElement[bool]:
-        tenant = self._wanted.tenant
-        match condition:
-            case Health():
-                query = select(Device.id).where(
-                    Device.id == device_id,
-                    Device.tenant == tenant,
-                    health.condition(condition, now_ms=self._wanted.now_ms),
-                )
-                return exists(query.offset(0))
-            case str():
-                return selection.contains(device_id, condition)
-            case _:
-                return selection.looked_up(condition, device_id, literal(tenant))
-
-    async def _ids(self, source: Source, window: Subquery, limit: int) -> list[str]:
-        ids = window.c.device_id
-        query = select(ids).where(*self._where(source, window)).order_by(ids).limit(limit)
+    async def _ids(self, window: Window, limit: int) -> list[str]:
+        query = window.matching().order_by(window.ids.c.device_id).limit(limit)
         return list(await self._session.scalars(query))
 
-    async def _number(self, source: Source, window: Subquery, limit: int) -> int:
-        some = select(window.c.device_id).where(*self._where(source, window)).limit(limit)
-        return await self._session.scalar(select(func.count()).select_from(some.subquery())) or 0
-
-    async def _end(self, source: Source, after: str, size: int) -> str | None:
-        """Return the last id of a window that is full; None if there are no more."""
-        ids = source.first(after, size).c.device_id
-        return await self._session.scalar(select(ids).order_by(ids).offset(size - 1).limit(1))
+    async def _number(self, window: Window, limit: int) -> int:
+        some = window.matching().limit(limit).subquery()
+        return await self._session.scalar(select(func.count()).select_from(some)) or 0

@@ -23,6 +23,8 @@ from fleet_server.devices.tables import Device, DeviceTerm
 Text = ColumnElement[str] | InstrumentedAttribute[str]
 
 _ESCAPE = "\\"
+_ROW = DeviceTerm.__table__.alias()
+"""What is looked up; one for all queries, none of which is inside of another."""
 _MAX_LOOKED_UP = 8
 """Numbers that are asked for one by one, each of them in its index."""
 
@@ -121,29 +123,27 @@ def _keyed(requirement: Requirement, device_id: Text) -> Select[str]:
     By the table and not by its class: a condition on the tenant is not in that key, and would make
     PostgreSQL fetch the row.
     """
-    term = DeviceTerm.__table__.alias()
-    query: Select[str] = select(term.c.device_id).where(
-        term.c.device_id == device_id, term.c.name == requirement.name
+    query: Select[str] = select(_ROW.c.device_id).where(
+        _ROW.c.device_id == device_id, _ROW.c.name == requirement.name
     )
     match requirement:
         case AnyOf(_, (value,)) | NoneOf(_, (value,)):
-            query = query.where(term.c.value == value)
+            query = query.where(_ROW.c.value == value)
         case AnyOf(_, values) | NoneOf(_, values):
             # Few values of a device are compared with many; not many looked up.
-            query = query.where((term.c.value + "").in_(values))
+            query = query.where((_ROW.c.value + "").in_(values))
         case Compared():
             # Not by the index of numbers, of which PostgreSQL would read a range for each device.
-            query = query.where(compared(term.c.number + 0, requirement))
+            query = query.where(compared(_ROW.c.number + 0, requirement))
     # PostgreSQL may make a join of it; a query with OFFSET it leaves where it stands.
     return query.offset(0)
 
 
 def _has(wanted: Numbers, number: float, device_id: Text, tenant: Text) -> ColumnElement[bool]:
-    term = DeviceTerm.__table__.alias()
-    query = select(term.c.device_id).where(
-        term.c.tenant == tenant,
-        term.c.name == wanted.name,
-        term.c.number == number,
-        term.c.device_id == device_id,
+    query = select(_ROW.c.device_id).where(
+        _ROW.c.tenant == tenant,
+        _ROW.c.name == wanted.name,
+        _ROW.c.number == number,
+        _ROW.c.device_id == device_id,
     )
     return exists(query.offset(0))

@@ -14,8 +14,8 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Subquery,
+    and_,
     func,
-    literal,
     literal_column,
     select,
     union_all,
@@ -36,6 +36,9 @@ MAX_BRANCHES = 64
 """Values of a name that are read side by side."""
 _SEARCH_INDEX = "ix_term_search"
 """Made by a migration where that is permitted; not in the metadata, as it may be missing."""
+
+_TERM = aliased(DeviceTerm)
+"""One for all queries, none of which is inside of another: to make one takes as long as to ask."""
 
 Condition = Requirement | Numbers | Health | str
 """What holds for the devices of a list; a text is a part of their ids."""
@@ -59,8 +62,28 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """The ids between two.
+
+    Attributes:
+        after: where it begins.
+        is_included: whether that one is in it.
+        end: the last that is in it; None for all that follow.
+    """
+
+    after: str
+    is_included: bool = False
+    end: str | None = None
+
+    def holds(self, column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+        """Return the condition that an id is in it."""
+        start = column >= self.after if self.is_included else column > self.after
+        return start if self.end is None else and_(start, column <= self.end)
+
+
+@dataclass(frozen=True, slots=True)
 class Branch:
-    """A query for the ids after one, and by what its index has them in order."""
+    """A query for the ids of a span, and by what its index has them in order."""
 
     query: Select[str]
     key: ColumnElement[Any] | InstrumentedAttribute[Any] | None = None
@@ -77,47 +100,36 @@ class Source:
 
     Attributes:
         answers: these; they need not be asked of what it gives.
-        branches: the queries that together give the ids after one.
+        branches: the queries that together give the ids of a span.
         is_ordered: each of them gives ids in their order.
         is_distinct: none of them gives an id twice.
     """
 
     answers: Sequence[Condition] = ()
-    branches: Callable[[str], Sequence[Branch]]
+    branches: Callable[[Span], Sequence[Branch]]
     is_ordered: bool
     is_distinct: bool = True
 
-    def first(self, after: str, limit: int) -> Subquery:
-        """Return up to ``limit`` ids after one: the next of them, if the source is ordered."""
-        parts = [each.first(limit) for each in self.branches(after)]
+    def first(self, span: Span, limit: int) -> Subquery:
+        """Return up to ``limit`` ids of a span: the first of them, if the source is ordered."""
+        parts = [each.first(limit) for each in self.branches(span)]
         if len(parts) == 1 and self.is_distinct:
             return parts[0]
         # Not by DISTINCT, for which PostgreSQL would read and sort all of each branch: so it
         # merges them, as they are in order, and stops early.
         every = union_all(*(select(part) for part in parts)).subquery().c.device_id
+        if self.is_distinct:
+            return select(every).order_by(every).limit(limit).subquery()
         before = func.lag(every).over(order_by=every)
         both = select(every, before.label("before")).subquery()
         first = select(both.c.device_id).where(both.c.before.is_distinct_from(both.c.device_id))
         return first.order_by(both.c.device_id).limit(limit).subquery()
 
-    def size(self, after: str, limit: int) -> ColumnElement[int]:
-        """Return how many ids come after one, up to a limit; twice, those it gives twice."""
-        parts = [select(each.first(limit)) for each in self.branches(after)]
+    def size(self, span: Span, limit: int) -> ColumnElement[int]:
+        """Return how many ids are in a span, up to a limit; twice, those it gives twice."""
+        parts = [select(each.first(limit)) for each in self.branches(span)]
         every = parts[0] if len(parts) == 1 else select(union_all(*parts).limit(limit).subquery())
         return select(func.count()).select_from(every.subquery()).scalar_subquery()
-
-    def outlook(self, after: str, limit: int) -> Subquery:
-        """Return one row: the ``number`` of ids after one, up to a limit, and their ``last``.
-
-        The farther that is, the fewer there are hereabouts; of a source without order it says
-        nothing.
-        """
-        if not self.is_ordered:
-            return select(
-                self.size(after, limit).label("number"), literal("").label("last")
-            ).subquery()
-        ids = self.first(after, limit).c.device_id
-        return select(func.count().label("number"), func.max(ids).label("last")).subquery()
 
 
 def everything(wanted: Wanted) -> Source:
@@ -223,13 +235,12 @@ async def _values(
     """Return the values of a name, each found in the index after the one before; not too many."""
 
     def smallest(*, above: ColumnElement[Any] | None) -> Select[Any]:
-        term = aliased(DeviceTerm)
-        column = term.value if isinstance(requirement, Has) else term.number
+        column = _TERM.value if isinstance(requirement, Has) else _TERM.number
         query = select(func.min(column).label("value")).where(
-            term.tenant == wanted.tenant, term.name == requirement.name
+            _TERM.tenant == wanted.tenant, _TERM.name == requirement.name
         )
         if isinstance(requirement, Compared):
-            query = query.where(selection.compared(term.number, requirement))
+            query = query.where(selection.compared(_TERM.number, requirement))
         return query if above is None else query.where(column > above)
 
     found = smallest(above=None).cte("found", recursive=True)
@@ -239,22 +250,20 @@ async def _values(
     return list(await session.scalars(query))
 
 
-def _ids(wanted: Wanted, after: str) -> list[Branch]:
+def _ids(wanted: Wanted, span: Span) -> list[Branch]:
     # By value, which here is the id: the index has the ids of one name in no other order.
-    term = aliased(DeviceTerm)
-    query = select(term.value.label("device_id")).where(
-        term.tenant == wanted.tenant, term.name == _ID_NAME, term.value > after
+    query = select(_TERM.value.label("device_id")).where(
+        _TERM.tenant == wanted.tenant, _TERM.name == _ID_NAME, span.holds(_TERM.value)
     )
-    return [Branch(query, term.value)]
+    return [Branch(query, _TERM.value)]
 
 
-def _parts(wanted: Wanted, after: str) -> list[Branch]:
-    term = aliased(DeviceTerm)
-    query = select(term.device_id).where(
-        term.tenant == wanted.tenant,
-        term.name == _ID_NAME,
-        selection.contains(term.value, wanted.search),
-        term.device_id > after,
+def _parts(wanted: Wanted, span: Span) -> list[Branch]:
+    query = select(_TERM.device_id).where(
+        _TERM.tenant == wanted.tenant,
+        _TERM.name == _ID_NAME,
+        selection.contains(_TERM.value, wanted.search),
+        span.holds(_TERM.device_id),
     )
     return [Branch(query)]
 
@@ -264,38 +273,36 @@ _ID_NAME: ColumnElement[str] = literal_column(f"'{ID}'")
 
 
 def _with_values(
-    wanted: Wanted, name: str, values: Sequence[str | float], after: str
+    wanted: Wanted, name: str, values: Sequence[str | float], span: Span
 ) -> list[Branch]:
     branches = []
     for value in values:
-        term, query = _named(wanted, name, after)
-        column = term.value if isinstance(value, str) else term.number
-        branches.append(Branch(query.where(column == value), term.device_id))
+        query = _named(wanted, name, span)
+        column = _TERM.value if isinstance(value, str) else _TERM.number
+        branches.append(Branch(query.where(column == value), _TERM.device_id))
     return branches
 
 
-def _in_range(wanted: Wanted, requirement: Compared | Has, after: str) -> list[Branch]:
-    term, query = _named(wanted, requirement.name, after)
+def _in_range(wanted: Wanted, requirement: Compared | Has, span: Span) -> list[Branch]:
+    query = _named(wanted, requirement.name, span)
     if isinstance(requirement, Has):
-        return [Branch(query, term.value)]
-    return [Branch(query.where(selection.compared(term.number, requirement)), term.number)]
+        return [Branch(query, _TERM.value)]
+    return [Branch(query.where(selection.compared(_TERM.number, requirement)), _TERM.number)]
 
 
-def _named(wanted: Wanted, name: str, after: str) -> tuple[type[DeviceTerm], Select[str]]:
-    term = aliased(DeviceTerm)
-    query = select(term.device_id).where(
-        term.tenant == wanted.tenant, term.name == name, term.device_id > after
+def _named(wanted: Wanted, name: str, span: Span) -> Select[str]:
+    return select(_TERM.device_id).where(
+        _TERM.tenant == wanted.tenant, _TERM.name == name, span.holds(_TERM.device_id)
     )
-    return term, query
 
 
-def _of_health(wanted: Wanted, after: str) -> list[Branch]:
+def _of_health(wanted: Wanted, span: Span) -> list[Branch]:
     """Return the branches of what few devices are: all words but healthy."""
     word = wanted.health or Health.HEALTHY
     query = select(Device.id.label("device_id")).where(
         Device.tenant == wanted.tenant,
         health.condition(word, now_ms=wanted.now_ms),
-        Device.id > after,
+        span.holds(Device.id),
     )
     if word is Health.EXPIRED:
         return [Branch(query, Device.certificate_expires_ms)]
@@ -305,10 +312,10 @@ def _of_health(wanted: Wanted, after: str) -> list[Branch]:
     return [marked, _late(query)]
 
 
-def _silent(wanted: Wanted, after: str) -> list[Branch]:
+def _silent(wanted: Wanted, span: Span) -> list[Branch]:
     """Return the branches of all that may be offline, those out of service as well."""
     query = select(Device.id.label("device_id")).where(
-        Device.tenant == wanted.tenant, Device.id > after
+        Device.tenant == wanted.tenant, span.holds(Device.id)
     )
     late = query.where(health.condition(Health.OFFLINE, now_ms=wanted.now_ms))
     return [Branch(query.where(Device.silent.is_(True)), Device.id), _late(late)]
