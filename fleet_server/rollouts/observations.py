@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_protocol.histogram import Histogram, merged
@@ -51,14 +51,15 @@ class _Sum:
 async def samples(session: AsyncSession, seen: Snapshot, policy: ComparisonPolicy) -> Samples:
     """Return the newest devices on the release, and devices that stayed on what they ran."""
     query = select(RolloutMember).where(RolloutMember.rollout_id == seen.row.id)
-    healthy = RolloutMember.state == MemberState.HEALTHY.value
+    # Written out, as the condition of its index is.
+    healthy = RolloutMember.state == literal_column(f"'{MemberState.HEALTHY}'")
     newest = query.where(healthy).order_by(
         RolloutMember.stage.desc(), RolloutMember.ordered_ms.desc(), RolloutMember.rank
     )
     waiting = query.where(RolloutMember.state == MemberState.WAITING.value)
     new = list(await session.scalars(newest.limit(MAX_COMPARED)))
-    stay = waiting.order_by(RolloutMember.stage, RolloutMember.rank).limit(MAX_COMPARED)
-    old = list(await session.scalars(stay))
+    stay = waiting.order_by(RolloutMember.retries, RolloutMember.stage, RolloutMember.rank)
+    old = list(await session.scalars(stay.limit(MAX_COMPARED)))
     changed_ms = {row.device_id: row.ordered_ms or seen.view.now_ms for row in new}
     if not changed_ms:
         return Samples()

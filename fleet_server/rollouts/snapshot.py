@@ -6,11 +6,12 @@ ended.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, UnaryExpression, and_, func, select, true, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from fleet_protocol import messages
 from fleet_protocol.errors import ProtocolError
@@ -40,6 +41,7 @@ MAX_IN_FLIGHT = 2000
 """The largest disruption budget: so many devices are read at each look."""
 
 _REVISITED = WATCHED - IN_FLIGHT
+Order = InstrumentedAttribute[int] | UnaryExpression[int]
 _TURN_STATUSES = {Status.RUNNING, Status.COMPLETED}
 
 
@@ -171,38 +173,63 @@ class _Reading:
 
     async def in_flight(self) -> None:
         """Look at devices that change now."""
-        await self._look(self._members(IN_FLIGHT).limit(MAX_IN_FLIGHT))
+        moving = self._first(IN_FLIGHT, true(), (), MAX_IN_FLIGHT)
+        await self._look(self._members(moving).limit(MAX_IN_FLIGHT))
 
     async def revisit(self, after_rank: int) -> int:
         """Look at a page of devices that may change their word; return how far it went."""
-        query = self._members(_REVISITED).where(RolloutMember.rank > after_rank)
-        rows = await self._look(query.order_by(RolloutMember.rank).limit(_PAGE))
+        by_rank = (RolloutMember.rank,)
+        next_ones = self._first(_REVISITED, RolloutMember.rank > after_rank, by_rank, _PAGE)
+        rows = await self._look(self._members(next_ones).order_by(*by_rank).limit(_PAGE))
         return rows[-1].rank if len(rows) == _PAGE else -1
 
     async def some(self, statuses: set[Status], states: Sequence[MemberState]) -> tuple[str, ...]:
         """Return members in some states, if the rollout is in one of some statuses."""
         if Status(self._row.status) not in statuses:
             return ()
-        query = self._members(states).where(
+        retried = RolloutMember.retries > 0
+        turn = (RolloutMember.stage, RolloutMember.rank)
+        opened = and_(
             RolloutMember.stage <= self._row.stage,
             ~newer.has_changed(self._row, RolloutMember.device_id),
         )
-        query = query.order_by(
-            RolloutMember.retries.desc(), RolloutMember.stage, RolloutMember.rank
-        )
+        most_tried = (RolloutMember.retries.desc(), *turn)
+        next_ones = [
+            *self._first(states, and_(opened, retried), most_tried, MAX_DEVICES),
+            *self._first(states, and_(opened, RolloutMember.retries == 0), turn, MAX_DEVICES),
+        ]
+        query = self._members(next_ones).order_by(*most_tried)
         rows = await self._look(query.limit(MAX_DEVICES))
         return tuple(row.device_id for row in rows if row.device_id not in self.outcomes)
 
+    def _first(
+        self,
+        states: Iterable[MemberState],
+        condition: ColumnElement[bool],
+        order: Sequence[Order],
+        limit: int,
+    ) -> list[Select[str]]:
+        """Return queries for the first members, of each state by itself.
+
+        An index has those of one state in order; several PostgreSQL would read whole, and sort.
+        """
+        query = select(RolloutMember.device_id).where(
+            RolloutMember.rollout_id == self._row.id, condition
+        )
+        return [
+            query.where(RolloutMember.state == state.value).order_by(*order).limit(limit)
+            for state in states
+        ]
+
     def _members(
-        self, states: Sequence[MemberState] | frozenset[MemberState]
+        self, some: Sequence[Select[str]]
     ) -> Select[RolloutMember, str | None, int | None]:
+        ids = union_all(*(select(each.subquery()) for each in some)).subquery()
         return (
             select(RolloutMember, Device.reported, Device.decommissioned_ms)
             .join(Device, Device.id == RolloutMember.device_id)
-            .where(
-                RolloutMember.rollout_id == self._row.id,
-                RolloutMember.state.in_([state.value for state in states]),
-            )
+            .join(ids, ids.c.device_id == RolloutMember.device_id)
+            .where(RolloutMember.rollout_id == self._row.id)
         )
 
     async def _look(

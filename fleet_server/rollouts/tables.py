@@ -1,10 +1,12 @@
 """Stored rollouts: their state, their members, their history, and what is still to be signed."""
 
-from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.database import Base, RowId
 from fleet_server.tenancy import DeviceOwned, TenantOwned
+
+_HEALTHY = text("state = 'healthy'")
 
 
 class Rollout(TenantOwned, Base):
@@ -46,7 +48,25 @@ class RolloutMember(DeviceOwned, Base):
 
     __tablename__ = "rollout_members"
     __table_args__ = (
-        Index("ix_member_turn", "rollout_id", "state", "stage", "rank"),
+        Index(
+            "ix_member_turn",
+            "rollout_id",
+            "state",
+            "retries",
+            "stage",
+            "rank",
+            postgresql_include=["excused"],
+        ),
+        Index("ix_member_revisited", "rollout_id", "state", "rank"),
+        Index(
+            "ix_member_newest",
+            "rollout_id",
+            "stage",
+            "ordered_ms",
+            "rank",
+            postgresql_where=_HEALTHY,
+            sqlite_where=_HEALTHY,
+        ),
         Index("ix_member_stage", "rollout_id", "stage", "settled_ms"),
         Index("ix_member_device", "device_id", "rollout_id"),
     )
