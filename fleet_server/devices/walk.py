@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from sqlalchemy import (
     ColumnElement,
-    Row,
     Select,
     Subquery,
     exists,
@@ -206,7 +205,10 @@ class Walk:
             (rows.c.last < start).label("is_passed"),
             func.rank().over(order_by=rows.c.last).label("reach"),
         ).where(rows.c.number > 0)
-        return [_outlook(self._sources, row) for row in await self._session.execute(query)]
+        return [
+            Outlook(self._sources[at], number, last, first, is_passed, reach)
+            for at, number, last, first, is_passed, reach in await self._session.execute(query)
+        ]
 
     async def _comparable(
         self, span: Span, base: Outlook, others: Sequence[Source]
@@ -215,7 +217,7 @@ class Walk:
         asked = self.window(base.source, base.source.first(span, 1)).asked
         # One that answers nothing still has few of those that are to be asked.
         spared = [each for each in others if not each.answers or set(each.answers) & set(asked)]
-        if base.number * len(spared) < _WORTH:
+        if not spared or base.number * len(spared) < _WORTH:
             return []
         limit = base.number * _BESIDE
         sizes = [each.size(span, limit).label(f"n{at}") for at, each in enumerate(spared)]
@@ -239,7 +241,3 @@ def _common(base: Source, beside: Sequence[Source], span: Span, size: int) -> Su
     # each id of the other. Of an IN that is compared with something it makes a hash table.
     query = select(ids.c.device_id).where(*(ids.c.device_id.in_(each).is_(True) for each in others))
     return query.subquery() if others else ids
-
-
-def _outlook(sources: Sequence[Source], row: Row) -> Outlook:
-    return Outlook(sources[row.at], row.number, row.last, row.start, row.is_passed, row.reach)

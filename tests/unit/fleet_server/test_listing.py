@@ -10,12 +10,12 @@ from sqlalchemy import String, cast, func, insert, update
 from fleet_server import tenancy
 from fleet_server.clock import unix_ms
 from fleet_server.database import Database
-from fleet_server.devices import health, listing, sources
+from fleet_server.devices import health, listing, sources, walk
 from fleet_server.devices.health import Health, Signs
 from fleet_server.devices.selector import ID, number_of, parse
 from fleet_server.devices.service import Devices, Filters
 from fleet_server.devices.silence import SilenceWatch
-from fleet_server.devices.sources import Branch, Wanted, has_search_index
+from fleet_server.devices.sources import Branch, Span, Wanted, has_search_index
 from fleet_server.devices.tables import Device, DeviceTerm
 from fleet_server.tenancy import Tenant
 from tests.unit.fleet_server.conftest import FakeClock
@@ -29,6 +29,8 @@ ASKED = (
     "*",
     "site=s3",
     "site=s3,tier=main",
+    "site=s3,rack in (0,1),tier=main",
+    "site=s0,serial>=50",
     "site in (s0,s3),!rare",
     "rare",
     "ram>=4,tier!=main",
@@ -142,6 +144,7 @@ async def test_pages_and_counts_are_what_was_asked_for(
     """With small bounds a small fleet takes the ways of a large one."""
     monkeypatch.setattr(listing, "_FEW", bounds[0])
     monkeypatch.setattr(listing, "_AT_FIRST", bounds[1])
+    monkeypatch.setattr(walk, "_WORTH", bounds[0] // 100)
     monkeypatch.setattr(listing, "BUDGET_S", 60.0)
     devices = Devices(database=database, connections=(), clock=fleet.clock)
     cases: list[tuple[str, str, Health | None]] = [(text, "", None) for text in ASKED]
@@ -196,12 +199,12 @@ async def test_a_tenant_lists_its_own(database: Database, fleet: Fleet) -> None:
 async def test_a_part_of_ids_that_takes_long_to_look_up_is_walked_for(
     database: Database, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    asked: list[Span] = []
     parts = sources._parts
 
-    def slow(wanted: Wanted, after: str) -> list[Branch]:
-        asked.append(after)
-        (branch,) = parts(wanted, after)
+    def slow(wanted: Wanted, span: Span) -> list[Branch]:
+        asked.append(span)
+        (branch,) = parts(wanted, span)
         return [Branch(branch.query.where(cast(func.pg_sleep(10), String) == ""))]
 
     monkeypatch.setattr(sources, "_parts", slow)
