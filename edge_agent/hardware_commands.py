@@ -55,6 +55,8 @@ def run_bench(state: StateDir, options: BenchOptions) -> None:
     Raises:
         AgentError: there is nothing to measure, or the picture cannot be drawn.
     """
+    if options.png is not None:
+        picture.check(options.png)
     library = settings.load(state.root, os.environ).runtime.edgetpu_library
     found = accelerator_survey.survey(state, dict(os.environ))
     with subject.opened(options.model, state) as model:
@@ -76,7 +78,7 @@ def run_bench(state: StateDir, options: BenchOptions) -> None:
         report = BenchReport(model=name, cpu=cpu, threads=options.threads, rows=rows)
         print_json(report)
     else:
-        _print_rows(f"{name} on {cpu}, {options.threads} thread(s) a call", rows)
+        print_rows(f"{name} on {cpu}, {options.threads} thread(s) a call", rows)
     if options.png is not None:
         picture.draw(f"{name} on {cpu}", rows, options.png)
 
@@ -103,10 +105,15 @@ def _print_devices(found: Devices) -> None:
     console.print(table)
 
 
-def _print_rows(title: str, rows: list[Row]) -> None:
+def print_rows(title: str, rows: list[Row]) -> None:
+    """Print what was measured, as a table."""
     console = Console()
     figures = ("p50 ms", "p95 ms", "p99 ms", "calls/s", "speed", "MiB")
-    table = Table("variant", "accelerator", *figures, title=shown(title))
+    table = Table(title=shown(title))
+    for name in ("variant", "accelerator"):
+        table.add_column(name, overflow="fold")  # cut short, two variants would look alike
+    for figure in figures:
+        table.add_column(figure, no_wrap=True)
     for row in rows:
         if row.problem:
             table.add_row(shown(row.variant), shown(row.accelerator), *[""] * 6)

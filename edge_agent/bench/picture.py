@@ -1,6 +1,8 @@
 """The figures as a picture: two groups of bars, drawn with Pillow (extra ``bench``)."""
 
+import os
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +28,24 @@ class PictureError(AgentError):
     """The picture cannot be drawn or written."""
 
 
+def check(path: Path) -> None:
+    """Find out before anything is measured whether a picture could be drawn there.
+
+    Args:
+        path: of the PNG file.
+
+    Raises:
+        PictureError: Pillow is missing, or the file cannot be written.
+    """
+    if find_spec("PIL") is None:
+        raise PictureError("a picture needs Pillow: pip install 'skerry[bench]'")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise PictureError(
+            f"cannot write the picture {path}: it must be a file in a folder that is there and "
+            "may be written"
+        )
+
+
 def draw(title: str, rows: Sequence[Row], path: Path) -> None:
     """Write the picture of what could be measured.
 
@@ -37,12 +57,9 @@ def draw(title: str, rows: Sequence[Row], path: Path) -> None:
     Raises:
         PictureError: Pillow is missing, there is nothing to draw, or the file cannot be written.
     """
-    try:
-        from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 (an extra)
-    except ImportError as error:
-        raise PictureError(
-            f"a picture needs Pillow ({error}): pip install 'skerry[bench]'"
-        ) from error
+    check(path)
+    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 (an extra)
+
     good = [row for row in rows if not row.problem]
     if not good:
         raise PictureError("nothing could be measured, so there is nothing to draw")

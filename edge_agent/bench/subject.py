@@ -148,7 +148,10 @@ def _bundle(path: Path, folder: Path) -> Subject:
                     raise SubjectError(f"{path} is damaged: {member.name} is not what it was")
                 files[member.name] = target
     except (OSError, tarfile.TarError) as error:
-        raise SubjectError(f"{path} is not a bundle that can be read: {error}") from error
+        raise SubjectError(
+            f"{path} is not a bundle that can be read: {error}; name a bundle, a model folder "
+            "(with its card.json) or a family of this device"
+        ) from error
     return _released(manifest, files)
 
 

@@ -4,10 +4,14 @@ import json
 import tarfile
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from edge_agent import hardware_commands
 from edge_agent.bench import subject
+from edge_agent.bench.measuring import Row
+from edge_agent.bench.picture import PictureError
 from edge_agent.bench.subject import SubjectError
 from edge_agent.cli import app
 from edge_agent.errors import AgentError
@@ -81,6 +85,29 @@ def test_a_bundle_is_read(tmp_path: Path) -> None:
 def test_a_model_that_runs_nowhere_is_an_error_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(AgentError, match=r"nothing of animals 1.2.0 can run here: .*cpu: ONNX"):
         run("bench", str(bundle(tmp_path / "m.bundle")), "--state", str(tmp_path))
+
+
+@pytest.mark.parametrize("where", ["missing/bench.png", "."])
+def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, where: str
+) -> None:
+    picture = str(tmp_path / where)
+    with pytest.raises(PictureError, match=r"cannot write the picture"):
+        run("bench", "no model at all", "--png", picture, "--state", str(tmp_path))
+
+
+def test_names_are_whole_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    place = {"backend": "openvino", "accelerator": "openvino-cpu", "released": True}
+    names = ["int8-of-the-head", "int8-of-the-tail"]
+    rows = [msgspec.convert({**place, "variant": name, "precision": "int8"}, Row) for name in names]
+    hardware_commands.print_rows("a title", rows)
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert "head" in shown
+    assert "tail" in shown
 
 
 def test_what_is_no_model(tmp_path: Path) -> None:
