@@ -142,12 +142,17 @@ class DataPlane:
             raise UnknownModelError(
                 f"no model {family[:80]!r} here; this device serves: {self._names()}"
             )
-        if version is not None and served.release.version != version:
-            raise UnknownModelError(
-                f"model {family!r} has no active version {version[:40]!r}; active is "
-                f"{served.release.version}"
-            )
-        return served
+        return _of_version(served, version)
+
+    def described(self, family: str, version: str | None = None) -> ServedRelease:
+        """Return the release that answers for a family; one that is asleep is left asleep.
+
+        Raises:
+            UnknownModelError: as `active`.
+            UnavailableError: likewise.
+        """
+        asleep = self._sleep.get(family)
+        return self.active(family, version) if asleep is None else _of_version(asleep, version)
 
     async def awake(self, family: str) -> None:
         """Wait until a family that was asleep has been loaded, or could not be.
@@ -178,8 +183,8 @@ class DataPlane:
 
     @property
     def families(self) -> list[str]:
-        """The families that are served, in order of their names."""
-        return sorted(self._active)
+        """The families that are served, those asleep among them, in order of their names."""
+        return sorted({*self._active, *self._sleep.families})
 
     def statistics(self, served: ServedRelease) -> ModelStatistics:
         """Return what a release has done since it was loaded."""
@@ -405,6 +410,15 @@ class DataPlane:
 def _close(served: ServedRelease, lull: Lull) -> None:
     lull.wait()
     served.close()
+
+
+def _of_version(served: ServedRelease, version: str | None) -> ServedRelease:
+    if version is not None and served.release.version != version:
+        raise UnknownModelError(
+            f"model {served.release.family!r} has no active version {version[:40]!r}; active is "
+            f"{served.release.version}"
+        )
+    return served
 
 
 def _identity(release: ActiveRelease) -> ActiveRelease:

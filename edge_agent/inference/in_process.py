@@ -196,8 +196,7 @@ class InProcessRuntime:
         await self._loop.shutdown_default_executor()
 
     async def _metadata(self, model: str) -> PlacedModelMetadata:
-        await self._plane.awake(model)
-        return placed_model_metadata(self._plane.active(model))
+        return placed_model_metadata(self._plane.described(model))
 
     async def _infer(
         self, model: str, version: str, request: InferenceRequest, started: float

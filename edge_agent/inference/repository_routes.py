@@ -133,7 +133,8 @@ def repository_index(
         RepositoryEntry(name=family, version=version, state=_READY)
         for family in plane.families
         for version in (
-            plane.held_versions(family) if every_version else [plane.active(family).release.version]
+            (every_version and plane.held_versions(family))
+            or [plane.described(family).release.version]
         )
     ]
     if not ready_only:

@@ -131,25 +131,30 @@ class V2Routes:
         answer = self._infer(request, family, version)
         return answer if isinstance(answer, HttpResponse) else await answer
 
+    def _described(self, family: str, version: str | None) -> ServedRelease:
+        if self._every_version and version is not None:
+            return self._plane.held(family, version)
+        return self._plane.described(family, version)
+
     def _model(self, family: str, version: str | None) -> HttpResponse:
-        served = self._served(family, version)
+        served = self._described(family, version)
         versions = self._plane.held_versions(family) if self._every_version else None
         return json_response(placed_model_metadata(served, versions))
 
     def _model_ready(self, family: str, version: str | None) -> HttpResponse:
-        self._served(family, version)
+        self._described(family, version)
         return HttpResponse()
 
     def _configuration(self, family: str, version: str | None) -> HttpResponse:
-        served = self._served(family, version)
+        served = self._described(family, version)
         return json_response(configuration(served, max_request_bytes=self._max_request_bytes))
 
     def _statistics(self, family: str, version: str | None) -> HttpResponse:
-        served = self._served(family, version)
+        served = self._described(family, version)
         return json_response(StatisticsAnswer([self._plane.statistics(served)]))
 
     def _all_statistics(self) -> HttpResponse:
-        served = [self._plane.active(family) for family in self._plane.families]
+        served = [self._plane.described(family) for family in self._plane.families]
         return json_response(StatisticsAnswer([self._plane.statistics(one) for one in served]))
 
     def _ready(self) -> HttpResponse:

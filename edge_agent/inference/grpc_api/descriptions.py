@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from edge_agent.inference.data_plane import DataPlane
-from edge_agent.inference.errors import AsleepError, UnavailableError, UnknownModelError
+from edge_agent.inference.errors import UnavailableError, UnknownModelError
 from edge_agent.inference.grpc_api.wire import open_inference_pb2 as wire
 from edge_agent.inference.metadata import model_metadata, server_metadata
 from edge_agent.inference.model_configuration import configuration, placement
@@ -48,7 +48,7 @@ class Descriptions:
         """Say whether a model is served."""
         try:
             self._served(request)
-        except (UnknownModelError, UnavailableError, AsleepError):
+        except (UnknownModelError, UnavailableError):
             return wire.ModelReadyResponse(ready=False)
         return wire.ModelReadyResponse(ready=True)
 
@@ -87,7 +87,7 @@ class Descriptions:
         served = (
             [self._served(request)]
             if request.name
-            else [self._plane.active(family) for family in self._plane.families]
+            else [self._plane.described(family) for family in self._plane.families]
         )
         return wire.ModelStatisticsResponse(
             model_stats=[
@@ -102,7 +102,7 @@ class Descriptions:
         | wire.ModelConfigRequest
         | wire.ModelStatisticsRequest,
     ) -> ServedRelease:
-        return self._plane.active(request.name, request.version or None)
+        return self._plane.described(request.name, request.version or None)
 
 
 def filled(message: _Message, struct: msgspec.Struct) -> _Message:

@@ -21,10 +21,18 @@ from edge_agent.inference.errors import (
     UnknownModelError,
 )
 from edge_agent.inference.execution_policy import ExecutionPolicy, policy_from
+from edge_agent.inference.grpc_api.descriptions import Descriptions
+from edge_agent.inference.grpc_api.wire.open_inference_pb2 import (
+    ModelMetadataRequest,
+    ModelReadyRequest,
+)
+from edge_agent.inference.http_errors import answering
+from edge_agent.inference.http_messages import HttpRequest, HttpResponse
 from edge_agent.inference.memory_budget import Holding, MemoryPolicy, Need, need_of, room_for
 from edge_agent.inference.process_memory import default_budget_bytes
 from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.scheduling import QueueLimits
+from edge_agent.inference.v2_routes import V2Routes
 from edge_agent.runtime_api import ActiveRelease
 from edge_agent.settings import ModelSettings, RuntimeSettings
 from edge_agent.state_dir import StateDir
@@ -273,6 +281,33 @@ async def test_an_idle_model_sleeps_and_its_next_call_wakes_it(
     assert await plane.unload_family("a") == 0
     with pytest.raises(UnknownModelError):
         plane.active("a")
+
+
+async def test_what_describes_a_sleeping_model_leaves_it_asleep(make_plane: MakePlane) -> None:
+    plane = make_plane(evict_idle=True)
+    await serve(plane, sized("a", 60))
+    await serve(plane, sized("b", 50))
+    routes = answering(V2Routes(plane, max_request_bytes=1024))
+
+    def ask(method: str, path: str) -> HttpResponse:
+        request = HttpRequest(
+            method=method, path=path, body=b"", keep_alive=True, received_at=time.perf_counter()
+        )
+        response = routes(request)
+        assert isinstance(response, HttpResponse)
+        return response
+
+    for what in ("", "/ready", "/config", "/stats", "/versions/1.0.0", "/versions/1.0.0/ready"):
+        assert ask("GET", f"/v2/models/a{what}").status == 200
+    assert ask("GET", "/v2/models/a/versions/2.0.0").status == 404
+    for method, path in (("GET", "/v2/models/stats"), ("POST", "/v2/repository/index")):
+        body = ask(method, path).parts[0]
+        assert b'"name":"a"' in bytes(body)
+        assert b'"name":"b"' in bytes(body)
+    describe = Descriptions(plane, max_request_bytes=1024, shared_memory=False)
+    assert describe.model_ready(ModelReadyRequest(name="a")).ready
+    assert describe.model(ModelMetadataRequest(name="a")).versions == ["1.0.0"]
+    assert (await plane.status()).asleep == ["a"]
 
 
 async def test_a_model_in_use_does_not_leave(make_plane: MakePlane) -> None:
