@@ -30,6 +30,7 @@ from tests.unit.fleet_server.authority import PASSPHRASE, Fleet
 def passphrase_file(tmp_path: Path) -> Path:
     path = tmp_path / "passphrase"
     path.write_bytes(PASSPHRASE)
+    path.chmod(0o600)
     return path
 
 
