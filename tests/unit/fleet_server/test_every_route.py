@@ -41,6 +41,8 @@ NOT_OWNED = {
     "login_attempts": "belongs to who has not said yet who it is",
     "pending_logins": "the same, while its owner is at the provider",
     "alert_watch": "says when the servers looked last; no route shows it",
+    "fleet_heard": "says when the servers heard devices last; no route shows it",
+    "deaf_spans": "says when they heard none; no route shows it",
 }
 """Tables without an owner, each for a reason."""
 
