@@ -29,6 +29,7 @@ from tests.unit.fleet_server.authority import PASSPHRASE, Fleet
 @pytest.fixture
 def passphrase_file(tmp_path: Path) -> Path:
     path = tmp_path / "passphrase"
+    path.touch(mode=0o600)
     path.write_bytes(PASSPHRASE)
     path.chmod(0o600)
     return path
