@@ -143,6 +143,26 @@ async def path_in_a_signed_manifest(attacker: Attacker) -> None:
     await attacker.assigns({WRONG.manifest_path: target_file(WRONG.manifest_path, text)})
 
 
+async def file_that_the_manifest_does_not_state(attacker: Attacker) -> None:
+    """The list has another model than the manifest beside it, which the fleet assigned."""
+    await attacker.world.wants(NEXT)
+    version = attacker.newest + 1
+    files = {**GOOD.targets(), **NEXT.targets(), NEXT.model_path: EVIL}
+    attacker.publishes(
+        attacker.signs_role(files, version=version, signer=attacker.key("publisher")),
+        version=version,
+    )
+    attacker.serves_file(NEXT.model_path, EVIL)
+
+
+async def yanked_model(attacker: Attacker) -> None:
+    """The publisher has yanked it without raising the floor; the thief of the signer assigns it."""
+    attacker.world.publishes(NEXT)
+    attacker.world.repository.withdraw(NEXT.manifest.version)
+    attacker.world.recorded.append(dict(attacker.world.repository.files))
+    await attacker.assigns(listed(NEXT))
+
+
 async def publisher_without_the_signer(attacker: Attacker) -> None:
     """The model of the next version is replaced where it is published; the fleet assigned it."""
     evil = release("1.1.0", security_counter=1, model=EVIL)
@@ -193,6 +213,16 @@ ATTACKS = {
         yanked_model_under_a_raised_floor,
         (STATE, "has security counter 1, this device accepts 2 and higher"),
         holds=ONLINE,
+    ),
+    "assignment key: yanked model": Attack(
+        yanked_model,
+        (STATE, r"animals 1\.1\.0 was withdrawn by its publisher: mislabelled"),
+        holds=frozenset({"assignment"}),
+    ),
+    "publisher: another file than the manifest's": Attack(
+        file_that_the_manifest_does_not_state,
+        (STATE, "manifest and release repository disagree about .*model.onnx"),
+        holds=frozenset({"publisher", "snapshot", "timestamp"}),
     ),
     "publisher of another family, own role": Attack(
         other_familys_publisher,

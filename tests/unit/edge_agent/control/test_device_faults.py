@@ -137,6 +137,25 @@ async def test_a_file_that_was_exchanged_since_it_was_verified_is_not_loaded(
     assert device.state.blob(MODEL).read_bytes() == SECOND.model
 
 
+async def test_a_disk_that_ruins_every_copy_is_given_time(device: ControlDevice) -> None:
+    """Each copy arrives well and is something else when it is read again."""
+    device.retry_max_s = _LONGEST_S
+    await device.restarted()
+    device.repository.add(FIRST, SECOND)
+    await device.receive(device.director.assign(DEVICE, 1, [FIRST]))
+    await device.settle()
+    await device.receive(device.director.assign(DEVICE, 2, [SECOND]))
+    before = len(device.events())
+    for _ in range(_HOUR_S // 10):
+        if device.record().state is UpdateState.VERIFIED:
+            device.state.blob(MODEL).write_bytes(b"ruined")
+        await device.step()
+        assert not device.record().settled
+        device.clock.advance(10)
+    assert 6 < len(device.events()) - before < 120, "it loops"
+    assert device.runtime.serving("animals") == "1.0.0"
+
+
 async def test_what_is_committed_is_served_again_while_a_trial_waits(device: ControlDevice) -> None:
     device.repository.add(FIRST, SECOND)
     await device.receive(device.director.assign(DEVICE, 1, [FIRST]))
