@@ -84,7 +84,7 @@ async def world(runtime: RunningRuntime) -> AsyncIterator[World]:
     world = World(device, repository, director)
     await world.prepare()
     yield world
-    assert world.calls > 40
+    assert world.calls >= 30
     await device.kill()
     assert runtime.process.poll() is None
 
