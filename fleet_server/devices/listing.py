@@ -33,6 +33,8 @@ _FEW = 3000
 """Of so many devices each is looked at, if that is to ask one thing of them."""
 _AT_FIRST = 1000
 _GROWTH = 4
+_RARE = 10
+"""The index over parts of ids is asked where so many windows would have to be read for a page."""
 _PARTS_S = 0.025
 """So long the index over parts of ids is waited for."""
 _MAX_COMMON = 1000
@@ -139,11 +141,12 @@ class Listing:
             end = await walk.run(after, size, take, until=self._monotonic())
             if end is None:
                 return Found(ids, None)
-            read = partial(self._rare, self._with_part, Span(end), limit - len(ids))
-            rare = await self._in_time(read)
-            if rare is not None:
-                return Found([*ids, *rare], None)
             after = end
+            if len(ids) * _RARE < limit:
+                read = partial(self._rare, self._with_part, Span(end), limit - len(ids))
+                rare = await self._in_time(read)
+                if rare is not None:
+                    return Found([*ids, *rare], None)
         return Found(ids, await walk.run(after, size, take, until=until))
 
     async def count(self, limit: int) -> Counted:
@@ -245,10 +248,11 @@ class Listing:
         ordered = self._ordered(found)
         look_ups = self._look_ups(ordered[0])
         if len(ordered) > 1:
-            return _AT_FIRST * _GROWTH  # a statement costs as much as to read so many in order
+            # A statement costs as much as to read so many in order.
+            return _AT_FIRST * _GROWTH // (len(ordered) - 1)
         if look_ups:
             return max(1, _AT_FIRST // look_ups)
-        return _AT_FIRST * (_GROWTH if self._with_part else _GROWTH**2)
+        return _AT_FIRST * _GROWTH**2
 
     def _look_ups(self, source: Source) -> int:
         """Return how often something is looked up for each device of a source."""

@@ -75,7 +75,7 @@ class Span:
     is_included: bool = False
     end: str | None = None
 
-    def holds(self, column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    def holds(self, column: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[bool]:
         """Return the condition that an id is in it."""
         start = column >= self.after if self.is_included else column > self.after
         return start if self.end is None else and_(start, column <= self.end)
@@ -299,29 +299,39 @@ def _named(wanted: Wanted, name: str, span: Span) -> Select[str]:
 def _of_health(wanted: Wanted, span: Span) -> list[Branch]:
     """Return the branches of what few devices are: all words but healthy."""
     word = wanted.health or Health.HEALTHY
-    query = select(Device.id.label("device_id")).where(
-        Device.tenant == wanted.tenant,
-        health.condition(word, now_ms=wanted.now_ms),
-        span.holds(Device.id),
+    every = select(Device.id.label("device_id")).where(
+        Device.tenant == wanted.tenant, health.condition(word, now_ms=wanted.now_ms)
     )
+    query = every.where(span.holds(Device.id))
     if word is Health.EXPIRED:
         return [Branch(query, Device.certificate_expires_ms)]
     if word is not Health.OFFLINE:
         return [Branch(query, Device.id)]
-    marked = Branch(query.where(Device.silent.is_(True)), Device.id)
-    return [marked, _late(query)]
+    late = every.where(Device.silent.is_(False)).order_by(Device.last_seen_ms).offset(0).subquery()
+    return [
+        Branch(query.where(Device.silent.is_(True)), Device.id),
+        Branch(select(late.c.device_id).where(span.holds(late.c.device_id)), late.c.device_id),
+    ]
 
 
 def _silent(wanted: Wanted, span: Span) -> list[Branch]:
-    """Return the branches of all that may be offline, those out of service as well."""
-    query = select(Device.id.label("device_id")).where(
-        Device.tenant == wanted.tenant, span.holds(Device.id)
+    """Return the branches of all that may be offline, those out of service as well.
+
+    Those not marked yet are few, and read by when they were heard. By the table: of a condition on
+    the tenant PostgreSQL would make use, by an index that has all devices.
+    """
+    marked = select(Device.id.label("device_id")).where(
+        Device.tenant == wanted.tenant, Device.silent.is_(True), span.holds(Device.id)
     )
-    late = query.where(health.condition(Health.OFFLINE, now_ms=wanted.now_ms))
-    return [Branch(query.where(Device.silent.is_(True)), Device.id), _late(late)]
-
-
-def _late(query: Select[str]) -> Branch:
-    """Return the branch of those that are silent and not marked yet, which are few."""
-    found = query.where(Device.silent.is_(False)).order_by(Device.last_seen_ms).offset(0).subquery()
-    return Branch(select(found.c.device_id), found.c.device_id)
+    row = Device.__table__.alias().c
+    late = (
+        select(row.id, row.tenant)
+        .where(row.silent.is_(False), row.last_seen_ms < wanted.now_ms - health.SILENT_AFTER_MS)
+        .order_by(row.last_seen_ms)
+        .offset(0)
+        .subquery()
+    )
+    of_tenant = select(late.c.id.label("device_id")).where(
+        late.c.tenant == wanted.tenant, span.holds(late.c.id)
+    )
+    return [Branch(marked, Device.id), Branch(of_tenant, late.c.id)]

@@ -34,6 +34,8 @@ _AT_LEAST = 100
 _GROWTH = 4
 _BESIDE = 8
 """So many ids that are read in order cost no more than one that is looked up."""
+_LEAP_S = 0.01
+"""So much longer an answer may take to read where the walk leapt to."""
 _WORTH = 300
 """Look-ups for which it is worth to ask whether they could be spared."""
 
@@ -134,6 +136,8 @@ class Walk:
             if is_enough or span is None:
                 return None
             now = self._monotonic()
+            if span.is_included and now < until + _LEAP_S:
+                continue
             if now >= until:
                 return span.after if not span.is_included else await self._before(span.after)
             fits = round(size * (until - now) / max(now - began, 1e-6))
@@ -156,17 +160,11 @@ class Walk:
             return False, None  # one of them has no more
         full = [each for each in seen if each.number == size]
         here = Span(seen[0].start, is_included=True)
-        if any(each.is_passed for each in full):
-            return False, here
-        ended = [each for each in seen if each.number < size]
-        if ended:
-            base = min(ended, key=lambda each: each.number)
-            beside = [each.source for each in ended if each is not base]
-        else:
-            base = max(full, key=lambda each: each.reach)
+        if not span.is_included and any(each.is_passed for each in full):
+            return False, here  # once: the one that is the farthest on may as well be read
+        base, beside, others = _chosen(seen, size)
+        if base.number == size:
             here = Span(here.after, is_included=True, end=base.last)
-            beside = []
-        others = [each.source for each in full if each is not base]
         beside += await self._comparable(here, base, others)
         ids = _common(base.source, beside, here, size)
         if await take(self.window(base.source, ids, beside)):
@@ -241,3 +239,19 @@ def _common(base: Source, beside: Sequence[Source], span: Span, size: int) -> Su
     # each id of the other. Of an IN that is compared with something it makes a hash table.
     query = select(ids.c.device_id).where(*(ids.c.device_id.in_(each).is_(True) for each in others))
     return query.subquery() if others else ids
+
+
+def _chosen(seen: Sequence[Outlook], size: int) -> tuple[Outlook, list[Source], list[Source]]:
+    """Return what to read, what to read beside it, and the others: those with far more ids."""
+    ended = [each for each in seen if each.number < size]
+    base = (
+        min(ended, key=lambda each: each.number)
+        if ended
+        else max(seen, key=lambda each: each.reach)
+    )
+    left = [each for each in seen if each is not base]
+    return (
+        base,
+        [each.source for each in left if each.number < size],
+        [each.source for each in left if each.number == size],
+    )

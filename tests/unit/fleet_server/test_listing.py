@@ -208,7 +208,7 @@ async def test_a_part_of_ids_that_takes_long_to_look_up_is_walked_for(
         return [Branch(branch.query.where(cast(func.pg_sleep(10), String) == ""))]
 
     monkeypatch.setattr(sources, "_parts", slow)
-    monkeypatch.setattr(listing, "_AT_FIRST", 3)
+    monkeypatch.setattr(listing, "_AT_FIRST", 1)
     devices = Devices(database=database, connections=(), clock=fleet.clock)
     for _ in range(2):
         assert (await everything(devices, Filters(search="-05"), 5))[0] == fleet.expected(
