@@ -261,13 +261,19 @@ def test_a_delta_is_made_while_the_whole_file_is_there(
         "metadata/..%2f..%2fonline%2ftls.pem",
         "metadata/2.root.json",
         "metadata/timestamp.json.tmp",
-        "metadata/%00.json",
     ],
 )
 def test_paths_that_lead_nowhere(camera: EnrolledDevice, path: str) -> None:
     answer = camera.server.request("GET", f"/device/v1/repository/{path}", token=camera.key.token())
     assert answer.status == 404
     assert answer.json()["code"] == "not_found"
+
+
+def test_a_path_with_nul_is_refused(camera: EnrolledDevice) -> None:
+    answer = camera.server.request(
+        "GET", "/device/v1/repository/metadata/%00.json", token=camera.key.token()
+    )
+    assert (answer.status, answer.json()["code"]) == (400, "malformed")
 
 
 def test_strangers_get_no_metadata(
