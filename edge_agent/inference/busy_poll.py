@@ -28,9 +28,14 @@ class BusyPoll:
         self._loop = asyncio.get_running_loop()
         self._until = 0.0
         self._polling = False
+        self.at_work = 0
+        """How many answers are being made beside the loop, which then leaves the processors to
+        them."""
 
     def expect(self, now: float) -> None:
-        """Stay awake for a moment: bytes are likely to come."""
+        """Stay awake for a moment if nothing else is at work: bytes are likely to come."""
+        if self.at_work:
+            return
         self._until = now + GRACE_S
         if not self._polling:
             self._polling = True

@@ -225,7 +225,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._balance_reading()
 
     async def _answer_later(self, request: HttpRequest, answer: Awaitable[HttpResponse]) -> None:
-        response = await answer
+        self._poll.at_work += 1
+        try:
+            response = await answer
+        finally:
+            self._poll.at_work -= 1
         self._task = None
         self._send(request, response)
         self._advance()

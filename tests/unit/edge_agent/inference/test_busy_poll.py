@@ -62,3 +62,15 @@ def test_it_begins_anew_after_it_has_ended() -> None:
         return clock.reads
 
     assert asyncio.run(look()) == 20
+
+
+def test_the_loop_sleeps_while_models_are_at_work() -> None:
+    async def look() -> int:
+        clock = _Clock()
+        poll = BusyPoll(clock=clock)
+        poll.at_work += 1
+        poll.expect(0.0)
+        await _rounds(100)
+        return clock.reads
+
+    assert asyncio.run(look()) == 0
