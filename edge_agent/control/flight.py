@@ -72,7 +72,7 @@ class Flight:
         others = again[1:]
         if self.room == 1 and chosen and others:
             self._probes += 1
-            chosen.append(others[-self._probes % len(others)])
+            chosen.append(others[(self._probes - 1) % len(others)])
         return chosen + new
 
     def published(self, position: int, stream: str, now_s: float) -> None:
@@ -109,7 +109,8 @@ class Flight:
         lost = [at for at, sending in self._under_way.items() if is_lost(sending)]
         for at in lost:
             del self._under_way[at]
-        self._known = max([self._known or 0, *lost])
+        if lost:
+            self._known = max(self._known or 0, *lost)
         return lost
 
 

@@ -50,6 +50,25 @@ class Fleetless:
                 self.flight.heard(self.now_s)
 
 
+def test_a_server_that_speaks_first_is_not_sent_everything_at_once() -> None:
+    outbox = Fleetless(waiting=50)
+    outbox.flight.heard(0.0)
+    assert outbox.look(server=False) == list(range(1, 9))
+
+
+def test_the_message_behind_an_unreadable_one_is_tried_first() -> None:
+    """Its acknowledgement makes room for the rest."""
+    outbox = Fleetless()
+    outbox.append(E)
+    for _ in range(40):
+        outbox.append()
+    outbox.unreadable = frozenset({1})
+    while outbox.flight.room > 1:
+        due = outbox.look(server=False)
+        outbox.now_s += RESEND_S
+    assert due == [1, 2]
+
+
 def test_what_is_new_goes_out_once_and_at_once() -> None:
     outbox = Fleetless()
     outbox.look(server=False)
