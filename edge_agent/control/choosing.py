@@ -16,7 +16,7 @@ from edge_agent.control.contest import Contest, DoesNotFitError, winner
 from edge_agent.control.golden import GoldenCheckError
 from edge_agent.control.journal import Candidate, UpdateRecord, candidate_of
 from edge_agent.control.ledger import Ledger
-from edge_agent.control.runtime_client import RuntimeRefusedError
+from edge_agent.control.runtime_client import RuntimeFaultError, RuntimeRefusedError
 from edge_agent.control.variants import MAX_TEXT
 from edge_agent.runtime_api import ActiveRelease
 
@@ -42,6 +42,7 @@ class Choosing:
 
         Raises:
             NoneFitsError: all contenders are out.
+            RuntimeFaultError: the device has kept every contender from being loaded.
             RuntimeUnavailableError: the runtime died; it is taken up again from the journal.
             StaleRecordError, StoreError: as the ledger has them.
         """
@@ -50,9 +51,14 @@ class Choosing:
             return record
         record = await self._after_a_death(record)
         await asyncio.to_thread(self._contest.clear, record.family)
+        faults: dict[int, RuntimeFaultError] = {}
         for at, contender in enumerate(candidate.contenders):
             if at not in record.excluded:
-                record = await self._enter(record, at, contender)
+                record = await self._enter(record, at, contender, faults)
+        if faults and len(faults) + len(record.excluded) == len(candidate.contenders):
+            raise next(iter(faults.values()))  # no variant is at fault: the device is
+        for at, fault in faults.items():
+            record = await self._exclude(record, at, str(fault))
         chosen = await self._chosen(record, candidate)
         return await self._settle(record, candidate, chosen)
 
@@ -68,7 +74,13 @@ class Choosing:
             attempts=max(0, record.attempts - 1),
         )
 
-    async def _enter(self, record: UpdateRecord, at: int, contender: ActiveRelease) -> UpdateRecord:
+    async def _enter(
+        self,
+        record: UpdateRecord,
+        at: int,
+        contender: ActiveRelease,
+        faults: dict[int, RuntimeFaultError],
+    ) -> UpdateRecord:
         epoch = await asyncio.to_thread(self._contest.epoch)
         record = await self._ledger.amend(record, trying=at, epoch=epoch)
         manifest = candidate_of(record).manifest_sha256
@@ -77,6 +89,9 @@ class Choosing:
         except (GoldenCheckError, RuntimeRefusedError, DoesNotFitError) as error:
             await asyncio.to_thread(self._contest.leave, record.family, at)
             return await self._exclude(record, at, str(error))
+        except RuntimeFaultError as error:
+            await asyncio.to_thread(self._contest.leave, record.family, at)
+            faults[at] = error
         return await self._ledger.amend(record, trying=-1)
 
     async def _exclude(

@@ -45,6 +45,7 @@ class SimulatedRuntime:
         failing: versions whose calls fail, for tests that make calls.
         deadly: versions and variants whose load kills the runtime.
         fault: what the device fails at whenever something is loaded; empty for nothing.
+        too_large: variants that the device has no memory for when they are loaded.
         durations_s: how long a call of a variant takes, on ``clock``.
         clock: advanced by calls.
         problems: accelerators beside the CPU, each with why it cannot be used.
@@ -61,6 +62,7 @@ class SimulatedRuntime:
         self.failing: set[str] = set()
         self.deadly: set[str] = set()
         self.fault = ""
+        self.too_large: set[str] = set()
         self.durations_s: dict[str, float] = {}
         self.clock: ManualClock | None = None
         self.problems: dict[str, str] = {}
@@ -151,6 +153,8 @@ class SimulatedRuntime:
             raise RuntimeRefusedError("this is not a model", status=422)
         if self.fault:
             raise RuntimeFaultError(self.fault)
+        if release.variant in self.too_large:
+            raise RuntimeFaultError("this device failed: Failed to allocate memory")
         if (release.family, release.version) in self._loaded:
             return
         if not self._readable(release):

@@ -92,6 +92,32 @@ async def test_a_variant_that_does_not_load_is_out_with_the_reason(device: Contr
     assert active(device).choice.startswith("fp32 on cpu is all that works here; not int8 on cpu")
 
 
+async def test_a_variant_that_the_device_cannot_hold_keeps_no_other_from_serving(
+    device: ControlDevice,
+) -> None:
+    device.runtime.too_large = {"int8"}
+    await install(device, several())
+    assert active(device).variant == "fp32"
+    assert "not int8 on cpu: this device failed: Failed to allocate" in active(device).choice
+    assert device.runtime.loaded() == {"1.0.0"}
+
+
+async def test_where_the_device_holds_no_variant_no_verdict_is_passed(
+    device: ControlDevice,
+) -> None:
+    device.runtime.too_large = {"fp32", "fp16"}
+    device.runtime.unloadable = {"int8"}
+    device.repository.add(several())
+    await device.receive(device.director.assign(DEVICE, 1, [several()]))
+    for _ in range(100):
+        await device.step()
+        device.clock.advance(10)
+        assert not device.record().settled
+    device.runtime.too_large = set()
+    await device.settle()
+    assert active(device).variant == "fp32"
+
+
 async def test_a_release_of_which_nothing_works_fails(device: ControlDevice) -> None:
     device.runtime.unloadable = {"fp32", "int8", "fp16"}
     await install(device, several())
