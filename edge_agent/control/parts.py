@@ -60,6 +60,7 @@ from edge_agent.control.updater import Updater
 from edge_agent.control.withdrawn import Withdrawn
 from edge_agent.settings import ControlSettings
 from edge_agent.state_dir import StateDir
+from edge_agent.store import StoreError
 from fleet_protocol.claims import ClaimBundle
 from fleet_protocol.messages import EventKind
 
@@ -281,9 +282,22 @@ class Parts:
         Raises:
             StoreError: the disk refused.
         """
-        if await self.configure.judge():
+        if await self._judged():
             await self.commands.run()
         await asyncio.Event().wait()  # the process ends, to work with the former settings
+
+    async def _judged(self) -> bool:
+        """Judge until the disk takes the verdict.
+
+        A disk that refuses it must not end this process: the next one would restart the runtime.
+        """
+        backoff = self._local_backoff()
+        while True:
+            try:
+                return await self.configure.judge()
+            except StoreError as error:
+                logger.warning("settings_not_settled", extra={"reason": str(error)})
+                await asyncio.sleep(backoff.next_s())
 
     def _local_backoff(self) -> Backoff:
         return Backoff(

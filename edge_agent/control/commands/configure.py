@@ -129,7 +129,7 @@ class ConfigureAction:
         time.
 
         Raises:
-            StoreError: the disk refused; what is not kept does not count any more all the same.
+            StoreError: the disk refused; nothing is settled before this has been called again.
         """
         trial = self._remote.trial
         if trial is not None:
@@ -137,6 +137,7 @@ class ConfigureAction:
                 self._verdict = await self._problem(trial)
             if not self._verdict:
                 await self._settle(self._remote.kept())
+                self._began_on_trial = False  # so it goes on, also when asked again
                 logger.info("settings_kept", extra={"version": trial.wanted.version})
                 return True
             await asyncio.to_thread(remote_settings.end_trial, self._state_root)

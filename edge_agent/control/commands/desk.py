@@ -103,9 +103,9 @@ class CommandDesk:
         asked = not envelopes or await asyncio.to_thread(self._roots.refresh)
         judged = await self._database.transact(partial(self._judge, envelopes=envelopes))
         if judged.taken:
-            await self._high_water.keep(self._database)
             await self._database.transact(self.restore)
             self.taken.bump()
+            await self._high_water.keep(self._database)
         for reason in judged.refused:
             await self._refusals.tell(reason)
         again = judged.full or bool(judged.refused and not asked)

@@ -167,6 +167,13 @@ async def test_a_start_that_cannot_be_counted_is_made_under_the_former_settings(
     assert device.parts.configure.status.refused_version == 7
 
 
+async def test_who_asks_again_after_the_verdict_goes_on(device: TunedDevice) -> None:
+    """As the task of the commands does after an error of theirs."""
+    await device.begin_life()
+    assert [await device.parts.configure.judge() for _ in range(3)] == [True] * 3
+    assert device.ended_processes == 1
+
+
 async def test_on_a_full_disk_the_runtime_is_restarted_once(tmp_path: Path) -> None:
     device = await on_trial(tmp_path / "d", 3)
     await device.begin_life()
