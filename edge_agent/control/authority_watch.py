@@ -74,7 +74,8 @@ class AuthorityWatch:
         claim_pem = self._claim_pem()
         before = fleet_authorities.trusted(claim_pem, fleet_authorities.load(self._path))
         answer = self._told(before.key_ids)
-        after = fleet_authorities.trusted(claim_pem, [*before.followers, *answer.fleet_cas])
+        new = [each for each in answer.fleet_cas if each not in before.followers]
+        after = fleet_authorities.trusted(claim_pem, [*before.followers, *new])
         if len(after.certificates) > len(before.certificates):
             fleet_authorities.save(self._path, after.followers)
             self._trust(after.pem)

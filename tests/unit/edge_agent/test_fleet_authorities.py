@@ -58,6 +58,17 @@ def test_it_is_followed_link_by_link() -> None:
     assert list(fleet_authorities.trusted(first.pem, chain[1:]).followers) == []
 
 
+def test_a_follower_that_the_claim_names_needs_no_proof_any_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second, third = Ca(), Ca(), Ca()
+    offered = [first.follower(second), second.follower(third)]
+    found = fleet_authorities.trusted(second.pem, offered)
+    assert len(found.certificates) == 2
+    assert found.followers == offered[1:]
+    assert "fleet_ca_refused" not in caplog.text
+
+
 def test_a_new_claim_ends_what_only_the_old_one_led_to(tmp_path: Path) -> None:
     first, second, other = Ca(), Ca(), Ca()
     path = tmp_path / "fleet-cas.json"
