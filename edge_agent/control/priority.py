@@ -24,6 +24,8 @@ _SCHEDULING = struct.Struct("=IIQiIQQQ")
 """size, policy, flags, nice, priority, runtime, deadline, period:
 https://man7.org/linux/man-pages/man2/sched_setattr.2.html"""
 
+_BYTES_OF_32_BITS = 4
+
 _SLICE_NS = 100_000_000
 """The longest that the kernel grants."""
 
@@ -55,7 +57,7 @@ def yield_to_inference() -> None:
         with contextlib.suppress(OSError):
             Path("/proc/self/autogroup").write_text(str(_LOWEST_NICE))
     let_others_go_first(0)
-    if numbers := _NUMBERS.get(platform.machine()):
+    if numbers := _numbers():
         ctypes.CDLL(None).syscall(numbers.ioprio_set, _WHO_PROCESS, 0, _IDLE_CLASS)
 
 
@@ -67,8 +69,15 @@ def let_others_go_first(thread: int) -> None:
     """
     with contextlib.suppress(OSError):
         os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
-    if (numbers := _NUMBERS.get(platform.machine())) is None:
+    if (numbers := _numbers()) is None:
         return
     nice = os.getpriority(os.PRIO_PROCESS, thread)
     scheduling = _SCHEDULING.pack(_SCHEDULING.size, os.SCHED_BATCH, 0, nice, 0, _SLICE_NS, 0, 0)
     ctypes.CDLL(None).syscall(numbers.sched_setattr, thread, scheduling, 0)
+
+
+def _numbers() -> _Numbers | None:
+    machine = platform.machine()
+    if machine == "aarch64" and struct.calcsize("P") == _BYTES_OF_32_BITS:
+        machine = "armv7l"  # a 32-bit system on a 64-bit kernel, which tells its own name
+    return _NUMBERS.get(machine)

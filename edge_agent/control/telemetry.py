@@ -23,7 +23,7 @@ from edge_agent.control.coarser import summed_models
 from edge_agent.control.counter_files import CounterFiles, Reading
 from edge_agent.control.database import Database
 from edge_agent.control.outbox import Outbox, WindowDraft
-from edge_agent.counters import Counts
+from edge_agent.counters import CountersError, Counts
 from edge_agent.store import StoreError
 from fleet_protocol.histogram import Histogram
 from fleet_protocol.messages import ErrorKind, ModelWindow, SystemWindow
@@ -148,7 +148,7 @@ class Telemetry:
         while True:
             try:
                 await self.close_window()
-            except StoreError as error:
+            except (CountersError, StoreError) as error:
                 logger.error("telemetry_not_stored", extra={"reason": str(error)})  # noqa: TRY400 (a full disk needs no traceback)
             await asyncio.sleep(self._window_s)
 
@@ -156,7 +156,7 @@ class Telemetry:
         """Write the window that ends now and delete the files that it drained for good.
 
         Raises:
-            StoreError: the disk refused; the next window takes the counts.
+            CountersError, StoreError: the disk refused; the next window takes the counts.
         """
         reading = await asyncio.to_thread(self._files.read)
         system = await asyncio.to_thread(self._system)

@@ -36,6 +36,10 @@ logger = logging.getLogger(__name__)
 _PACKAGES = ("ai_edge_litert", "tflite_runtime")
 """The second has wheels for 32-bit Arm, where nothing newer has; elsewhere it is not worth it."""
 
+_SMALL_CALLS = 16
+"""After so many calls that are far below the largest, the interpreter is made anew without its
+memory. That reads the file again."""
+
 _EDGE_TPU_OP = "edgetpu-custom-op"
 
 
@@ -180,7 +184,7 @@ class LitertModel:
         self._lock = threading.Lock()
         self._make = make
         self._take_over(interpreter)
-        self._extent = Extent()
+        self._extent = Extent(calls=_SMALL_CALLS)
         self._inputs = [tensor.key for tensor in inputs]
         self._outputs = [
             (tensor.key, spec.name, spec.datatype)

@@ -39,13 +39,28 @@ def _rows(count: int) -> Tensor:
     ],
 )
 def test_a_fall_is_told_once(calls: Sequence[int], falls: Sequence[bool]) -> None:
-    extent = Extent()
+    assert _told(Extent(), calls) == falls
+
+
+@pytest.mark.parametrize(
+    ("calls", "falls"),
+    [
+        ([9, 1, 1, 1, 1, 1], [False, False, False, False, True, False]),
+        ([9, 1, 1, 9, 1, 1], [False] * 6),
+        ([9, 1, 9, 1, 9, 1], [False] * 6),
+    ],
+)
+def test_a_fall_may_have_to_last(calls: Sequence[int], falls: Sequence[bool]) -> None:
+    assert _told(Extent(calls=3), calls) == falls
+
+
+def _told(extent: Extent, calls: Sequence[int]) -> list[bool]:
     found = []
     for size in calls:
         found.append(extent.has_fallen())
         tensor = Tensor(name="x", datatype=Datatype.UINT8, shape=[size], data=bytes(size))
         extent.ran([tensor], [tensor])
-    assert found == falls
+    return found
 
 
 def _onnx(state: StateDir) -> Model:
@@ -70,7 +85,7 @@ def test_the_memory_of_a_large_call_goes_back(
     model.run([_rows(1)])
     before = anonymous_bytes()
     model.run([_rows(_MANY)])
-    for count in (1, 1, 3, 1):
+    for count in [1, 1, 3] * 6:
         (answer,) = model.run([_rows(count)])
         assert (answer.shape, len(answer.data)) == ([count, _WIDTH], 4 * _WIDTH * count)
     grown = anonymous_bytes() - before
