@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from sqlalchemy import ColumnElement, and_, exists, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 
 from fleet_server import tenancy
 from fleet_server.assignments import entries
@@ -14,9 +13,9 @@ from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database, take_turn
 from fleet_server.devices import selection, selector
 from fleet_server.devices.tables import Device, DeviceGroup
-from fleet_server.errors import ConflictError, NotFoundError, RefusedError
+from fleet_server.errors import NotFoundError, RefusedError
 from fleet_server.releases.tables import Release
-from fleet_server.rollouts import history, membership, newer, snapshot
+from fleet_server.rollouts import history, membership, newer, rivals, snapshot
 from fleet_server.rollouts import plan as plans
 from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.plan import OnFailure, Plan
@@ -26,7 +25,6 @@ from fleet_server.rollouts.tables import Rollout, RolloutMember
 MAX_MEMBERS = 1_000_000
 _BATCH = 1000
 _JOIN_AT_ONCE = 200
-_UNDER_WAY = (Status.RUNNING, Status.PAUSED, Status.STOPPED, Status.ROLLING_BACK)
 
 
 class Founding:
@@ -49,7 +47,7 @@ class Founding:
         parsed = selector.parse(selector_text)
         now_ms = unix_ms(self._clock())
         async with self._database.writing() as session:
-            await take_turn(session, f"rollouts of {plan.family}")
+            await take_turn(session, rivals.turn(plan.family))
             release = await session.get(Release, (plan.family, plan.version))
             if release is None:
                 raise NotFoundError(f"there is no release {plan.family} {plan.version}")
@@ -82,7 +80,7 @@ class Founding:
             ordered = membership.in_order(str(row.id), devices)
             ends = membership.stage_ends(plan, len(ordered))
             await _insert(session, row.id, membership.staged(ordered, ends))
-            await _check_conflict(session, row, plan)
+            await rivals.check(session, row)
             await history.append(
                 session,
                 row,
@@ -104,6 +102,9 @@ class Founding:
     async def admit(self, rollout_id: int) -> int:
         """Take in devices that joined the group of a rollout; returns how many.
 
+        Those on which another rollout of the family is under way are left to it until it is over.
+        A look that finds none writes nothing; what is found is read again in the transaction.
+
         Raises:
             NotFoundError: there is none with that id.
             UnavailableError: the database failed.
@@ -115,20 +116,14 @@ class Founding:
                 return 0
             if seen.row.superseded_by is not None:
                 return 0
-            joined = await self._joined(session, seen.row)
-        if not joined:
-            return 0
-        last = len(seen.plan.stages) - 1
-        decision = Decision(
-            kind=Kind.JOINED,
-            reason=f"{len(joined)} devices joined the group; their turn comes in the last stage.",
-            inputs={"now_ms": now_ms},
-            head=seen.view.head,
-            devices=tuple(joined),
-        )
-        async with self._database.writing() as session:
-            if not await history.write(session, seen, decision):
+            if not await self._joined(session, seen.row):
                 return 0
+        async with self._database.writing() as session:
+            await take_turn(session, rivals.turn(seen.row.family))
+            joined = await self._joined(session, seen.row)
+            if not joined or not await history.write(session, seen, _taken_in(seen, joined)):
+                return 0
+            last = len(seen.plan.stages) - 1
             await _insert(session, rollout_id, [(device_id, last) for device_id in joined])
         return len(joined)
 
@@ -166,6 +161,7 @@ class Founding:
                 Device.decommissioned_ms.is_(None),
                 ~exists(own),
                 ~newer.has_changed(row, Device.id),
+                ~rivals.have(row, Device.id),
             )
             .order_by(Device.id)
             .limit(_JOIN_AT_ONCE)
@@ -216,26 +212,14 @@ async def _check_counters(
         )
 
 
-async def _check_conflict(session: AsyncSession, row: Rollout, plan: Plan) -> None:
-    own, other = aliased(RolloutMember), aliased(RolloutMember)
-    query = (
-        select(Rollout.id, other.device_id)
-        .join(other, other.rollout_id == Rollout.id)
-        .join(own, and_(own.device_id == other.device_id, own.rollout_id == row.id))
-        .where(
-            Rollout.family == plan.family,
-            Rollout.id != row.id,
-            Rollout.status.in_([status.value for status in _UNDER_WAY]),
-        )
-        .limit(1)
+def _taken_in(seen: snapshot.Snapshot, joined: Sequence[str]) -> Decision:
+    return Decision(
+        kind=Kind.JOINED,
+        reason=f"{len(joined)} devices joined the group; their turn comes in the last stage.",
+        inputs={"now_ms": seen.view.now_ms},
+        head=seen.view.head,
+        devices=tuple(joined),
     )
-    with tenancy.everything():  # a family has one tenant, and the query names the table twice
-        found = (await session.execute(query)).first()
-    if found is not None:
-        raise ConflictError(
-            f"rollout {found[0]} of {plan.family} is under way on {found[1]} too; let it end, "
-            "abort it, or select other devices"
-        )
 
 
 async def _insert(

@@ -86,6 +86,13 @@ class World:
             await self.assignments().assign(family=FAMILY, version=run, devices=None)
         await self.fleet.step()
 
+    async def join(self, name: str) -> dict[str, Device]:
+        """Enrol one more device, which runs nothing of the fleet; returns those before it."""
+        known, self.fleet.devices = self.fleet.devices, {name: Device(version="0")}
+        await self.fleet.enroll()
+        self.fleet.devices = {**known, **self.fleet.devices}
+        return known
+
     def assignments(self, database: Database | None = None) -> Assignments:
         return Assignments(
             database=database or self.database,

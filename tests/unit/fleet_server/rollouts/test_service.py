@@ -260,9 +260,7 @@ async def test_who_joins_later_gets_what_the_group_runs(world: World) -> None:
     assert (await world.rollouts.standing(first)).seen.row.superseded_by == second
     with pytest.raises(ConflictError, match=f"replaced by rollout {second}"):
         await world.rollouts.intervene(first, Intervention.ROLL_BACK, who="ann", why="")
-    known, world.fleet.devices = world.fleet.devices, {"late": Device(version="0")}
-    await world.fleet.enroll()
-    world.fleet.devices = {**known, "late": world.fleet.devices["late"]}
+    known = await world.join("late")
     await world.run(server, ticks=10)
     assert world.fleet.assigned["late"] == "3.0.0"
     await world.rollouts.intervene(second, Intervention.ROLL_BACK, who="ann", why="")
@@ -272,6 +270,22 @@ async def test_who_joins_later_gets_what_the_group_runs(world: World) -> None:
     )
     assert (await world.rollouts.standing(first)).seen.row.superseded_by is None
     assert world.fleet.assigned["late"] == "2.0.0"  # it ran nothing before, and joins the first
+
+
+async def test_who_joins_two_groups_takes_part_in_one_rollout_at_a_time(world: World) -> None:
+    await world.populate(2)
+    founding = Founding(database=world.database, clock=world.clock)
+    server, plan = world.server(), a_plan(stages=(Stage(percent=100),), min_samples=1)
+    first = await world.create(plan, selector="id in (cam-000,late)")
+    second = await world.create(
+        msgspec.structs.replace(plan, version="3.0.0"), selector="id in (cam-001,late)"
+    )
+    await world.join("late")
+    assert [await founding.admit(each) for each in (first, second)] == [1, 0]
+    await world.run(server, ticks=10)
+    assert set((await world.states(first)).values()) == {S.HEALTHY}
+    assert await world.states(second) == {"cam-001": S.HEALTHY, "late": S.HEALTHY}
+    assert world.fleet.assigned["late"] == "3.0.0"
 
 
 async def test_an_older_rollout_leaves_alone_what_a_newer_one_has_changed(world: World) -> None:
@@ -284,9 +298,7 @@ async def test_an_older_rollout_leaves_alone_what_a_newer_one_has_changed(world:
         a_plan(stages=all_at_once, version="3.0.0"), selector="id in (cam-000,cam-001,late)"
     )
     await world.run(server, ticks=10)
-    known, world.fleet.devices = world.fleet.devices, {"late": Device(version="0")}
-    await world.fleet.enroll()
-    world.fleet.devices = {**known, "late": world.fleet.devices["late"]}
+    known = await world.join("late")
     founding = Founding(database=world.database, clock=world.clock)
     assert [await founding.admit(older), await founding.admit(newer)] == [1, 1]
     assert await world.rollouts.advance(newer)

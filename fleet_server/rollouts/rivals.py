@@ -1,0 +1,63 @@
+"""Other rollouts of the same family that are under way: a device takes part in one at a time.
+
+Two that change a device in turns would each wait for a version that the other one replaces, and
+hold that against a release that is good. So whoever takes devices into a rollout asks here, in the
+transaction that writes them and after `take_turn` with `turn`.
+"""
+
+from sqlalchemy import ColumnElement, and_, exists, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute, aliased
+
+from fleet_server import tenancy
+from fleet_server.errors import ConflictError
+from fleet_server.rollouts.state import Status
+from fleet_server.rollouts.tables import Rollout, RolloutMember
+
+_UNDER_WAY = (Status.RUNNING, Status.PAUSED, Status.STOPPED, Status.ROLLING_BACK)
+
+
+def turn(family: str) -> str:
+    """Return the name of the turn that those take who put devices into rollouts of a family."""
+    return f"rollouts of {family}"
+
+
+def have(row: Rollout, device_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """Return the condition that a rollout beside ``row`` is under way on a device."""
+    other, member = aliased(Rollout), aliased(RolloutMember)
+    return exists(
+        select(other.id)
+        .join(member, member.rollout_id == other.id)
+        .where(member.device_id == device_id, _is_under_way_beside(row, other))
+    )
+
+
+async def check(session: AsyncSession, row: Rollout) -> None:
+    """Accept a rollout on whose members no other one is under way.
+
+    Raises:
+        ConflictError: one is.
+    """
+    own, member = aliased(RolloutMember), aliased(RolloutMember)
+    query = (
+        select(Rollout.id, member.device_id)
+        .join(member, member.rollout_id == Rollout.id)
+        .join(own, and_(own.device_id == member.device_id, own.rollout_id == row.id))
+        .where(_is_under_way_beside(row, Rollout))
+        .limit(1)
+    )
+    with tenancy.everything():  # a family has one tenant, and the query names the table twice
+        found = (await session.execute(query)).first()
+    if found is not None:
+        raise ConflictError(
+            f"rollout {found[0]} of {row.family} is under way on {found[1]} too; let it end, "
+            "abort it, or select other devices"
+        )
+
+
+def _is_under_way_beside(row: Rollout, other: type[Rollout]) -> ColumnElement[bool]:
+    return and_(
+        other.family == row.family,
+        other.id != row.id,
+        other.status.in_([status.value for status in _UNDER_WAY]),
+    )
