@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import CursorResult, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet_server.rollouts import interventions
+from fleet_server.rollouts import interventions, newer
 from fleet_server.rollouts.members import IN_FLIGHT, MemberState, Outcome
 from fleet_server.rollouts.snapshot import Snapshot
 from fleet_server.rollouts.state import OVER, Decision, Head, Kind, Status
@@ -27,6 +27,8 @@ _ORDERED = frozenset({_S.PREPARED, _S.ACTIVATING, _S.RETURNING, _S.RECALLED})
 """States that a device gets by an assignment."""
 _AWAITED = frozenset({*IN_FLIGHT, _S.PREPARED, _S.RECALLED})
 """States from which a device that answers, however late, gets another one."""
+_TAKES_BACK = frozenset({Status.ROLLING_BACK, Status.ROLLED_BACK})
+"""Both: what a newer rollout had decided at the first may have been signed until the second."""
 _NAMED = 5
 
 
@@ -71,6 +73,8 @@ async def write(session: AsyncSession, seen: Snapshot, decision: Decision) -> bo
             .values(excused=True)
         )
     await _supersede(session, seen, decision.head)
+    if decision.head.status in _TAKES_BACK and decision.head.status is not seen.view.head.status:
+        await newer.hand_down(session, seen.row)
     if decision.become is not None:
         await _become(session, seen, decision, decision.become)
     await _let_rest(session, seen, decision.head)

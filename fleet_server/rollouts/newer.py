@@ -2,13 +2,15 @@
 
 Whatever the older one still has to do with such a device, a turn that comes late or a roll-back, is
 not done: it would take the device back behind what was decided since. Once the newer one has
-returned the device, it belongs to the older one again.
+returned the device, it belongs to the older one again. Where the older one takes its release back
+meanwhile, the newer one returns devices to what they ran before both.
 """
 
-from sqlalchemy import ColumnElement, Select, exists, select
+from sqlalchemy import ColumnElement, Select, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
+from fleet_server import tenancy
 from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.tables import Rollout, RolloutMember
 
@@ -37,6 +39,31 @@ async def that_changed(session: AsyncSession, row: Rollout, device_id: str) -> i
         .order_by(RolloutMember.rollout_id.desc())
         .limit(1)
     )
+
+
+async def hand_down(session: AsyncSession, row: Rollout) -> None:
+    """Let newer rollouts not return devices to the release that ``row`` takes back.
+
+    They return them to what ``row`` would have returned them to, if it had not left them alone.
+    """
+    own, later = aliased(RolloutMember), aliased(Rollout)
+    before = select(own.previous_version).where(
+        own.rollout_id == row.id,
+        own.device_id == RolloutMember.device_id,
+        own.previous_version.is_not(None),
+    )
+    those = select(later.id).where(later.family == row.family, later.id > row.id)
+    with tenancy.everything():  # a family has one tenant, and the statement names the table twice
+        await session.execute(
+            update(RolloutMember)
+            .where(
+                RolloutMember.rollout_id.in_(those),
+                RolloutMember.previous_version == row.version,
+                exists(before),
+            )
+            .values(previous_version=before.scalar_subquery())
+            .execution_options(synchronize_session=False)
+        )
 
 
 def _changes(row: Rollout, device_id: InstrumentedAttribute[str]) -> Select[int]:

@@ -289,7 +289,10 @@ async def test_who_joins_two_groups_takes_part_in_one_rollout_at_a_time(world: W
 
 
 async def test_an_older_rollout_leaves_alone_what_a_newer_one_has_changed(world: World) -> None:
-    """Nothing goes back to an older release because the older rollout has its turn late."""
+    """Nothing goes back to an older release because the older rollout has its turn late.
+
+    Nor does the newer one go back to a release that the older one has taken back meanwhile.
+    """
     await world.populate(6)
     server, all_at_once = world.server(), (Stage(percent=100),)
     older = await world.create(a_plan(stages=all_at_once))
@@ -311,6 +314,10 @@ async def test_an_older_rollout_leaves_alone_what_a_newer_one_has_changed(world:
     assert await world.status(older) is Status.ROLLED_BACK
     kept = dict.fromkeys(("cam-000", "cam-001", "late"), "3.0.0")
     assert world.fleet.assigned == dict.fromkeys(known, "1.0.0") | kept
+    await world.rollouts.intervene(newer, Intervention.ROLL_BACK, who="ann", why="")
+    await world.run(server, ticks=20)  # `late` cannot say that it runs nothing
+    assert await world.status(newer) is Status.ROLLED_BACK
+    assert world.fleet.assigned == dict.fromkeys(known, "1.0.0") | {"late": None}
 
 
 async def test_decommissioned_devices_drop_out(world: World) -> None:
