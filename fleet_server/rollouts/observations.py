@@ -26,8 +26,11 @@ from fleet_server.telemetry.tables import ModelCounts
 MAX_COMPARED = 100
 """Devices of each kind: the tests find 20 % with far fewer, and the cost stays bounded."""
 
-_MAX_WINDOWS = 60
+_USUAL_WINDOWS = 60
 """Of each device and side of its change: an hour, as often as agents report by default."""
+
+_MOST_WINDOWS = 500
+"""Where `min_requests` asks for more: agents store only windows that had a call."""
 
 _Row = tuple[str, int, str, str]
 """Device, beginning of the window, release, counts."""
@@ -75,7 +78,8 @@ async def _rows(
     """Return the newest windows of each device before its change, and as many after it.
 
     Each device has its own share of what is read: with one limit for all, those that report often
-    or changed late would leave nothing of what the others did before.
+    or changed late would leave nothing of what the others did before. Windows are ranked without
+    their counts, which are long and would all go through the sorting.
     """
     period_ms = int(policy.period_s * 1000)
     at_ms = case(changed_ms, value=ModelCounts.device_id)
@@ -83,14 +87,8 @@ async def _rows(
     newest = func.row_number().over(
         partition_by=(ModelCounts.device_id, is_late), order_by=ModelCounts.start_ms.desc()
     )
-    found = (
-        select(
-            ModelCounts.device_id,
-            ModelCounts.start_ms,
-            ModelCounts.version,
-            ModelCounts.counts,
-            newest.label("newest"),
-        )
+    ranked = (
+        select(ModelCounts.id, newest.label("newest"))
         .where(
             ModelCounts.device_id.in_(changed_ms),
             ModelCounts.family == seen.plan.family,
@@ -99,8 +97,12 @@ async def _rows(
         )
         .subquery()
     )
-    columns = found.c.device_id, found.c.start_ms, found.c.version, found.c.counts
-    query = select(*columns).where(found.c.newest <= _MAX_WINDOWS)
+    most = min(max(_USUAL_WINDOWS, policy.min_requests), _MOST_WINDOWS)
+    query = (
+        select(ModelCounts.device_id, ModelCounts.start_ms, ModelCounts.version, ModelCounts.counts)
+        .join(ranked, ranked.c.id == ModelCounts.id)
+        .where(ranked.c.newest <= most)
+    )
     return [(row[0], row[1], row[2], row[3]) for row in await session.execute(query)]
 
 

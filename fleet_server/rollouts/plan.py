@@ -57,7 +57,8 @@ class ComparisonPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         latency_margin: by how much latency may rise, relative.
         quantiles: of latency, each compared.
         min_requests: calls that a device needs in a period to be compared.
-        period_s: length of the periods before and after the change that are read.
+        period_s: length of the periods before and after the change that are read; of each, at
+            most the newest 60 windows with calls, or ``min_requests`` if that is more, up to 500.
         patience_s: how long a gate waits for traffic before it counts as inconclusive.
     """
 

@@ -1,5 +1,6 @@
 """What is read for a comparison: each device has its share, whoever reports more or later."""
 
+import msgspec
 import pytest
 
 from fleet_server.clock import unix_ms
@@ -11,7 +12,8 @@ from tests.unit.fleet_server.rollouts.conftest import World, a_plan
 async def test_no_device_takes_the_place_of_another_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observations, "_MAX_WINDOWS", 3)
+    monkeypatch.setattr(observations, "_USUAL_WINDOWS", 1)
+    monkeypatch.setattr(observations, "_MOST_WINDOWS", 3)
     await world.populate(6)
 
     async def serve(times: int) -> None:
@@ -28,7 +30,10 @@ async def test_no_device_takes_the_place_of_another_one(
         await serve(4)
     async with world.database.reading() as session:
         seen = await snapshot.read(session, rollout, now_ms=unix_ms(world.clock()))
-        found = await observations.samples(session, seen, policy)
-    assert (len(found.new), len(found.old)) == (3, 3)
-    for sample in (*found.new, *found.old):
-        assert (sample.before.requests, sample.after.requests) == (300, 300)
+        for min_requests, windows in ((1, 1), (2, 2), (50, 3)):
+            asked = msgspec.structs.replace(policy, min_requests=min_requests)
+            found = await observations.samples(session, seen, asked)
+            assert (len(found.new), len(found.old)) == (3, 3)
+            read = 100 * windows
+            for sample in (*found.new, *found.old):
+                assert (sample.before.requests, sample.after.requests) == (read, read)
