@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 Clock = Callable[[], datetime]
 """Returns the present, in UTC."""
 
+Span = tuple[int, int]
+"""From a moment to another one, in milliseconds since 1970."""
+
 
 def utc_now() -> datetime:
     """Return the present from the system's clock."""

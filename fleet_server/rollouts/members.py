@@ -11,8 +11,9 @@ from enum import StrEnum
 
 from fleet_protocol.messages import Reported, RunningModel, UpdateStatus
 from fleet_protocol.update_states import UpdateState
+from fleet_server.clock import Span
 from fleet_server.rollouts.plan import Plan
-from fleet_server.rollouts.windows import Span, open_ms
+from fleet_server.rollouts.windows import open_ms
 from fleet_server.storable import storable
 
 

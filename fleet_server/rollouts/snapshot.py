@@ -16,6 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from fleet_protocol import messages
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.messages import Reported
+from fleet_server.clock import Span
 from fleet_server.devices.tables import Device
 from fleet_server.errors import NotFoundError
 from fleet_server.rollouts import newer
@@ -162,7 +163,7 @@ class _Reading:
         row: Rollout,
         plan: Plan,
         now_ms: int,
-        deaf: Sequence[hearing.Span],
+        deaf: Sequence[Span],
     ) -> None:
         self.outcomes: dict[str, Outcome] = {}
         self._session = session

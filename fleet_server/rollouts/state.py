@@ -5,9 +5,10 @@ from enum import StrEnum
 
 import msgspec
 
+from fleet_server.clock import Span
 from fleet_server.rollouts.members import IN_FLIGHT, MemberState
 from fleet_server.rollouts.plan import Plan
-from fleet_server.rollouts.windows import Span, is_open, open_ms
+from fleet_server.rollouts.windows import is_open, open_ms
 
 MAX_DEVICES = 200
 """Devices that one decision concerns at most; the next decision takes the next ones."""

@@ -9,9 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from fleet_protocol.delivery import WEEK_DAYS, Window
-
-Span = tuple[int, int]
-"""From a moment to another one, in milliseconds since 1970."""
+from fleet_server.clock import Span
 
 _DAY = timedelta(days=1)
 _HORIZON_DAYS = 400
@@ -58,7 +56,7 @@ def _covered(begin_ms: int, until_ms: int, spans: Sequence[Span]) -> int:
     return total
 
 
-def _spans(window: Window, start_ms: int, end_ms: int) -> Iterator[tuple[int, int]]:
+def _spans(window: Window, start_ms: int, end_ms: int) -> Iterator[Span]:
     """Yield the spans that may touch [start_ms, end_ms), in order; long ones overlap."""
     day = _moment(start_ms).replace(hour=0, minute=0, second=0, microsecond=0)
     day -= WEEK_DAYS * _DAY
