@@ -269,6 +269,8 @@ def retire_fleet_ca(
         return
     for name in gone:
         sys.stdout.write(f"New claims do not trust {name} any more; its key stays in offline/\n")
+    if not gone:
+        sys.stdout.write("There is no former fleet CA.\n")
 
 
 @app.command()

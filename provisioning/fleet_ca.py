@@ -61,12 +61,14 @@ def follow(authority: Authority, *, passphrase: bytes, now: datetime) -> x509.Ce
 def retire(authority: Authority) -> list[x509.Certificate]:
     """Let claims made from now on trust the newest fleet CA alone; returns those that are gone.
 
+    None is gone if there is but one, as after the first time.
+
     Raises:
-        ProvisioningError: there is but one, or the disk refuses.
+        ProvisioningError: the file is missing or damaged, or the disk refuses.
     """
     present = trusted(authority)
     if len(present) == 1:
-        raise ProvisioningError("there is no former fleet CA: nothing to retire")
+        return []
     try:
         _write(authority.fleet_ca, present[-1:])
     except OSError as error:

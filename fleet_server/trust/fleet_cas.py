@@ -61,7 +61,8 @@ class FleetCas:
     def enough_for(self, issuer: str) -> list[str]:
         """Return which keys a device may call its newest if it shall trust an issuer.
 
-        Empty if that is the oldest one, which every device of the fleet trusts from its claim.
+        Empty if that is the oldest one here. Devices trust it from their claims, or were counted
+        (`strangers`) before the server showed a certificate of it and those before it retired.
         """
         position = self.key_ids.index(issuer)
         return self.key_ids[position:] if position else []
@@ -104,7 +105,7 @@ def retire(online: Path) -> list[str]:
     """Trust no longer what is older than the issuer of the server's certificate.
 
     Returns:
-        The keys that are gone.
+        The keys that are gone; empty if there is but one, as after the first time.
 
     Raises:
         RefusedError: the server's certificate is of the oldest one.
@@ -112,6 +113,8 @@ def retire(online: Path) -> list[str]:
         OSError: the disk refuses.
     """
     present = FleetCas.load(online)
+    if len(present.trusted) == 1:
+        return []
     issuer = issuer_of(server_certificate(online), present)
     position = list(present.trusted).index(issuer)
     if not position:
