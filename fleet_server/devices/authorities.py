@@ -107,6 +107,11 @@ class DeviceCas:
         return True
 
     @property
+    def numbered(self) -> Sequence[tuple[CaFiles, DeviceCa]]:
+        """All of them with their files, the oldest first."""
+        return self._authorities
+
+    @property
     def trusted(self) -> Sequence[DeviceCa]:
         """All of them, the oldest first."""
         return [ca for _, ca in self._authorities]

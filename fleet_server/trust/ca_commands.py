@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fleet_server.audit import trail
 from fleet_server.clock import Clock
 from fleet_server.data_dir import DataDir
+from fleet_server.database import Database
 from fleet_server.devices import authorities
 from fleet_server.devices.authorities import CaFiles, DeviceCas
 from fleet_server.devices.certificates import DeviceCa, issuer_key_id, new_device_ca
@@ -58,11 +59,9 @@ async def status(root: Path, *, clock: Clock) -> list[CaStatus]:
     async with opened(root) as database:
         device = DeviceCas(data.online)
         found = []
-        for ca in device.trusted:
-            held = await device_authorities.holders(database, ca.key_id, clock=clock)
-            if ca is device.trusted[0]:
-                held += await device_authorities.holders(database, None, clock=clock)
-            found.append(_of_device_ca(ca, device, held))
+        for files, ca in device.numbered:
+            held = await _holders(database, files, ca, clock)
+            found.append(_of_device_ca(files, ca, held, issuing=device.issuing))
         fleet = FleetCas.load(data.online)
         shown = fleet_cas.server_certificate(data.online)
         issuer = fleet_cas.key_id(fleet_cas.issuer_of(shown, fleet))
@@ -136,13 +135,10 @@ async def retire_device_cas(root: Path, *, force: bool, clock: Clock) -> list[st
             if not former:
                 return []
             _check_ingest(data.online, cas)
-            counts = [
-                await device_authorities.holders(database, each, clock=clock)
-                for each in [*ids, None]
-            ]
-            if sum(counts) and not force:
+            held = sum([await _holders(database, *each, clock) for each in former])
+            if held and not force:
                 raise RefusedError(
-                    f"{sum(counts)} devices still hold certificates of it. They renew by "
+                    f"{held} devices still hold certificates of it. They renew by "
                     "themselves within hours of being online; the certificates of those that stay "
                     "away expire within 90 days. With --force MQTT refuses them until they renew"
                 )
@@ -220,9 +216,14 @@ async def note(root: Path, action: str, keys: Sequence[str]) -> None:
             await trail.record(session, f"authority.{action}", key)
 
 
-def _of_device_ca(ca: DeviceCa, cas: DeviceCas, held: int) -> CaStatus:
-    waits = cas.waiting is not None and cas.waiting[1] is ca
-    state = "waits" if waits else "issues" if ca is cas.issuing else "former"
+async def _holders(database: Database, files: CaFiles, ca: DeviceCa, clock: Clock) -> int:
+    """Count who depends on a device CA; what names no issuer is older than the second one."""
+    issuers = [ca.key_id, None] if files.number == 1 else [ca.key_id]
+    return sum([await device_authorities.holders(database, each, clock=clock) for each in issuers])
+
+
+def _of_device_ca(files: CaFiles, ca: DeviceCa, held: int, *, issuing: DeviceCa) -> CaStatus:
+    state = "waits" if files.waits else "issues" if ca is issuing else "former"
     expires = ca.certificate.not_valid_after_utc
     return CaStatus(kind="device CA", key=ca.key_id, state=state, expires=expires, devices=held)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from sqlalchemy import update
 
 from edge_agent import fleet_authorities
 from fleet_protocol.messages import AuthoritiesRequest
@@ -16,6 +17,7 @@ from fleet_server.devices.authorities import DeviceCas, found
 from fleet_server.devices.certificates import DeviceCa, issuer_key_id
 from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.renewal import Renewal
+from fleet_server.devices.tables import IssuedCertificate
 from fleet_server.devices.tokens import ClaimVerifier
 from fleet_server.errors import RefusedError, SetupError, UnavailableError
 from fleet_server.trust import ca_commands, fleet_cas
@@ -138,6 +140,21 @@ async def test_the_old_one_goes_when_no_device_needs_it(rig: Rig) -> None:
     assert rig.cas.take()
     assert rig.cas.key_ids == [new]
     assert {away.device_id, later.device_id} == {"away", "later"}
+
+
+async def test_a_certificate_that_names_no_issuer_is_of_the_first_one(rig: Rig) -> None:
+    await rig.enroll("first")
+    async with rig.database.writing() as session:
+        await session.execute(update(IssuedCertificate).values(issuer=None))
+    rig.make()
+    with pytest.raises(RefusedError, match="1 devices still hold"):
+        await rig.retire()
+    await rig.retire(force=True)
+    third = rig.make()
+    status = await ca_commands.status(rig.root, clock=rig.clock)
+    assert [each.devices for each in status if each.kind == "device CA"] == [0, 0]
+    assert len(await rig.retire()) == 1
+    assert DeviceCas(rig.online).key_ids == [third]
 
 
 async def test_it_goes_by_force_when_devices_still_need_it(rig: Rig) -> None:
