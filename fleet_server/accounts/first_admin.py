@@ -22,5 +22,6 @@ def text(claim: str, *, port: int) -> str:
     return (
         f"Nobody can log in yet. For {minutes} minutes, once, this claim makes an admin:\n"
         f"  {claim}\n"
-        f"Use it: skerry fleet claim-admin --server https://THIS-HOST:{port} --ca fleet-ca.crt\n"
+        "Use it: skerry fleet claim-admin --name NAME "
+        f"--server https://THIS-HOST:{port} --ca fleet-ca.crt\n"
     )

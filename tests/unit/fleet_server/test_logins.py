@@ -5,8 +5,11 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import typer
 
 from fleet_server.accounts import throttle
+from fleet_server.accounts.claim_cli import claim_admin
+from fleet_server.accounts.first_admin import text as claim_text
 from fleet_server.accounts.logins import CLAIM_LIFETIME, Logins
 from fleet_server.accounts.wiring import wired as accounts_of
 from fleet_server.database import Database
@@ -43,6 +46,14 @@ async def test_a_claim_makes_one_admin_once(logins: Logins) -> None:
     refused = [each for each in outcomes if isinstance(each, NotAuthenticatedError)]
     assert (len(outcomes), len(refused)) == (3, 2)
     assert await logins.has_users()
+
+
+def test_the_printed_command_can_be_given_as_it_stands() -> None:
+    printed = claim_text("claim", port=8443).partition("skerry fleet claim-admin ")[2]
+    app = typer.Typer()
+    app.command()(claim_admin)
+    context = typer.main.get_command(app).make_context("claim-admin", printed.split())
+    assert context.params["name"] == "NAME"
 
 
 async def test_a_claim_expires(logins: Logins, clock: FakeClock) -> None:
