@@ -50,8 +50,10 @@ def new_device_ca(data: Data, *, as_json: AsJson = False) -> None:
 
     The running server and its broker trust it within seconds, then it issues what is issued from
     then on. Devices that are online renew their certificates within eight hours. Back the data
-    directory up afterwards: it holds the new key. Several servers with the same `online/` folder
-    get the new files before they are used: copy `device-ca-*.pem`, then `device-ca-*.crt`.
+    directory up afterwards: it holds the new key.
+
+    With several servers, stop them first (not the brokers), make it on one, copy `device-ca-N.pem`
+    and after it `device-ca-N.next.crt` to `online/` of all others, and start them again.
 
     Example: `skerry server ca new-device-ca --data DIR`
     """
