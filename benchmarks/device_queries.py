@@ -16,7 +16,7 @@ from typing import TypeVar
 import asyncpg
 
 from benchmarks import report
-from benchmarks.peers.large_fleet import DEVICES, SITES, SMALL_TENANT, LargeFleet
+from benchmarks.peers.large_fleet import DEVICES, SITES, SMALL_TENANT, large_fleet
 from benchmarks.report import Row, at_most, figure
 from fleet_server import tenancy
 from fleet_server.database import Database
@@ -101,9 +101,7 @@ def run() -> list[Row]:
 
 
 async def _measured() -> list[Row]:
-    fleet = LargeFleet()
-    try:
-        await fleet.start()
+    async with large_fleet() as fleet:
         database = Database(fleet.url)
         now = datetime.fromtimestamp(fleet.now_ms / 1000, UTC)
         devices = Devices(database=database, connections=(), clock=lambda: now)
@@ -113,8 +111,6 @@ async def _measured() -> list[Row]:
             return await _rows(devices)
         finally:
             await database.close()
-    finally:
-        fleet.stop()
 
 
 async def _warm(url: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 
 from benchmarks import report
-from benchmarks.peers.large_fleet import LargeFleet
+from benchmarks.peers.large_fleet import large_fleet
 from benchmarks.report import Row, figure
 from fleet_server.database import Database
 from fleet_server.rollouts import plan as plans
@@ -56,9 +56,7 @@ def run() -> list[Row]:
 
 
 async def _measured() -> list[Row]:
-    fleet = LargeFleet()
-    try:
-        await fleet.start()
+    async with large_fleet() as fleet:
         connection = await asyncpg.connect(fleet.url, command_timeout=300)
         database = Database(fleet.url)
         try:
@@ -68,8 +66,6 @@ async def _measured() -> list[Row]:
             await connection.execute("TRUNCATE rollouts, rollout_members CASCADE")
             await connection.close()
             await database.close()
-    finally:
-        fleet.stop()
 
 
 async def _made(connection: "asyncpg.Connection[asyncpg.Record]", now_ms: int) -> int:

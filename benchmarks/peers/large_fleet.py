@@ -11,6 +11,8 @@ import os
 import runpy
 import shutil
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +84,17 @@ SELECT id, 1, $1, $1 + 30 * 86400000::bigint, '[]', convert_to(repeat(md5(id), 3
 FROM numbered
 """,
 )
+
+
+@asynccontextmanager
+async def large_fleet() -> AsyncIterator["LargeFleet"]:
+    """Run a server with the fleet while the block lasts."""
+    fleet = LargeFleet()
+    try:
+        await fleet.start()
+        yield fleet
+    finally:
+        fleet.stop()
 
 
 class LargeFleet:
