@@ -35,7 +35,7 @@ def show(data: Data, *, as_json: AsJson = False) -> None:
 
     found = asyncio.run(ca_commands.status(data.absolute(), clock=utc_now))
     if as_json:
-        _print_json({"authorities": found})
+        _print({"authorities": found}, as_json=True)
         return
     table = Table("kind", "key", "state", "expires", "devices")
     for each in found:
@@ -63,14 +63,13 @@ def new_device_ca(data: Data, *, as_json: AsJson = False) -> None:
     files = ca_commands.make_device_ca(data.absolute(), now=utc_now())
     key = files.load().key_id
     asyncio.run(ca_commands.note(data.absolute(), "new_device_ca", [key]))
-    if as_json:
-        _print_json({"key": key, "certificate": str(files.certificate)})
-        return
-    sys.stdout.write(
-        f"Made the device CA {key[:16]}: {files.certificate}\n"
+    _print(
+        {"key": key, "certificate": str(files.certificate)},
+        f"Made the device CA {key[:16]}: {files.certificate}",
         "The running server puts it into office when the broker trusts it. Then look with "
         "`skerry server ca show` until no device depends on the former one, and "
-        "`skerry server ca retire-device-ca`.\n"
+        "`skerry server ca retire-device-ca`.",
+        as_json=as_json,
     )
 
 
@@ -122,13 +121,8 @@ def adopt_fleet_ca(
 
     new = ca_commands.adopt_fleet_ca(data.absolute(), read_file(file))
     asyncio.run(ca_commands.note(data.absolute(), "adopt_fleet_ca", new))
-    if as_json:
-        _print_json({"adopted": new})
-        return
-    for key in new:
-        sys.stdout.write(f"adopted the fleet CA {key[:16]}\n")
-    if not new:
-        sys.stdout.write("All of it was known already.\n")
+    lines = [f"adopted the fleet CA {key[:16]}" for key in new]
+    _print({"adopted": new}, *(lines or ["All of it was known already."]), as_json=as_json)
 
 
 @app.command()
@@ -153,14 +147,10 @@ def retire_fleet_ca(data: Data, *, as_json: AsJson = False) -> None:
 
 
 def _print_retired(gone: list[str], kind: str, then: str, *, as_json: bool) -> None:
-    if as_json:
-        _print_json({"retired": gone})
-        return
-    for key in gone:
-        sys.stdout.write(f"retired the {kind} {key[:16]}. {then}\n")
-    if not gone:
-        sys.stdout.write(f"There is no former {kind}.\n")
+    lines = [f"retired the {kind} {key[:16]}. {then}" for key in gone]
+    _print({"retired": gone}, *(lines or [f"There is no former {kind}."]), as_json=as_json)
 
 
-def _print_json(document: object) -> None:
-    sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+def _print(document: object, *lines: str, as_json: bool) -> None:
+    said = [msgspec.json.encode(document).decode()] if as_json else lines
+    sys.stdout.write("\n".join(said) + "\n")
