@@ -77,6 +77,14 @@ def model_vanishes(device: ControlDevice) -> Iterator[None]:
     device.repository.faults.unreachable = False
 
 
+async def second_is_assigned(device: ControlDevice) -> None:
+    """Let the first release serve, and the second be asked for."""
+    device.repository.add(FIRST, SECOND)
+    await device.receive(device.director.assign(DEVICE, 1, [FIRST]))
+    await device.settle()
+    await device.receive(device.director.assign(DEVICE, 2, [SECOND]))
+
+
 Fault = Callable[[ControlDevice], AbstractContextManager[None]]
 FAULTS: dict[str, tuple[Fault, str]] = {
     "the runtime lacks memory": (runtime_fails, "Cannot allocate memory"),
@@ -93,10 +101,7 @@ async def test_it_is_told_and_tried_again_until_it_passes(device: ControlDevice,
     fault, sentence = FAULTS[name]
     device.retry_max_s = _LONGEST_S
     await device.restarted()
-    device.repository.add(FIRST, SECOND)
-    await device.receive(device.director.assign(DEVICE, 1, [FIRST]))
-    await device.settle()
-    await device.receive(device.director.assign(DEVICE, 2, [SECOND]))
+    await second_is_assigned(device)
     await device.until(UpdateState.VERIFIED)
     told, looks = set[str](), 0
     with fault(device):
@@ -122,10 +127,7 @@ async def test_a_file_that_was_exchanged_since_it_was_verified_is_not_loaded(
     device: ControlDevice,
 ) -> None:
     """Even if it would answer rightly; between download and trial there may be days."""
-    device.repository.add(FIRST, SECOND)
-    await device.receive(device.director.assign(DEVICE, 1, [FIRST]))
-    await device.settle()
-    await device.receive(device.director.assign(DEVICE, 2, [SECOND]))
+    await second_is_assigned(device)
     await device.until(UpdateState.VERIFIED)
     loads = device.runtime.calls.count("load")
     device.state.blob(MODEL).write_bytes(b"evil")
@@ -141,10 +143,7 @@ async def test_a_disk_that_ruins_every_copy_is_given_time(device: ControlDevice)
     """Each copy arrives well and is something else when it is read again."""
     device.retry_max_s = _LONGEST_S
     await device.restarted()
-    device.repository.add(FIRST, SECOND)
-    await device.receive(device.director.assign(DEVICE, 1, [FIRST]))
-    await device.settle()
-    await device.receive(device.director.assign(DEVICE, 2, [SECOND]))
+    await second_is_assigned(device)
     before = len(device.events())
     for _ in range(_HOUR_S // 10):
         if device.record().state is UpdateState.VERIFIED:
@@ -157,10 +156,7 @@ async def test_a_disk_that_ruins_every_copy_is_given_time(device: ControlDevice)
 
 
 async def test_what_is_committed_is_served_again_while_a_trial_waits(device: ControlDevice) -> None:
-    device.repository.add(FIRST, SECOND)
-    await device.receive(device.director.assign(DEVICE, 1, [FIRST]))
-    await device.settle()
-    await device.receive(device.director.assign(DEVICE, 2, [SECOND]))
+    await second_is_assigned(device)
     await device.until(UpdateState.VERIFIED)
     with no_memory(device):
         await device.step()
