@@ -9,7 +9,7 @@ import logging
 import random
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from edge_agent import hardware
@@ -24,6 +24,7 @@ from edge_agent.control.clock import Clock, TrustedClock
 from edge_agent.control.commands import wiring as command_wiring
 from edge_agent.control.commands.answers import Post
 from edge_agent.control.commands.desk import CommandDesk
+from edge_agent.control.commands.patience import Patience
 from edge_agent.control.commands.poll import MailboxPoll
 from edge_agent.control.commands.wiring import Reach
 from edge_agent.control.contest import Contest
@@ -82,6 +83,7 @@ class Outside:
         certificate_expires_ms: when the device's certificate does, if it has one.
         settings_problem: why the settings are not those of ``agent.toml``.
         at_rest: is called when there is nothing left to do after a change.
+        patience: of commands with the runtime.
     """
 
     claim: ClaimBundle
@@ -99,6 +101,7 @@ class Outside:
     settings_problem: str = ""
     at_rest: Callable[[], None] = lambda: None
     certificate_expires_ms: Callable[[], int | None] = lambda: None
+    patience: Patience = field(default_factory=Patience)
 
 
 class Parts:
@@ -330,6 +333,7 @@ class Parts:
             post=outside.post,
             certificate_expires_ms=outside.certificate_expires_ms,
             end_process=outside.end_process,
+            patience=outside.patience,
         )
 
     def _updater(self) -> Updater:

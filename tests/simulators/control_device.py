@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from edge_agent import store
 from edge_agent.control.active_set import ActiveSetFile
+from edge_agent.control.commands.patience import Patience
 from edge_agent.control.database import Database
 from edge_agent.control.journal import UpdateRecord
 from edge_agent.control.machine import Machine
@@ -91,6 +92,8 @@ class ControlDevice:
     director: Director
     probation_s: float = PROBATION_S
     retry_max_s: float = 1.0
+    patience: Patience = field(default_factory=Patience)
+    machine: Machine = field(default_factory=Machine)
     clock: ManualClock = field(default_factory=ManualClock)
     link: SimulatedLink = field(default_factory=SimulatedLink)
     plan: CrashPlan = field(default_factory=CrashPlan)
@@ -135,7 +138,8 @@ class ControlDevice:
                 post=self._post,
                 end_process=self._end_process,
                 link=self.link,
-                machine=Machine(),
+                machine=self.machine,
+                patience=self.patience,
             ),
         )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edge_agent import remote_settings, settings
 from edge_agent.control.commands import at_risk
+from edge_agent.control.commands.patience import Patience
 from edge_agent.control.commands.restart import RuntimeNotBackError, RuntimeRestart
 from edge_agent.control.commands.runner import LATER, Done, Later
 from edge_agent.control.database import Database
@@ -28,10 +29,6 @@ from fleet_protocol.commands import Action, Command, Configure
 from fleet_protocol.remote_settings import ConfigurationStatus
 
 logger = logging.getLogger(__name__)
-
-_STEADY_S = 10.0
-_SERVES_WITHIN_S = 60.0
-_LOOK_EVERY_S = 0.5
 
 
 class ConfigureAction:
@@ -49,8 +46,7 @@ class ConfigureAction:
         journal: Journal,
         runtime: RuntimeRestart,
         end_process: Callable[[], None],
-        steady_s: float = _STEADY_S,
-        serves_within_s: float = _SERVES_WITHIN_S,
+        patience: Patience,
     ) -> None:
         """Take the parts.
 
@@ -60,8 +56,7 @@ class ConfigureAction:
             journal: of updates, which settings leave alone.
             runtime: restarts it, and knows what it serves.
             end_process: ends this process, to be started again.
-            steady_s: how long a process has to live under settings on trial.
-            serves_within_s: how long the runtime has to serve what it served.
+            patience: with a process under settings on trial, and with its runtime.
         """
         self.changed = Pulse()
         self._state_root = state_root
@@ -69,8 +64,7 @@ class ConfigureAction:
         self._journal = journal
         self._runtime = runtime
         self._end_process = end_process
-        self._steady_s = steady_s
-        self._serves_within_s = serves_within_s
+        self._patience = patience
         self._remote = remote_settings.read(state_root)
         self._began_on_trial = self._remote.trial is not None
         self._verdict: str | None = None
@@ -165,14 +159,14 @@ class ConfigureAction:
             if self._for_runtime(trial):
                 await self._runtime.restart()
             missing = set(trial.serving)
-            while missing and time.monotonic() - began_s < self._serves_within_s:
+            while missing and time.monotonic() - began_s < self._patience.serves_within_s:
                 missing -= await asyncio.to_thread(self._runtime.serving)
-                await asyncio.sleep(_LOOK_EVERY_S if missing else 0)
+                await asyncio.sleep(self._patience.trial_look_s if missing else 0)
         except RuntimeNotBackError as error:
             return str(error)
         if missing:
             return f"the runtime does not serve {', '.join(sorted(missing))}"
-        await asyncio.sleep(max(0.0, self._steady_s - (time.monotonic() - began_s)))
+        await asyncio.sleep(max(0.0, self._patience.steady_s - (time.monotonic() - began_s)))
         return ""
 
     async def _back_to_former(self) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from edge_agent.control.commands import at_risk
+from edge_agent.control.commands.patience import Patience
 from edge_agent.control.commands.runner import Done
 from edge_agent.control.database import Database
 from edge_agent.control.journal import Journal
@@ -17,9 +18,6 @@ from edge_agent.errors import AgentError
 from edge_agent.runtime_api import RuntimeStatus
 from fleet_protocol.command_answers import RestartResult
 from fleet_protocol.commands import Action, Command
-
-_BACK_WITHIN_S = 120.0
-_LOOK_EVERY_S = 0.2
 
 
 class RuntimeNotBackError(AgentError):
@@ -34,12 +32,13 @@ class RuntimeRestart:
         *,
         runtime: Runtime,
         stop_runtime: Callable[[], None],
-        back_within_s: float = _BACK_WITHIN_S,
+        patience: Patience,
     ) -> None:
         """Take the runtime, and what lets its process end after the calls in flight."""
         self._runtime = runtime
         self._stop_runtime = stop_runtime
-        self._back_within_s = back_within_s
+        self._back_within_s = patience.back_within_s
+        self._look_every_s = patience.restart_look_s
 
     async def restart(self) -> float:
         """Restart the runtime; return for how many seconds it did not answer.
@@ -59,7 +58,7 @@ class RuntimeRestart:
                 missing = served - _served(status)
                 if not missing:
                     return round(time.monotonic() - began_s, 3)
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(self._look_every_s)
         if missing:
             raise RuntimeNotBackError(
                 f"{self._back_within_s:.0f} s after its restart the runtime does not serve "

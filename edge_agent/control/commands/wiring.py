@@ -9,6 +9,7 @@ from edge_agent.control.clock import Clock, TrustedClock
 from edge_agent.control.commands.answers import Answers, Post
 from edge_agent.control.commands.configure import ConfigureAction
 from edge_agent.control.commands.desk import CommandDesk
+from edge_agent.control.commands.patience import Patience
 from edge_agent.control.commands.poll import MailboxPoll
 from edge_agent.control.commands.restart import RestartAction, RuntimeRestart
 from edge_agent.control.commands.runner import Carry, CommandRunner, Done, Later
@@ -48,11 +49,14 @@ class Reach:
     post: Post
     certificate_expires_ms: Callable[[], int | None]
     end_process: Callable[[], None]
+    patience: Patience
 
 
 def restart(reach: Reach) -> RuntimeRestart:
     """Return what restarts the runtime."""
-    return RuntimeRestart(runtime=reach.runtime, stop_runtime=reach.stop_runtime)
+    return RuntimeRestart(
+        runtime=reach.runtime, stop_runtime=reach.stop_runtime, patience=reach.patience
+    )
 
 
 def configure(reach: Reach) -> ConfigureAction:
@@ -63,6 +67,7 @@ def configure(reach: Reach) -> ConfigureAction:
         journal=reach.journal,
         runtime=restart(reach),
         end_process=reach.end_process,
+        patience=reach.patience,
     )
 
 

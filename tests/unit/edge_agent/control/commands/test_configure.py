@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from edge_agent import remote_settings, settings
+from edge_agent.control.commands.patience import Patience
 from edge_agent.settings import AgentSettings
 from fleet_protocol.command_answers import Answer, Outcome
 from fleet_protocol.remote_settings import RemoteSettings
@@ -38,10 +39,8 @@ async def next_life(device: ControlDevice) -> list[Answer]:
 
 async def begin_life(device: ControlDevice) -> None:
     remote_settings.count_start(device.state.root)
+    device.patience = Patience(back_within_s=0.3, steady_s=0.0, serves_within_s=0.2)
     await device.restarted()
-    device.parts.configure._steady_s = 0.0
-    device.parts.configure._serves_within_s = 0.2
-    device.parts.configure._runtime._back_within_s = 0.3
 
 
 async def serving(device: ControlDevice) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent import remote_settings, settings
-from edge_agent.control.commands.runner import Done
+from edge_agent.control.commands.patience import Patience
+from edge_agent.control.machine import Machine, Snapshot
 from edge_agent.store import StoreError
 from fleet_protocol.command_answers import Outcome
-from fleet_protocol.commands import Action, Command, Diagnostics
 from tests.simulators import durable_writes
 from tests.simulators.commanding import answers, command, envelope, give, mailbox
 from tests.simulators.control_device import DEVICE, ControlDevice, Crash
@@ -21,11 +21,9 @@ from tests.simulators.device_repository import Director, SimulatedRepository
 MOST_WRITES = 40
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at the runtime often."""
-    for module in ("configure", "restart"):
-        monkeypatch.setattr(f"edge_agent.control.commands.{module}._LOOK_EVERY_S", 0.005)
+IMPATIENT = Patience(
+    back_within_s=0.1, restart_look_s=0.005, steady_s=0.0, serves_within_s=0.05, trial_look_s=0.005
+)
 
 
 class TunedDevice(ControlDevice):
@@ -41,9 +39,6 @@ class TunedDevice(ControlDevice):
     async def begin_life(self) -> None:
         remote_settings.count_start(self.state.root)
         await self.restarted()
-        self.parts.configure._steady_s = 0.0
-        self.parts.configure._serves_within_s = 0.05
-        self.parts.configure._runtime._back_within_s = 0.1
 
     async def life(self) -> None:
         """Live until the process ends or nothing is left to do."""
@@ -53,9 +48,27 @@ class TunedDevice(ControlDevice):
             await self.parts.answers.send_all()
 
 
+class WatchedMachine(Machine):
+    """Remembers whether settings were on trial when diagnostics looked at it."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._root = root
+        self.trials: list[bool] = []
+
+    def snapshot(self, runtime_pid: int | None) -> Snapshot:
+        self.trials.append(remote_settings.read(self._root).trial is not None)
+        return super().snapshot(runtime_pid)
+
+
 async def on_trial(folder: Path, instances: int) -> TunedDevice:
     """Return a device that serves and has just put settings for its runtime on trial."""
-    device = TunedDevice(root=folder, repository=SimulatedRepository(), director=Director())
+    device = TunedDevice(
+        root=folder,
+        repository=SimulatedRepository(),
+        director=Director(),
+        patience=IMPATIENT,
+    )
     await device.parts.prepare()
     device.repository.add(made := release("1.0.0"))
     await device.receive(device.director.assign(DEVICE, 1, [made]))
@@ -81,14 +94,8 @@ async def device(tmp_path: Path) -> AsyncIterator[TunedDevice]:
 
 async def test_no_command_begins_before_the_verdict(device: TunedDevice) -> None:
     """Else what the runner had begun would be taken for a life's that ended."""
+    device.machine = machine = WatchedMachine(device.state.root)
     await device.begin_life()
-    trials = []
-
-    async def look(_action: Action, _command: Command) -> Done:
-        trials.append(remote_settings.read(device.state.root).trial)
-        return Done("seen")
-
-    device.parts.commands._carry = {**device.parts.commands._carry, Diagnostics: look}
     asked = command(2, now_ms=device.clock.now_ms())
     device.parts.command_desk.offer(mailbox(envelope(asked, device.director.key)))
     answered = device.parts.commands.answered
@@ -99,9 +106,9 @@ async def test_no_command_begins_before_the_verdict(device: TunedDevice) -> None
     running.cancel()
     assert [(one.outcome, one.detail) for one in await answers(device)] == [
         (Outcome.DONE, "configuration tuned 7 is in effect"),
-        (Outcome.DONE, "seen"),
+        (Outcome.DONE, "the runtime serves, 1 model families are known"),
     ]
-    assert trials == [None]
+    assert machine.trials == [False]
 
 
 @pytest.mark.parametrize("instances", [2, 3])
