@@ -20,6 +20,7 @@ from provisioning.encrypted_pem import encrypted_pem
 from provisioning.errors import ProvisioningError
 from provisioning.key_files import PrivateKey
 from provisioning.layout import Authority
+from signing_keys.authority_certificates import authority
 
 _LOG = logging.getLogger(__name__)
 
@@ -156,9 +157,9 @@ class _Ceremony:
     def _issue_certificates(self) -> None:
         at, now = self._at, self._now
         fleet_key = self._p256(at.fleet_ca_key)
-        fleet_ca = certificates.authority("Skerry fleet CA", fleet_key, now=now)
+        fleet_ca = authority("Skerry fleet CA", fleet_key, now=now)
         device_key = self._p256(at.online / "device-ca.pem", online=True)
-        device_ca = certificates.authority("Skerry device CA", device_key, now=now)
+        device_ca = authority("Skerry device CA", device_key, now=now)
         tls = certificates.server_certificate(
             self._plan.server_names,
             self._p256(at.online / "tls.pem", online=True).public_key(),

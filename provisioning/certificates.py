@@ -1,8 +1,9 @@
-"""The two certificate authorities and the certificates that are made at the start.
+"""What the two certificate authorities certify at the start, and how one follows another.
 
 The fleet CA (offline key) stands behind what servers show; the device CA (online key) behind what
 devices and the ingest service show. They are apart so that a stolen server can let strange devices
 in, but can never pose as another server. Profiles follow RFC 5280 as strict verifiers want it.
+The certificates of the authorities themselves are made by `signing_keys.authority_certificates`.
 """
 
 import ipaddress
@@ -19,14 +20,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from provisioning.errors import ProvisioningError
+from signing_keys.authority_certificates import CLOCK_SKEW, key_usage
 
-CA_LIFETIME = timedelta(days=3652)
 SERVER_LIFETIME = timedelta(days=397)
 INGEST_COMMON_NAME = "_ingest"
 """No device can have this name: a device id has no underscore."""
 INGEST_URI = "urn:skerry:service:ingest"
 
-_CLOCK_SKEW = timedelta(minutes=5)
 _DNS_NAME = re.compile(
     r"\A(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
     r"(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*\Z"
@@ -60,25 +60,6 @@ def _general_name(name: str) -> x509.GeneralName:
     return x509.DNSName(name.lower())
 
 
-def authority(common_name: str, key: EllipticCurvePrivateKey, *, now: datetime) -> x509.Certificate:
-    """Return the self-signed certificate of an authority that signs end certificates only."""
-    subject = _subject(common_name)
-    return (
-        _builder(subject, subject, key.public_key(), now=now, lifetime=CA_LIFETIME)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .sign(key, SHA256())
-    )
-
-
-def following_authority(
-    name: str, key: EllipticCurvePrivateKey, *, now: datetime
-) -> x509.Certificate:
-    """Return the certificate of an authority that follows another one; its name is its own."""
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    return authority(f"{name} {identifier.digest.hex()[:16]}", key, now=now)
-
-
 def link(
     new: x509.Certificate, *, issuer: x509.Certificate, issuer_key: EllipticCurvePrivateKey
 ) -> x509.Certificate:
@@ -86,13 +67,13 @@ def link(
     key = new.public_key()
     if not isinstance(key, EllipticCurvePublicKey):
         raise ProvisioningError("the new authority has a key of another kind")
-    lifetime = new.not_valid_after_utc - new.not_valid_before_utc - _CLOCK_SKEW
-    begin = new.not_valid_before_utc + _CLOCK_SKEW
+    lifetime = new.not_valid_after_utc - new.not_valid_before_utc - CLOCK_SKEW
+    begin = new.not_valid_before_utc + CLOCK_SKEW
     issuer_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return (
         _builder(new.subject, issuer.subject, key, now=begin, lifetime=lifetime)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(key_usage(signs_certificates=True), critical=True)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id),
             critical=False,
@@ -142,7 +123,7 @@ def _leaf(
     return (
         _builder(subject, issuer.subject, key, now=now, lifetime=_leaf_lifetime(issuer, now))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(key_usage(signs_certificates=False), critical=True)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id),
             critical=False,
@@ -175,7 +156,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCK_SKEW)
+        .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + lifetime)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
@@ -183,17 +164,3 @@ def _builder(
 
 def _subject(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )

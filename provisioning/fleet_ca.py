@@ -20,6 +20,7 @@ from provisioning import certificates, durable_files, key_files
 from provisioning.encrypted_pem import encrypted_pem
 from provisioning.errors import ProvisioningError
 from provisioning.layout import Authority
+from signing_keys.authority_certificates import following_authority
 
 MAX_AT_ONCE = 4
 
@@ -47,7 +48,7 @@ def follow(authority: Authority, *, passphrase: bytes, now: datetime) -> x509.Ce
     before = present[-1]
     before_key = key_of(authority, before, passphrase=passphrase)
     key = key_files.new_p256()
-    new = certificates.following_authority("Skerry fleet CA", key, now=now)
+    new = following_authority("Skerry fleet CA", key, now=now)
     link = certificates.link(new, issuer=before, issuer_key=before_key)
     try:
         _store(authority, key, passphrase)

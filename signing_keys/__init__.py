@@ -1,1 +1,4 @@
-"""Signing keys wherever they are kept: named by a URI, opened with a secret that is no argument."""
+"""Signing keys wherever they are kept: named by a URI, opened with a secret that is no argument.
+
+Also here is what the keys of certificate authorities show: their own certificates.
+"""

@@ -19,11 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fleet_server.errors import MalformedError, RefusedError, SetupError
+from signing_keys.authority_certificates import CLOCK_SKEW, key_usage
 
 LIFETIME = timedelta(days=90)
-CA_LIFETIME = timedelta(days=3652)
-_BACKDATED = timedelta(minutes=5)
-"""A device whose clock is a little behind may use its certificate at once."""
 
 DEVICE_URI = "urn:skerry:device:"
 INGEST_URI = "urn:skerry:service:ingest"
@@ -87,20 +85,6 @@ def key_sha256(key: ec.EllipticCurvePublicKey) -> str:
     return hashlib.sha256(der).hexdigest()
 
 
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
 def issuer_key_id(certificate: x509.Certificate) -> str:
     """Return `DeviceCa.key_id` of who signed a certificate; empty if it does not say."""
     try:
@@ -155,26 +139,6 @@ def read_peer(der: bytes) -> Peer:
     if uris[0] != DEVICE_URI + name:
         raise MalformedError(f"the client certificate of {name!r} has the foreign URI {uris[0]!r}")
     return Peer(name, key_sha256(key))
-
-
-def new_device_ca(key: ec.EllipticCurvePrivateKey, *, now: datetime) -> x509.Certificate:
-    """Return the certificate of a device CA that follows another one; its name is its own."""
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    common_name = f"Skerry device CA {identifier.digest.hex()[:16]}"
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + CA_LIFETIME)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_AUTHORITY_ONLY, critical=True)
-        .add_extension(identifier, critical=False)
-        .sign(key, hashes.SHA256())
-    )
 
 
 class DeviceCa:
@@ -259,10 +223,10 @@ class DeviceCa:
             .issuer_name(self._certificate.subject)
             .public_key(key)
             .serial_number(serial)
-            .not_valid_before(now - _BACKDATED)
+            .not_valid_before(now - CLOCK_SKEW)
             .not_valid_after(expires)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_SIGNATURES_ONLY, critical=True)
+            .add_extension(key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
             .add_extension(
                 x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]),
@@ -278,7 +242,3 @@ class DeviceCa:
         pem = certificate.public_bytes(Encoding.PEM).decode()
         expires = certificate.not_valid_after_utc
         return IssuedCertificate(pem, f"{serial:x}", expires, self.key_id)
-
-
-_SIGNATURES_ONLY = _key_usage(signs_certificates=False)
-_AUTHORITY_ONLY = _key_usage(signs_certificates=True)

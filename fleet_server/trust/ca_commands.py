@@ -22,12 +22,13 @@ from fleet_server.data_dir import DataDir
 from fleet_server.database import Database
 from fleet_server.devices import authorities
 from fleet_server.devices.authorities import CaFiles, DeviceCas
-from fleet_server.devices.certificates import DeviceCa, issuer_key_id, new_device_ca
+from fleet_server.devices.certificates import DeviceCa, issuer_key_id
 from fleet_server.errors import RefusedError, SetupError
 from fleet_server.local_database import opened
 from fleet_server.releases import durable_files
 from fleet_server.trust import device_authorities, fleet_cas
 from fleet_server.trust.fleet_cas import FleetCas
+from signing_keys.authority_certificates import following_authority
 
 
 class CaStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,10 +102,10 @@ def make_device_ca(root: Path, *, now: datetime) -> CaFiles:
         files = CaFiles(data.online, present[-1].number + 1, waits=True)
         key = ec.generate_private_key(ec.SECP256R1())
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        certificate = new_device_ca(key, now=now).public_bytes(Encoding.PEM)
+        certificate = following_authority("Skerry device CA", key, now=now)
         try:
             durable_files.write_private(files.key, pem)
-            durable_files.write(files.certificate, certificate)
+            durable_files.write(files.certificate, certificate.public_bytes(Encoding.PEM))
         except OSError as error:
             raise SetupError(f"cannot write below {data.online}: {error}") from error
         return files

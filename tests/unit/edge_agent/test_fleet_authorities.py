@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from edge_agent import fleet_authorities
 from fleet_protocol.messages import MAX_FLEET_CAS, FleetCa
 from provisioning import certificates
+from signing_keys.authority_certificates import authority, following_authority
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -21,7 +22,7 @@ class Ca:
 
     def __init__(self, name: str = "Skerry fleet CA") -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = certificates.following_authority(name, self.key, now=NOW)
+        self.certificate = following_authority(name, self.key, now=NOW)
 
     @property
     def pem(self) -> str:
@@ -95,7 +96,7 @@ def link_of_another(first: Ca, _server: ec.EllipticCurvePrivateKey) -> FleetCa:
 
 def own_certificate(first: Ca, server: ec.EllipticCurvePrivateKey) -> FleetCa:
     """The server's certificate, by the fleet CA, beside a CA of that name and the server's key."""
-    made = certificates.authority("Skerry fleet server", server, now=NOW)
+    made = authority("Skerry fleet server", server, now=NOW)
     shown = first.server_certificate(server)
     assert (made.subject, made.public_key()) == (shown.subject, shown.public_key())
     return FleetCa(certificate_pem=pem(made), link_pem=pem(shown))
