@@ -7,10 +7,7 @@ switch is the assignment of a pointer: calls in flight keep the release that the
 import asyncio
 import logging
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,6 +15,7 @@ from edge_agent.inference.departures import Departures
 from edge_agent.inference.errors import ConflictError, UnavailableError, UnknownModelError
 from edge_agent.inference.execution_policy import ExecutionPolicy
 from edge_agent.inference.inference_call import Call, Clock
+from edge_agent.inference.loading_thread import LoadingThread
 from edge_agent.inference.lone_caller import LoneCaller
 from edge_agent.inference.lull import Lull
 from edge_agent.inference.memory_budget import MemoryPolicy
@@ -51,8 +49,6 @@ WHOLE_SET = "active.json"
 DRAIN_TIMEOUT_S = 20.0
 _MAX_HELD = 1024
 
-_Result = TypeVar("_Result")
-
 
 class DataPlane:
     """The releases in memory and the calls on them."""
@@ -68,7 +64,7 @@ class DataPlane:
         """Start with nothing.
 
         Args:
-            loader: makes releases of files; only ever called in one thread of ours.
+            loader: makes releases of files; loads only ever in one thread of ours.
             clock: times calls.
             workers: how many calls may run beside the event loop at once.
             policy: limits on queues and memory; by default there are none worth the name.
@@ -79,17 +75,15 @@ class DataPlane:
         self._policy = policy or ExecutionPolicy(
             limits=lambda _: QueueLimits(instances=workers), memory=MemoryPolicy()
         )
-        # One thread: two loads at once would double the peak of memory.
-        self._loading_thread = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._loading = asyncio.Lock()
         self._lone_caller = LoneCaller()
         self._lull = Lull(clock)
+        self._loading_thread = LoadingThread(loader, clock=clock, lull=self._lull)
+        self._loading = asyncio.Lock()
         self._held: dict[tuple[str, str], ServedRelease] = {}
         self._active: dict[str, ServedRelease] = {}
         self._sleep = Sleep(policy=self._policy.memory, load=self.load, activate=self.activate)
         self._shadows = Shadows(clock)
         self._departures = Departures(self._close_release)
-        self._load_began = 0.0
         self.failed: dict[str, str] = {}
         self.traces: Traces | None = None
         """Take a record of each call; None where nobody asked for them."""
@@ -238,7 +232,7 @@ class DataPlane:
             running_s={
                 served.name: lasts_s for served in self.resident if (lasts_s := served.running_s)
             },
-            loading_s=self._clock() - self._load_began if self._load_began else 0.0,
+            loading_s=self._loading_thread.loading_s,
             settings_problem=self.settings_problem,
         )
 
@@ -257,18 +251,9 @@ class DataPlane:
                     raise ConflictError(f"{_MAX_HELD} releases are loaded; unload some first")
                 limits = self._policy.limits(release)
                 await self._make_room(release, limits.wanted_instances)
-                self._load_began = self._clock()
-                try:
-                    served = await self._in_loading_thread(
-                        partial(
-                            self._loader.load,
-                            release,
-                            instances=limits.wanted_instances,
-                            lull=self._lull.wait if self._active else None,
-                        )
-                    )
-                finally:
-                    self._load_began = 0.0
+                served = await self._loading_thread.load(
+                    release, instances=limits.wanted_instances, beside_calls=bool(self._active)
+                )
                 served.open(
                     limits=limits,
                     workers=self._workers,
@@ -358,7 +343,7 @@ class DataPlane:
         if not await self._departures.all_gone(timeout_s):
             return False
         self._workers.close()
-        self._loading_thread.shutdown()
+        self._loading_thread.end()
         return True
 
     def _out_of_reach(self, served: ServedRelease) -> ServedRelease:
@@ -369,24 +354,18 @@ class DataPlane:
 
     async def _close_release(self, served: ServedRelease) -> None:
         served.scheduler.close()
-        await self._in_loading_thread(partial(_close, served, self._lull))
+        await self._loading_thread.close(served)
         if self._policy.cache is not None:
             self._policy.cache.forget(served.serial)
         logger.info("release_unloaded", extra=served.log_fields)
 
     async def _make_room(self, release: ActiveRelease, instances: int) -> None:
         """Let idle models leave if a new one needs their memory."""
-        need = await self._in_loading_thread(
-            partial(self._loader.memory_needed, release, instances=instances)
-        )
-        leaving = self._sleep.who_leaves(release, need, self.resident, self.is_active)
-        for served in leaving:
+        need = await self._loading_thread.memory_needed(release, instances=instances)
+        for served in self._sleep.who_leaves(release, need, self.resident, self.is_active):
             del self._active[served.release.family]
             self._sleep.begin(served)
             await self._departures.start(self._out_of_reach(served))
-
-    async def _in_loading_thread(self, work: Callable[[], _Result]) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._loading_thread, work)
 
     def _family(self, family: str) -> list[ServedRelease]:
         return [served for served in self._held.values() if served.release.family == family]
@@ -405,11 +384,6 @@ class DataPlane:
             active=served in (self._active.get(release.family), self._sleep.get(release.family)),
             choice=release.choice,
         )
-
-
-def _close(served: ServedRelease, lull: Lull) -> None:
-    lull.wait()
-    served.close()
 
 
 def _of_version(served: ServedRelease, version: str | None) -> ServedRelease:
