@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.conformance.triton_http.conftest import Served
 from tests.integration.runtime.raw_client import RawClient
 from tests.unit.edge_agent.inference import v2_request
-from tests.unit.edge_agent.inference.test_v2_codec import JSON_VALUES, tensors
+from tests.unit.edge_agent.inference.drawn_tensors import JSON_VALUES, tensors
 
 _ANSWERED = {200, 400, 404, 405, 409, 413, 415, 501}
 

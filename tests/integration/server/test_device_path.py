@@ -1,135 +1,29 @@
-"""A device's way through the real server: enrolment, download, assignment, telemetry, crashes."""
+"""A device's way through the real server: enrolment, download, assignment, telemetry."""
 
-import os
-import signal
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import urllib3
-from tuf.api.exceptions import DownloadHTTPError
 from tuf.api.metadata import Metadata, Root, Targets
-from tuf.ngclient import Updater
-from tuf.ngclient.fetcher import FetcherInterface
 from urllib3.response import BaseHTTPResponse
 
-from fleet_protocol import delta, histogram, messages
+from fleet_protocol import delta, histogram
 from fleet_protocol.assignments import binding_of
-from fleet_protocol.messages import (
-    Ack,
-    Capabilities,
-    Event,
-    EventKind,
-    ModelWindow,
-    Presence,
-    Reported,
-    TelemetryWindow,
-)
+from fleet_protocol.messages import Capabilities, Event, EventKind, Presence, Reported
 from fleet_protocol.topics import Channel, Topic
-from tests.integration.server.mqtt_client import Client
-from tests.integration.server.running_server import (
-    EnrolledDevice,
-    RunningServer,
-    eventually,
-    serving,
+from tests.integration.server.device_traffic import (
+    STREAM,
+    acked,
+    connect,
+    publish,
+    send,
+    updater,
+    window,
 )
-from tests.unit.fleet_server.authority import (
-    FAMILY,
-    DeviceKey,
-    Fleet,
-    ReleaseFiles,
-    release,
-    signed_role,
-    stored,
-)
+from tests.integration.server.running_server import EnrolledDevice, RunningServer, eventually
+from tests.unit.fleet_server.authority import FAMILY, DeviceKey, ReleaseFiles, release, stored
 from tests.unit.fleet_server.upload_form import CONTENT_TYPE, form
-
-STREAM = "telemetry-0123456789abcdef"
-
-
-class DeviceFetcher(FetcherInterface):
-    """Fetches as a device: with a fresh token for each request."""
-
-    def __init__(self, device: EnrolledDevice) -> None:
-        self._device = device
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        headers = {"Authorization": f"Bearer {self._device.key.token()}"}
-        with urllib3.PoolManager(ca_certs=str(self._device.server.ca), retries=False) as pool:
-            answer = pool.request("GET", url, headers=headers)
-        if answer.status != 200:
-            raise DownloadHTTPError(f"{url}: {answer.status}", answer.status)
-        yield answer.data
-
-
-def updater(device: EnrolledDevice, folder: Path) -> Updater:
-    folder.mkdir(exist_ok=True)
-    base = f"{device.server.url}/device/v1/repository"
-    return Updater(
-        metadata_dir=str(folder),
-        metadata_base_url=f"{base}/metadata/",
-        target_base_url=f"{base}/targets/",
-        target_dir=str(folder),
-        fetcher=DeviceFetcher(device),
-        bootstrap=device.server.fleet.authority.release_root.read_bytes(),
-    )
-
-
-def publish(
-    server: RunningServer, token: str, *new: ReleaseFiles, version: int
-) -> BaseHTTPResponse:
-    files = [item for each in new[-1:] for item in each.by_path.items()]
-    body = form(
-        ("metadata", "role.json", signed_role(server.fleet.publisher(), *new, version=version)),
-        *(("targets", path, content) for path, content in files),
-    )
-    headers = {"Content-Type": CONTENT_TYPE}
-    return server.request("POST", "/api/v1/releases", token=token, body=body, headers=headers)
-
-
-def connect(device: EnrolledDevice) -> Client:
-    client = Client(
-        port=device.server.mqtt_port,
-        ca=device.server.ca,
-        files=device.files,
-        client_id=device.device_id,
-        will=(str(Topic(device.device_id, Channel.PRESENCE)), True),
-    )
-    assert client.accepted
-    return client
-
-
-def send(client: Client, device: EnrolledDevice, channel: Channel, message: object) -> None:
-    payload = messages.encode(message)  # type: ignore[arg-type]
-    retain = channel in (Channel.REPORTED, Channel.PRESENCE)
-    assert client.publish(str(Topic(device.device_id, channel)), payload, retain=retain)
-
-
-def window(sequence: int) -> TelemetryWindow:
-    now_ms = int(time.time() * 1000)
-    model = ModelWindow(
-        family=FAMILY,
-        version="1.0.0",
-        variant="fp32",
-        requests=100,
-        latency_us=histogram.of_values([1000.0] * 100),
-    )
-    return TelemetryWindow(
-        stream=STREAM,
-        sequence=sequence,
-        covers_from=sequence,
-        start_ms=now_ms,
-        end_ms=now_ms,
-        models=[model],
-    )
-
-
-def acked(client: Client) -> int:
-    ack = messages.decode(bytes(client.next_message().payload), Ack)
-    assert ack.stream == STREAM
-    return ack.sequence
 
 
 @pytest.fixture(scope="module")
@@ -474,71 +368,3 @@ def test_a_refused_upload_is_told_to_a_client_that_is_still_sending(
     headers = {"Content-Type": CONTENT_TYPE}
     answer = server.request("POST", "/api/v1/releases", token=admin, body=body, headers=headers)
     assert answer.status == 413
-
-
-@pytest.fixture
-def own_server(fleet: Fleet) -> Iterator[RunningServer]:
-    yield from serving(fleet)
-
-
-def test_a_killed_server_loses_nothing(own_server: RunningServer) -> None:
-    server = own_server
-    admin, camera = server.api_token("admin"), server.enroll("camera")
-    new = release()
-    assert publish(server, admin, new, version=2).status == 201
-    wanted = {"family": FAMILY, "version": "1.0.0", "devices": None}
-    assert server.request("PUT", "/api/v1/assignments", token=admin, json=wanted).status == 200
-    with connect(camera) as client:
-        assert client.subscribe(str(Topic("camera", Channel.ACK)))
-        for sequence in range(1, 21):
-            send(client, camera, Channel.TELEMETRY, window(sequence))
-        before = acked(client)
-        server.stop(signal.SIGKILL)
-        assert client.was_cut()
-        while not client.messages.empty():
-            before = acked(client)
-    server.start()
-    with connect(camera) as client:
-        assert client.subscribe(str(Topic("camera", Channel.ASSIGNMENT)))
-        assert b"x-skerry-assignment" in client.next_message().payload
-        assert client.subscribe(str(Topic("camera", Channel.ACK)))
-        for sequence in range(before + 1, 31):
-            send(client, camera, Channel.TELEMETRY, window(sequence))
-        while acked(client) != 30:
-            pass
-    summary = server.request("GET", "/api/v1/telemetry/summary", token=admin).json()
-    assert (summary["windows"], summary["releases"][0]["requests"]) == (30, 3000)
-    releases = server.request("GET", "/api/v1/releases", token=admin).json()["releases"]
-    assert [item["version"] for item in releases] == ["1.0.0"]
-
-
-def test_a_killed_signer_is_started_again(own_server: RunningServer) -> None:
-    server = own_server
-    assert server.process is not None
-    admin = server.api_token("admin")
-    server.enroll("camera")
-    assert publish(server, admin, release(), version=2).status == 201
-    signers = _children(server.process.pid)
-    assert len(signers) == 1
-    os.kill(signers[0], signal.SIGKILL)
-    wanted = {"family": FAMILY, "version": "1.0.0", "devices": None}
-
-    def assigned() -> bool:
-        answer = server.request("PUT", "/api/v1/assignments", token=admin, json=wanted)
-        assert answer.status in (200, 503), answer.data
-        return answer.status == 200
-
-    eventually(assigned)
-    restarted = _children(server.process.pid)
-    assert restarted != signers
-    server.stop(signal.SIGKILL)
-    eventually(lambda: not any(_lives(pid) for pid in restarted))
-
-
-def _children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
-
-
-def _lives(pid: int) -> bool:
-    return Path(f"/proc/{pid}/cmdline").exists()

@@ -1,4 +1,4 @@
-"""A provisioned fleet per session, a copy of it and a database per test.
+"""A provisioned fleet per session, a copy of it with its releases and a database per test.
 
 Whatever takes `database` runs twice: on SQLite and on PostgreSQL.
 """
@@ -11,6 +11,8 @@ import pytest
 
 from fleet_server import migrate
 from fleet_server.database import Database, sqlite_url
+from fleet_server.releases.repository import Repository
+from fleet_server.releases.service import Releases
 from tests.simulators.postgresql_cluster import Cluster
 from tests.unit.fleet_server.authority import Fleet
 
@@ -72,3 +74,15 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+def repository(fleet: Fleet, clock: FakeClock) -> Repository:
+    opened = Repository(fleet.data.repository, fleet.data.online)
+    opened.heal(now=clock())
+    return opened
+
+
+@pytest.fixture
+def releases(repository: Repository, database: Database, clock: FakeClock) -> Releases:
+    return Releases(repository=repository, database=database, clock=clock)

@@ -24,13 +24,6 @@ from tests.unit.fleet_server.conftest import FakeClock
 LATER = datetime.now(UTC) + timedelta(days=300)
 
 
-@pytest.fixture
-def repository(fleet: Fleet, clock: FakeClock) -> Repository:
-    opened = Repository(fleet.data.repository, fleet.data.online)
-    opened.heal(now=clock())
-    return opened
-
-
 def offline(path: Path) -> CryptoSigner:
     return CryptoSigner(load_pem_private_key(path.read_bytes(), PASSPHRASE))
 

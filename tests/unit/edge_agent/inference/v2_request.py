@@ -90,3 +90,29 @@ def decode(body: bytes, header_length: int | None) -> tuple[dict[str, object], d
             at += size
     assert at == len(body)
     return answer, outputs
+
+
+def entry(**changes: object) -> dict[str, object]:
+    """Return the description of an input; what is None is left out."""
+    made = {"name": "x", "datatype": "FP32", "shape": [2], "data": [1, 2.5], **changes}
+    return {key: value for key, value in made.items() if value is not None}
+
+
+def binary_entry(size: object, **changes: object) -> dict[str, object]:
+    """Return the description of an input whose bytes follow the JSON."""
+    return entry(data=None, parameters={"binary_data_size": size}, **changes)
+
+
+def bytes_entry(size: int, **changes: object) -> dict[str, object]:
+    """Return the description of an input of BYTES that follow the JSON."""
+    return binary_entry(size, **{"datatype": "BYTES", **changes})
+
+
+def unchanged(found: Tensor, sent: Tensor) -> bool:
+    """Say whether a tensor came through as it was sent."""
+    return (found.name, found.datatype, found.shape, bytes(found.data)) == (
+        sent.name,
+        sent.datatype,
+        sent.shape,
+        sent.data,
+    )
