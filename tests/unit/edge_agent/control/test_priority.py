@@ -5,7 +5,9 @@ import os
 import platform
 import struct
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
 
@@ -14,6 +16,8 @@ from edge_agent.control.priority import let_others_go_first
 _SCHED_GETATTR = {"x86_64": 315, "aarch64": 275, "armv7l": 381, "armv6l": 381, "riscv64": 275}
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")
 _NICE = 3
+
+Found = TypeVar("Found")
 
 
 def slice_ns() -> int:
@@ -27,24 +31,28 @@ def slice_ns() -> int:
     return found
 
 
-def scheduling() -> tuple[int, int, int]:
-    return (
-        os.sched_getscheduler(0),
-        os.getpriority(os.PRIO_PROCESS, threading.get_native_id()),
-        slice_ns(),
-    )
+def started_behind_others(look: Callable[[], Found]) -> Found:
+    """Return what a thread finds that was started by one who lets others go first."""
 
-
-def test_it_takes_the_processor_from_nobody_and_keeps_its_weight() -> None:
-    def in_a_thread() -> tuple[int, int, int]:
+    def behind() -> Found:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         let_others_go_first(0)
         with ThreadPoolExecutor(1) as started:
-            return started.submit(scheduling).result()
+            return started.submit(look).result()
 
-    usual_ns = slice_ns()
     with ThreadPoolExecutor(1) as thread:
-        policy, nice, longer_ns = thread.submit(in_a_thread).result()
-    assert (policy, nice) == (os.SCHED_BATCH, _NICE)
-    assert longer_ns > 10 * usual_ns
+        return thread.submit(behind).result()
+
+
+def test_it_takes_the_processor_from_nobody_and_keeps_its_weight() -> None:
+    def look() -> tuple[int, int]:
+        weight = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        return os.sched_getscheduler(0), weight
+
+    assert started_behind_others(look) == (os.SCHED_BATCH, _NICE)
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def test_its_slices_are_long() -> None:
+    usual_ns = slice_ns()
+    assert started_behind_others(slice_ns) > 10 * usual_ns
