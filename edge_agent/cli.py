@@ -103,7 +103,7 @@ def run(state: State = DEFAULT_STATE) -> None:
 @app.command("status")
 def show_status(
     state: State = DEFAULT_STATE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,  # noqa: FBT002
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,  # noqa: FBT002 (an option)
 ) -> None:
     """Show what this device serves, where its updates stand and what waits to be sent.
 
@@ -138,7 +138,7 @@ def stop(
 @app.command()
 def devices(
     state: State = DEFAULT_STATE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,  # noqa: FBT002
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,  # noqa: FBT002 (an option)
 ) -> None:
     """Show which accelerators are here, what can use them, and why not for the rest.
 
@@ -170,7 +170,7 @@ def bench(  # noqa: PLR0913, PLR0917 (its options)
     png: Annotated[
         Path | None, typer.Option(help="Also draw a picture (needs `skerry[bench]`).")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,  # noqa: FBT002
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,  # noqa: FBT002 (an option)
 ) -> None:
     """Measure every variant of a model on every accelerator of this machine, in turns.
 

@@ -166,7 +166,7 @@ def settle(state_root: Path, remote: Remote) -> None:
     Raises:
         StoreError: the disk refused; an open trial still is.
     """
-    from edge_agent import store  # noqa: PLC0415 (likewise)
+    from edge_agent import store  # noqa: PLC0415 (with SQLite, which the runtime does without)
 
     _write(state_root / FILE_NAME, remote)
     for name in (TRIAL_FILE_NAME, ENDED_FILE_NAME):
@@ -192,7 +192,7 @@ def count_start(state_root: Path) -> None:
     try:
         end_trial(state_root)
     except AgentError as error:  # a disk that is not even renamed on
-        logger.error("trial_not_ended", extra={"reason": str(error)})  # noqa: TRY400 (likewise)
+        logger.error("trial_not_ended", extra={"reason": str(error)})  # noqa: TRY400 (a disk that refuses)
 
 
 def _read(path: Path, kind: type[File]) -> File | None:
@@ -207,6 +207,6 @@ def _read(path: Path, kind: type[File]) -> File | None:
 
 
 def _write(path: Path, content: msgspec.Struct) -> None:
-    from edge_agent import store  # noqa: PLC0415 (likewise)
+    from edge_agent import store  # noqa: PLC0415 (with SQLite, which the runtime does without)
 
     store.write_file(path, msgspec.json.format(msgspec.json.encode(content)))

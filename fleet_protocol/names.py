@@ -115,6 +115,6 @@ def parse_target_path(path: str) -> tuple[str, str, str]:
         ProtocolError: the path is not of the form that `target_path` builds.
     """
     parts = path.split("/")
-    if len(parts) != 4 or parts[0] != "models":  # noqa: PLR2004
+    if len(parts) != 4 or parts[0] != "models":  # noqa: PLR2004 (models, family, version, file)
         raise ProtocolError(f"{path[:200]!r} is not models/<family>/<version>/<file>")
     return family(parts[1]), version(parts[2]), file_name(parts[3])

@@ -7,7 +7,7 @@ is shown as JSON writes it, so that JSON stays the same JSON.
 
 
 def plain(text: str) -> str:
-    r"""Return a text on one line, with each character that does not print as ``\uXXXX``."""
+    """Return a text on one line, with each character that does not print as JSON escapes it."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else _escaped(each) for each in text)

@@ -56,7 +56,7 @@ class Topic:
             ProtocolError: it is not ``skerry/v1/<device>/<channel>``.
         """
         levels = topic.split("/")
-        if len(levels) != 4 or tuple(levels[:2]) != _ROOT:  # noqa: PLR2004
+        if len(levels) != 4 or tuple(levels[:2]) != _ROOT:  # noqa: PLR2004 (two of the root, device, channel)
             raise ProtocolError(f"topic {topic[:200]!r} is not skerry/v1/<device>/<channel>")
         try:
             channel = Channel(levels[3])

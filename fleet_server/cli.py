@@ -107,7 +107,7 @@ def tenant(
 
     Example: `skerry server tenant acme --family keyword_spotting --data DIR`
     """
-    from fleet_server.tenants import make  # noqa: PLC0415
+    from fleet_server.tenants import make  # noqa: PLC0415 (loaded with its command)
 
     families = asyncio.run(make(data.absolute(), name=name, families=family or []))
     sys.stdout.write(f"The tenant {name} has the families: {', '.join(families) or 'none yet'}.\n")
@@ -122,7 +122,7 @@ def admin_claim(
 
     Example: `skerry server admin-claim --data DIR`
     """
-    from fleet_server.accounts import commands  # noqa: PLC0415
+    from fleet_server.accounts import commands  # noqa: PLC0415 (loaded with its command)
 
     sys.stdout.write(asyncio.run(commands.admin_claim(data.absolute(), tenant=tenant)) + "\n")
 
@@ -136,9 +136,9 @@ def migrate(data: Data) -> None:
 
     Example: `skerry server migrate --data DIR`
     """
-    from fleet_server import migrate as steps  # noqa: PLC0415
-    from fleet_server import settings  # noqa: PLC0415
-    from fleet_server.data_dir import DataDir  # noqa: PLC0415
+    from fleet_server import migrate as steps  # noqa: PLC0415 (loaded with its command)
+    from fleet_server import settings  # noqa: PLC0415 (loaded with its command)
+    from fleet_server.data_dir import DataDir  # noqa: PLC0415 (loaded with its command)
 
     directory = DataDir(data.absolute())
     directory.check()
@@ -157,7 +157,7 @@ def broker_config(data: Data) -> None:
 
     Example: `mosquitto -c "$(skerry server broker-config --data DIR)"`
     """
-    from fleet_server.broker.commands import configure  # noqa: PLC0415
+    from fleet_server.broker.commands import configure  # noqa: PLC0415 (loaded with its command)
 
     sys.stdout.write(f"{asyncio.run(configure(data.absolute()))}\n")
 
@@ -170,10 +170,10 @@ def status(
 
     Example: `skerry server status --data DIR`
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
+    from datetime import UTC, datetime  # noqa: PLC0415 (loaded with its command)
 
-    from fleet_server import status as storage  # noqa: PLC0415
-    from fleet_server.clock import unix_ms  # noqa: PLC0415
+    from fleet_server import status as storage  # noqa: PLC0415 (loaded with its command)
+    from fleet_server.clock import unix_ms  # noqa: PLC0415 (loaded with its command)
 
     found = asyncio.run(storage.read(data.absolute()))
     if as_json:
@@ -194,7 +194,7 @@ def new_key(
 
     Example: `skerry server new-key timestamp --data DIR`
     """
-    from fleet_server.new_key import make  # noqa: PLC0415
+    from fleet_server.new_key import make  # noqa: PLC0415 (loaded with its command)
 
     public, keyid = make(data.absolute(), role)
     sys.stdout.write(f"{public}  key {keyid}\n")
@@ -210,7 +210,7 @@ def adopt(
     For a repository whose online keys were stolen and which does not start any more; with a
     running server use `skerry fleet adopt`.
     """
-    from fleet_server.offline_adoption import adopt_roots  # noqa: PLC0415
+    from fleet_server.offline_adoption import adopt_roots  # noqa: PLC0415 (loaded with its command)
 
     for name in adopt_roots(data.absolute(), [read_file(path) for path in file]):
         sys.stdout.write(f"adopted {name}\n")
@@ -231,12 +231,12 @@ def install_certificate(
 
     One of a new fleet CA is refused while devices do not trust that yet, with how many they are.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
+    from datetime import UTC, datetime  # noqa: PLC0415 (loaded with its command)
 
-    from fleet_server.clock import utc_now  # noqa: PLC0415
-    from fleet_server.data_dir import DataDir  # noqa: PLC0415
-    from fleet_server.trust.ca_commands import check_known  # noqa: PLC0415
-    from fleet_server.trust.live_certificates import check_renewed, install  # noqa: PLC0415
+    from fleet_server.clock import utc_now  # noqa: PLC0415 (loaded with its command)
+    from fleet_server.data_dir import DataDir  # noqa: PLC0415 (loaded with its command)
+    from fleet_server.trust.ca_commands import check_known  # noqa: PLC0415 (loaded with its command)
+    from fleet_server.trust.live_certificates import check_renewed, install  # noqa: PLC0415 (loaded with its command)
 
     directory = DataDir(data.absolute())
     directory.check()
@@ -286,7 +286,7 @@ def verify(
 
     Example: `skerry server audit verify --data DIR --expect default=120:5f3c...`
     """
-    from fleet_server.audit import commands  # noqa: PLC0415
+    from fleet_server.audit import commands  # noqa: PLC0415 (loaded with its command)
 
     heads = asyncio.run(commands.verify(data.absolute(), expected=expect or []))
     for tenant, head in heads.items():
@@ -302,7 +302,7 @@ def export(
 
     Example: `skerry server audit export --data DIR > audit.jsonl`
     """
-    from fleet_server.audit import commands  # noqa: PLC0415
+    from fleet_server.audit import commands  # noqa: PLC0415 (loaded with its command)
 
     asyncio.run(commands.export(data.absolute(), tenant=tenant, write=sys.stdout.buffer.write))
 

@@ -111,7 +111,7 @@ _REFUSES_FOR_S = 30.0
 _DATA_EXCEPTION = "22"
 """Class of SQLSTATE (PostgreSQL, appendix A): trying again does not help."""
 
-_NAMED = select(func.set_config("application_name", bindparam("name"), True))  # noqa: FBT003
+_NAMED = select(func.set_config("application_name", bindparam("name"), True))  # noqa: FBT003 (SQL's true, for the transaction alone)
 
 
 @contextmanager

@@ -18,17 +18,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from fleet_server.accounts import tables as _accounts  # noqa: F401 (registers its tables)
-from fleet_server.alerts import tables as _alerts  # noqa: F401
-from fleet_server.assignments import tables as _assignments  # noqa: F401
-from fleet_server.audit import tables as _audit  # noqa: F401
-from fleet_server.commands import tables as _commands  # noqa: F401
+from fleet_server.alerts import tables as _alerts  # noqa: F401 (registers its tables)
+from fleet_server.assignments import tables as _assignments  # noqa: F401 (registers its tables)
+from fleet_server.audit import tables as _audit  # noqa: F401 (registers its tables)
+from fleet_server.commands import tables as _commands  # noqa: F401 (registers its tables)
 from fleet_server.database import Base
 from fleet_server.database_engine import described, make_engine, sqlite_path
-from fleet_server.devices import tables as _devices  # noqa: F401
+from fleet_server.devices import tables as _devices  # noqa: F401 (registers its tables)
 from fleet_server.errors import SetupError, UnavailableError
-from fleet_server.releases import tables as _releases  # noqa: F401
-from fleet_server.rollouts import tables as _rollouts  # noqa: F401
-from fleet_server.telemetry import tables as _telemetry  # noqa: F401
+from fleet_server.releases import tables as _releases  # noqa: F401 (registers its tables)
+from fleet_server.rollouts import tables as _rollouts  # noqa: F401 (registers its tables)
+from fleet_server.telemetry import tables as _telemetry  # noqa: F401 (registers its tables)
 
 logger = logging.getLogger(__name__)
 

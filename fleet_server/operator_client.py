@@ -120,7 +120,7 @@ class OperatorClient:
                 return
             after = str(page["next_after"])
 
-    def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401
+    def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401 (handed on as it is)
         response = self._asked(method, path, **options)
         if response.status == _NO_CONTENT:
             return {}
@@ -133,7 +133,7 @@ class OperatorClient:
             )
         return content
 
-    def _asked(self, method: str, path: str, **options: Any) -> BaseHTTPResponse:  # noqa: ANN401
+    def _asked(self, method: str, path: str, **options: Any) -> BaseHTTPResponse:  # noqa: ANN401 (handed on as it is)
         try:
             return self._pool.request(method, self._server + path, **options)
         except urllib3.exceptions.SSLError as error:

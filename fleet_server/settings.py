@@ -146,9 +146,9 @@ class ServerSettings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],  # noqa: ARG003 (the library calls it by this name)
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings' signature)
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings' signature)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings' signature)
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take only what `load` hands over: the library itself would skip unknown variables."""
         return (init_settings,)
@@ -158,7 +158,7 @@ def database_url(settings: ServerSettings, data: DataDir) -> str:
     """Return the address of the database that the settings mean."""
     if settings.database_url is None:
         # The signer reads settings as well, and has nothing to do with the database.
-        from fleet_server.database_engine import sqlite_url  # noqa: PLC0415
+        from fleet_server.database_engine import sqlite_url  # noqa: PLC0415 (SQLAlchemy only where it is used)
 
         return sqlite_url(data.database)
     return settings.database_url.get_secret_value()

@@ -35,7 +35,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fleet_server.errors import RefusedError
 from fleet_server.tenant_names import DEFAULT as DEFAULT  # noqa: PLC0414 (others say tenancy.DEFAULT)
-from fleet_server.tenant_names import MAX_NAME as MAX_NAME  # noqa: PLC0414 (likewise)
+from fleet_server.tenant_names import MAX_NAME as MAX_NAME  # noqa: PLC0414 (others say tenancy.MAX_NAME)
 
 
 class Reach(Enum):

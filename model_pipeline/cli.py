@@ -164,9 +164,9 @@ def pack(  # noqa: PLR0913 (each is an option that a person gives)
     --out fashion_mnist-1.1.0.bundle`
     """
     # Needs numpy and the inference library, which publishing does not.
-    from model_pipeline.acceptance import Limits, read_reference  # noqa: PLC0415
-    from model_pipeline.model_folder import ModelFolder  # noqa: PLC0415
-    from model_pipeline.pack import Packing, pack  # noqa: PLC0415
+    from model_pipeline.acceptance import Limits, read_reference  # noqa: PLC0415 (loaded with its command)
+    from model_pipeline.model_folder import ModelFolder  # noqa: PLC0415 (loaded with its command)
+    from model_pipeline.pack import Packing, pack  # noqa: PLC0415 (loaded with its command)
 
     if skip_golden_check:
         sys.stderr.write(
@@ -293,7 +293,7 @@ def yank(  # noqa: PLR0913 (each is an option that a person gives)
     """
     uris = key or publisher_key.default_uris(authority, family)
     secrets = Secrets(passphrase_file=passphrase_file, pin_file=pin_file)
-    from model_pipeline.withdrawal import Order  # noqa: PLC0415
+    from model_pipeline.withdrawal import Order  # noqa: PLC0415 (loaded with its command)
 
     done = _publisher(server, authority, token_file).yank(
         Order(family=family, version=version, reason=reason, floor=raise_counter),
@@ -323,7 +323,7 @@ def _confirmed(plan: "Withdrawal", *, yes: bool) -> bool:
 
 def _publisher(server: str, authority: Path, token_file: Path) -> "Publisher":
     from model_pipeline import server_link  # noqa: PLC0415 (inspect needs no network)
-    from model_pipeline.publish import Publisher  # noqa: PLC0415
+    from model_pipeline.publish import Publisher  # noqa: PLC0415 (loaded with its command)
 
     credentials = server_link.Credentials(
         ca_file=authority / "public" / "fleet-ca.crt", token=server_link.read_token(token_file)

@@ -73,7 +73,7 @@ def draft_root(  # noqa: PLR0913 (each is an option that a person gives)
     _put(out, made, as_json=as_json)
 
 
-def draft_targets(  # noqa: PLR0913
+def draft_targets(  # noqa: PLR0913 (each is an option that a person gives)
     *,
     out: Out,
     authority: Annotated[
@@ -113,7 +113,7 @@ def draft_targets(  # noqa: PLR0913
     _put(out, made, as_json=as_json)
 
 
-def draft_list(  # noqa: PLR0913
+def draft_list(  # noqa: PLR0913 (each is an option that a person gives)
     family: Annotated[str, typer.Argument(help="Model family.")],
     *,
     out: Out,

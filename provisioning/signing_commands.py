@@ -28,7 +28,7 @@ def show(
     draft_report.tell(opened, _signatures(signature), None, as_json=as_json)
 
 
-def sign(  # noqa: PLR0913
+def sign(  # noqa: PLR0913 (each is an option that a person gives)
     draft: Annotated[Path, typer.Argument(help="The draft.")],
     *,
     key: Annotated[str, typer.Option(help="Your key: file:PATH, hsm:ID?label=TOKEN, awskms:...")],

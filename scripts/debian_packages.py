@@ -25,7 +25,7 @@ PACKAGES = (
 def installed(package: str) -> bool:
     """Say whether dpkg has the package installed."""
     query = subprocess.run(
-        ["dpkg-query", "--show", "--showformat=${db:Status-Status}", package],  # noqa: S607
+        ["dpkg-query", "--show", "--showformat=${db:Status-Status}", package],  # noqa: S607 (found on PATH)
         capture_output=True,
         text=True,
         check=False,

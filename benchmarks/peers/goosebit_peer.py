@@ -63,7 +63,7 @@ class GooseBit:
             answer = pool.request("PUT", f"{url}/configData", json={"data": data})
         except urllib3.exceptions.HTTPError:
             return False
-        return answer.status == 200  # noqa: PLR2004
+        return answer.status == 200  # noqa: PLR2004 (200 OK)
 
     @staticmethod
     def _path(device: str) -> str:

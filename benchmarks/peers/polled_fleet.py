@@ -113,7 +113,7 @@ class PolledFleet:
                 answer = pool.request("GET", f"https://localhost:{self.port}/health/ready")
             except urllib3.exceptions.HTTPError:
                 return False
-        return answer.status == 200  # noqa: PLR2004
+        return answer.status == 200  # noqa: PLR2004 (200 OK)
 
     async def _enroll(self) -> None:
         url = sqlite_url(self._authority.server / "fleet.db")

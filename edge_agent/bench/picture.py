@@ -127,5 +127,5 @@ def _legend(canvas: "ImageDraw", top: int, font: "FreeTypeFont | ImageFont") -> 
 
 
 def _short(value: float) -> str:
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3  # noqa: PLR2004
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3  # noqa: PLR2004 (powers of ten)
     return f"{value:,.{digits}f}"

@@ -121,7 +121,7 @@ def _load(job: Job) -> tuple[Model, list[Tensor]]:
 def _made_up(spec: TensorSpec) -> Tensor:
     """Return a wave: zeros would let some kernels take short cuts."""
     import array  # noqa: PLC0415 (only where golden inputs are missing)
-    import struct  # noqa: PLC0415
+    import struct  # noqa: PLC0415 (for the same reason)
 
     shape = [max(size, 1) for size in spec.shape]
     size = size_bytes(spec.datatype, shape)

@@ -120,7 +120,7 @@ class ReleaseRepository:
             bootstrap=self._pinned_root,
         )
         # python-tuf offers no setting for the time; a test holds that this one is heeded.
-        updater._trusted_set.reference_time = now  # noqa: SLF001
+        updater._trusted_set.reference_time = now  # noqa: SLF001 (python-tuf has no other way to set it)
         return updater
 
 

@@ -74,7 +74,7 @@ def _libraries() -> tuple[ModuleType, ModuleType]:
     try:
         import uvloop  # noqa: PLC0415 (late, so that its absence can be told)
 
-        from edge_agent.inference import process  # noqa: PLC0415 (likewise)
+        from edge_agent.inference import process  # noqa: PLC0415 (it imports uvloop, too)
     except ImportError as error:
         raise AgentError(
             f"the runtime needs {error.name}, which is not installed: pip install 'skerry[onnx]'"

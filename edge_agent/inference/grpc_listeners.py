@@ -92,7 +92,7 @@ class GrpcListeners:
         try:
             await server.listen_unix(self._socket)
         except ListenError as error:
-            logger.error("grpc_not_listening", extra={"reason": str(error)})  # noqa: TRY400
+            logger.error("grpc_not_listening", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
         else:
             self._servers.append(server)
             logger.info("grpc_listening", extra={"socket": str(self._socket)})
@@ -107,7 +107,7 @@ class GrpcListeners:
                 await server.listen_tcp(host, port)
             except ListenError as error:
                 if not complained:
-                    logger.error("grpc_not_listening", extra={"reason": str(error)})  # noqa: TRY400
+                    logger.error("grpc_not_listening", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
                 complained = True
                 await asyncio.sleep(_BIND_RETRY_S)
             else:
@@ -116,10 +116,10 @@ class GrpcListeners:
                 return
 
     def _server(self, regions: Regions | None) -> "GrpcServer":
-        from edge_agent.inference.grpc_api.callers import Callers, CallRates  # noqa: PLC0415
-        from edge_agent.inference.grpc_api.server import Bounds, GrpcServer  # noqa: PLC0415
-        from edge_agent.inference.grpc_api.service import Service  # noqa: PLC0415
-        from edge_agent.inference.grpc_api.stream_places import StreamPlaces  # noqa: PLC0415
+        from edge_agent.inference.grpc_api.callers import Callers, CallRates  # noqa: PLC0415 (an extra)
+        from edge_agent.inference.grpc_api.server import Bounds, GrpcServer  # noqa: PLC0415 (an extra)
+        from edge_agent.inference.grpc_api.service import Service  # noqa: PLC0415 (an extra)
+        from edge_agent.inference.grpc_api.stream_places import StreamPlaces  # noqa: PLC0415 (an extra)
 
         settings = self._settings
         return GrpcServer(

@@ -196,7 +196,7 @@ class RuntimeProcess:
             except ListenError as error:
                 # The device goes on serving: applications still have the Unix socket.
                 if not complained:
-                    logger.error("tcp_not_listening", extra={"reason": str(error)})  # noqa: TRY400
+                    logger.error("tcp_not_listening", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
                 complained = True
                 await asyncio.sleep(self._times.bind_retry_s)
             else:
@@ -213,7 +213,7 @@ class RuntimeProcess:
             self._plane.traces = await asyncio.get_running_loop().run_in_executor(None, make)
         except tracing.TracingError as error:
             # A device without traces still serves.
-            logger.error("tracing_not_started", extra={"reason": str(error)})  # noqa: TRY400
+            logger.error("tracing_not_started", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
 
     async def _end(self) -> bool:
         logger.info("runtime_stopping")

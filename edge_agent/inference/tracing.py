@@ -89,7 +89,7 @@ class Traces:
 
     def _work(self) -> None:
         from opentelemetry import trace  # noqa: PLC0415 (only where traces are configured)
-        from opentelemetry.trace.propagation import tracecontext  # noqa: PLC0415 (likewise)
+        from opentelemetry.trace.propagation import tracecontext  # noqa: PLC0415 (only where traces are configured)
 
         propagator = tracecontext.TraceContextTextMapPropagator()
         while (call := self._records.get()) is not None:

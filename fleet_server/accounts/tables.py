@@ -60,7 +60,7 @@ class PendingLogin(Base):
     """A login that is at the OpenID Connect provider, by the hash of its state."""
 
     __tablename__ = "pending_logins"
-    __table_args__ = {"info": {UNTRACKED: True}}  # noqa: RUF012
+    __table_args__ = {"info": {UNTRACKED: True}}  # noqa: RUF012 (SQLAlchemy's way)
 
     state_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     nonce: Mapped[str] = mapped_column(String(64))

@@ -307,10 +307,10 @@ class SignerServer:
                 logger.warning("signer_refused", extra={"reason": str(error)})
                 return SignAnswer(refusal=str(error))
             except sqlite3.Error as error:
-                logger.error("signer_database_failed", extra={"reason": str(error)})  # noqa: TRY400
+                logger.error("signer_database_failed", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
                 return SignAnswer(unavailable=f"its database failed: {error}")
             except (SetupError, SigningKeyError, UnsignedMetadataError) as error:
-                logger.error("signer_key_failed", extra={"reason": str(error)})  # noqa: TRY400
+                logger.error("signer_key_failed", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
                 return SignAnswer(unavailable=f"its key cannot be used: {error}")
 
     def _signed(self, batch: SignBatch) -> SignAnswer:
@@ -386,7 +386,7 @@ def main() -> int:
     try:
         asyncio.run(_run(DataDir(arguments.data)))
     except SkerryError as error:
-        logger.error("signer_failed", extra={"reason": str(error)})  # noqa: TRY400
+        logger.error("signer_failed", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
         return 1
     return 0
 

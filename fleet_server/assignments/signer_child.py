@@ -41,7 +41,7 @@ class SignerChild:
             try:
                 process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE)
             except OSError as error:
-                logger.error("signer_not_started", extra={"reason": str(error)})  # noqa: TRY400
+                logger.error("signer_not_started", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
             else:
                 await self._watch(process)
             if loop.time() - started > _STEADY_S:

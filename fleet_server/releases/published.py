@@ -164,7 +164,7 @@ class MetadataFolder:
     ) -> _Signed:
         metadata = Metadata[_Signed].from_bytes((self._folder / name).read_bytes())
         if not isinstance(metadata.signed, kind):
-            raise ValueError(f"{name} is not metadata of the role {role}")  # noqa: TRY004
+            raise ValueError(f"{name} is not metadata of the role {role}")  # noqa: TRY004 (of a role, not of a type)
         delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
         return metadata.signed
 

@@ -143,7 +143,7 @@ def pause(  # noqa: PLR0913 (each is an option that a person gives)
 
 
 @app.command()
-def resume(  # noqa: PLR0913
+def resume(  # noqa: PLR0913 (each is an option that a person gives)
     *,
     rollout: Id,
     server: Server,
@@ -157,7 +157,7 @@ def resume(  # noqa: PLR0913
 
 
 @app.command()
-def abort(  # noqa: PLR0913
+def abort(  # noqa: PLR0913 (each is an option that a person gives)
     *,
     rollout: Id,
     server: Server,
@@ -171,7 +171,7 @@ def abort(  # noqa: PLR0913
 
 
 @app.command()
-def rollback(  # noqa: PLR0913
+def rollback(  # noqa: PLR0913 (each is an option that a person gives)
     *,
     rollout: Id,
     server: Server,
@@ -185,7 +185,7 @@ def rollback(  # noqa: PLR0913
 
 
 @app.command()
-def retry(  # noqa: PLR0913
+def retry(  # noqa: PLR0913 (each is an option that a person gives)
     *,
     rollout: Id,
     device: Annotated[str, typer.Argument(help="Device id.")],

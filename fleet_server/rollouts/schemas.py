@@ -78,7 +78,7 @@ class PlanBody(_Asked):
 
     @model_validator(mode="after")
     def _reaches_all(self) -> Self:
-        if self.stages and self.stages[-1].percent != 100:  # noqa: PLR2004
+        if self.stages and self.stages[-1].percent != 100:  # noqa: PLR2004 (all of them)
             raise ValueError("the last stage must have percent: 100")
         return self
 

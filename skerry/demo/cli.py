@@ -65,9 +65,9 @@ def demo(
     ports = _ports(base_port, check=check)
     ports.check_free()
     # These need numpy; --clean does not.
-    from skerry.demo import images, stay_up  # noqa: PLC0415
-    from skerry.demo.story import Story  # noqa: PLC0415
-    from skerry.demo.world import World  # noqa: PLC0415
+    from skerry.demo import images, stay_up  # noqa: PLC0415 (loaded with its command)
+    from skerry.demo.story import Story  # noqa: PLC0415 (loaded with its command)
+    from skerry.demo.world import World  # noqa: PLC0415 (loaded with its command)
 
     console = Console(stderr=True, highlight=False)
     model = layout.reference_model()

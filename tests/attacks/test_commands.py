@@ -28,7 +28,7 @@ def good(world: World, sequence: int = 50, **changes: object) -> dict[str, objec
     return command(sequence, now_ms=world.device.clock.now_ms()) | changes
 
 
-def signed(world: World, payload: Mapping[str, object], **options: Any) -> bytes:  # noqa: ANN401
+def signed(world: World, payload: Mapping[str, object], **options: Any) -> bytes:  # noqa: ANN401 (handed on as it is)
     return mailbox(envelope(payload, options.pop("signer", world.director.key), **options))
 
 

@@ -43,7 +43,7 @@ class Mosquitto:
         assert program is not None
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig=KILL", "--", program, "-c", str(self.files.configuration)],  # noqa: S607
+                ["setpriv", "--pdeathsig=KILL", "--", program, "-c", str(self.files.configuration)],  # noqa: S607 (found on PATH)
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )

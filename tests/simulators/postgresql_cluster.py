@@ -127,7 +127,7 @@ class Cluster:
         )
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                ["setpriv", *identity, "--pdeathsig=INT", "--", program, *command[1:]],  # noqa: S607
+                ["setpriv", *identity, "--pdeathsig=INT", "--", program, *command[1:]],  # noqa: S607 (found on PATH)
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

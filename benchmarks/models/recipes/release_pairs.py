@@ -26,9 +26,9 @@ from torch.nn import functional
 REFERENCE = Path(__file__).parents[3] / "models" / "fashion_mnist"
 sys.path.append(str(REFERENCE))
 
-import network as fashion  # noqa: E402
-from dataset import DEBIAN_FOLDER, LabelledImages, as_input, read_fashion_mnist  # noqa: E402
-from quantization import CALIBRATION_IMAGES, quantize  # noqa: E402
+import network as fashion  # noqa: E402 (after the path is set)
+from dataset import DEBIAN_FOLDER, LabelledImages, as_input, read_fashion_mnist  # noqa: E402 (after the path is set)
+from quantization import CALIBRATION_IMAGES, quantize  # noqa: E402 (after the path is set)
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -72,7 +72,7 @@ def _efficientnet_lite0(folder: Path) -> None:
     ).eval()
     releases = {
         "2": published,
-        "3-last-layer": _tuned(published, published._fc, _of_photographs(), rate=1e-4),  # noqa: SLF001
+        "3-last-layer": _tuned(published, published._fc, _of_photographs(), rate=1e-4),  # noqa: SLF001 (the network keeps its layers to itself)
         "3-fine-tuned": _tuned(published, published, _of_photographs(), rate=1e-4),
     }
     seen = crops(CALIBRATION, 50, seed=0)

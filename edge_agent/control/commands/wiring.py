@@ -137,7 +137,7 @@ def _diagnostics(reach: Reach, poll: MailboxPoll) -> Carry:
 
 
 def _bench(reach: Reach) -> Carry:
-    from edge_agent.control.commands.bench import BenchAction  # noqa: PLC0415 (likewise)
+    from edge_agent.control.commands.bench import BenchAction  # noqa: PLC0415 (when asked)
 
     return BenchAction(
         runtime=reach.runtime,
@@ -148,6 +148,6 @@ def _bench(reach: Reach) -> Carry:
 
 
 def _logs(reach: Reach) -> Carry:
-    from edge_agent.control.commands.logs import LogsAction  # noqa: PLC0415 (likewise)
+    from edge_agent.control.commands.logs import LogsAction  # noqa: PLC0415 (when asked)
 
     return LogsAction(reach.state.log)

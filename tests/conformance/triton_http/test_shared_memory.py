@@ -39,7 +39,7 @@ def region(client: triton.InferenceServerClient, key: str) -> Iterator[MakeRegio
     yield make
     client.unregister_system_shared_memory()
     for handle in made:
-        path = Path("/dev/shm") / f"{key}_{handle._triton_shm_name}"  # noqa: S108
+        path = Path("/dev/shm") / f"{key}_{handle._triton_shm_name}"  # noqa: S108 (Triton's client names it so)
         path.touch()  # a test may have removed it, and the helper insists on removing it too
         regions.destroy_shared_memory_region(handle)
 

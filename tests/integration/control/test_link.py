@@ -54,7 +54,7 @@ class Observer:
 
     async def next(self, channel: Channel) -> bytes:
         while True:
-            topic, payload = await asyncio.to_thread(self.seen.get, True, 10)  # noqa: FBT003
+            topic, payload = await asyncio.to_thread(self.seen.get, True, 10)  # noqa: FBT003 (the signature of others)
             if topic == str(Topic(DEVICE, channel)):
                 return payload
 

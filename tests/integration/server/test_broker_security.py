@@ -135,7 +135,7 @@ def test_another_device_cannot_write(  # noqa: PLR0913, PLR0917 (a matrix)
     mallory: EnrolledDevice,
     connect: Connect,
     channel: Channel,
-    retain: bool,  # noqa: FBT001
+    retain: bool,  # noqa: FBT001 (parametrized)
     qos: int,
 ) -> None:
     listening = connect(alice)
@@ -195,7 +195,7 @@ def test_a_will_on_another_topic(
     mallory: EnrolledDevice,
     connect: Connect,
     will_topic: str,
-    retain: bool,  # noqa: FBT001
+    retain: bool,  # noqa: FBT001 (parametrized)
 ) -> None:
     assert not connect(mallory, will=(will_topic, retain)).accepted
 

@@ -26,10 +26,10 @@ DEVICES = ("one", "two", "three")
 class Everyone:
     """A registry without refusals."""
 
-    async def refusal(self, device_id: str, public_key_sha256: str) -> str | None:  # noqa: ARG002
+    async def refusal(self, device_id: str, public_key_sha256: str) -> str | None:  # noqa: ARG002 (the signature of the real one)
         return None
 
-    async def refusals(self, keys: Mapping[str, str]) -> dict[str, str]:  # noqa: ARG002
+    async def refusals(self, keys: Mapping[str, str]) -> dict[str, str]:  # noqa: ARG002 (the signature of the real one)
         return {}
 
 
@@ -183,7 +183,7 @@ async def test_the_will_of_the_older_connection_comes_before_the_newer_one(
         await newer.publish(topic, b"here", retain=True)
         assert (await newer.read())[0] == 0x40
         async with asyncio.timeout(10):
-            while bytes(harness.broker.retained_messages[topic].data) != b"here":  # noqa: ASYNC110
+            while bytes(harness.broker.retained_messages[topic].data) != b"here":  # noqa: ASYNC110 (it runs in another thread)
                 await asyncio.sleep(0.01)
         await newer.send(0xE0)
         await harness.quiet()

@@ -34,7 +34,7 @@ INGEST = Identity(None)
         (INGEST, "skerry/v1/_ingest/ack", False, False),
     ],
 )
-def test_publish(identity: Identity, topic: str, retain: bool, allowed: bool) -> None:  # noqa: FBT001
+def test_publish(identity: Identity, topic: str, retain: bool, allowed: bool) -> None:  # noqa: FBT001 (parametrized)
     assert access.may_publish(identity, topic, retain=retain) is allowed
 
 
@@ -57,7 +57,7 @@ def test_publish(identity: Identity, topic: str, retain: bool, allowed: bool) ->
         (INGEST, "#", False),
     ],
 )
-def test_subscribe(identity: Identity, topic_filter: str, allowed: bool) -> None:  # noqa: FBT001
+def test_subscribe(identity: Identity, topic_filter: str, allowed: bool) -> None:  # noqa: FBT001 (parametrized)
     assert access.may_subscribe(identity, topic_filter) is allowed
 
 
@@ -74,7 +74,7 @@ def test_subscribe(identity: Identity, topic_filter: str, allowed: bool) -> None
         (INGEST, "_ingestor", False),
     ],
 )
-def test_client_id(identity: Identity, client_id: str, allowed: bool) -> None:  # noqa: FBT001
+def test_client_id(identity: Identity, client_id: str, allowed: bool) -> None:  # noqa: FBT001 (parametrized)
     assert access.may_use_client_id(identity, client_id) is allowed
 
 

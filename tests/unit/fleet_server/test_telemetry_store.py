@@ -333,8 +333,8 @@ async def test_ingest_acknowledges_after_commit_and_ends_with_an_empty_queue(
 ) -> None:
     ingest, acks = Ingest(store, monotonic=lambda: 0.0), Acks()
     for number in range(1, 601):
-        ingest.receive(TOPIC, messages.encode(window(number)), False)  # noqa: FBT003
-    ingest.receive(TOPIC, b"nonsense", False)  # noqa: FBT003
+        ingest.receive(TOPIC, messages.encode(window(number)), False)  # noqa: FBT003 (the signature of others)
+    ingest.receive(TOPIC, b"nonsense", False)  # noqa: FBT003 (the signature of others)
     ingest.finish()
     await ingest.run(acks)
     assert acks.sent[-1] == ("cam-1", STREAM, 600)
@@ -360,7 +360,7 @@ async def test_ingest_waits_for_the_database(database: Database, clock: FakeCloc
         Ingest(FailingOnce(database=database, clock=clock), monotonic=lambda: 0.0),
         Acks(),
     )
-    ingest.receive(TOPIC, messages.encode(window(1)), False)  # noqa: FBT003
+    ingest.receive(TOPIC, messages.encode(window(1)), False)  # noqa: FBT003 (the signature of others)
     ingest.finish()
     await asyncio.wait_for(ingest.run(acks), 10)
     assert acks.sent == [("cam-1", STREAM, 1)]
@@ -370,7 +370,7 @@ def test_an_overflowing_queue_drops_and_counts(database: Database, clock: FakeCl
     ingest = Ingest(TelemetryStore(database=database, clock=clock), monotonic=lambda: 0.0)
     payload = messages.encode(window(1))
     for _ in range(MAX_MESSAGES + 5):
-        ingest.receive(TOPIC, payload, False)  # noqa: FBT003
+        ingest.receive(TOPIC, payload, False)  # noqa: FBT003 (the signature of others)
     assert ingest.counts["dropped"] == 5
 
 
@@ -383,7 +383,7 @@ async def test_the_backlog_is_bounded_in_bytes_and_one_device_leaves_room(
 
     def send(device_id: str, content: bytes = payload) -> None:
         topic = str(Topic(device_id, Channel.TELEMETRY))
-        ingest.receive(topic, content, False)  # noqa: FBT003
+        ingest.receive(topic, content, False)  # noqa: FBT003 (the signature of others)
 
     share = MAX_DEVICE_BYTES // len(payload)
     for _ in range(share + 3):
@@ -398,14 +398,14 @@ async def test_the_backlog_is_bounded_in_bytes_and_one_device_leaves_room(
     ingest.receive(
         str(Topic("cam-1", Channel.PRESENCE)),
         messages.encode(Presence(online=True)),
-        False,  # noqa: FBT003
+        False,  # noqa: FBT003 (the signature of others)
     )
     assert ingest.counts["dropped"] == 4
 
     acks = Acks()
     running = asyncio.create_task(ingest.run(acks))
     async with asyncio.timeout(20):
-        while ingest.counts["malformed"] < MAX_BYTES // len(payload):  # noqa: ASYNC110
+        while ingest.counts["malformed"] < MAX_BYTES // len(payload):  # noqa: ASYNC110 (it runs in another thread)
             await asyncio.sleep(0.01)
         send("cam-0", messages.encode(window(1)))
         ingest.finish()

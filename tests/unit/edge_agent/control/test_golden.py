@@ -35,9 +35,9 @@ class Answers:
     def infer(
         self,
         family: str,  # noqa: ARG002 (as in the protocol)
-        version: str,  # noqa: ARG002
-        inputs: Sequence[GoldenTensor],  # noqa: ARG002
-        outputs: Sequence[str],  # noqa: ARG002
+        version: str,  # noqa: ARG002 (the signature of the real one)
+        inputs: Sequence[GoldenTensor],  # noqa: ARG002 (the signature of the real one)
+        outputs: Sequence[str],  # noqa: ARG002 (the signature of the real one)
     ) -> dict[str, Tensor]:
         self.calls += 1
         if not self._answers:

@@ -12,7 +12,7 @@ from edge_agent.errors import AgentError
 
 
 def short() -> Backoff:
-    return Backoff(initial_s=0.0001, max_s=0.001, randomness=random.Random(1))  # noqa: S311
+    return Backoff(initial_s=0.0001, max_s=0.001, randomness=random.Random(1))  # noqa: S311 (data of a test)
 
 
 async def test_a_task_that_fails_is_begun_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -52,7 +52,7 @@ async def test_a_task_that_fails_again_and_again_ends_the_process(
 
 
 def test_pauses_grow_with_jitter_up_to_the_longest() -> None:
-    backoff = Backoff(initial_s=1.0, max_s=8.0, randomness=random.Random(1))  # noqa: S311
+    backoff = Backoff(initial_s=1.0, max_s=8.0, randomness=random.Random(1))  # noqa: S311 (data of a test)
     pauses = [backoff.next_s() for _ in range(50)]
     assert pauses[0] <= 1.0
     assert max(pauses) <= 8.0

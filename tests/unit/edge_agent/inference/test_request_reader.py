@@ -113,7 +113,7 @@ def test_tensor_data_is_aligned_behind_the_json() -> None:
         ),
     ],
 )
-def test_connections_stay_open_as_http_says(head: bytes, keep_alive: bool) -> None:  # noqa: FBT001
+def test_connections_stay_open_as_http_says(head: bytes, keep_alive: bool) -> None:  # noqa: FBT001 (parametrized)
     (request,) = read(head)
     assert request.keep_alive is keep_alive
 

@@ -68,7 +68,7 @@ def test_every_step(
 @pytest.mark.parametrize(
     ("value", "bad", "good"), [(14, True, False), (14.1, False, False), (20.1, False, True)]
 )
-def test_small_values_may_be_the_bad_ones(value: float, bad: bool, good: bool) -> None:  # noqa: FBT001
+def test_small_values_may_be_the_bad_ones(value: float, bad: bool, good: bool) -> None:  # noqa: FBT001 (parametrized)
     assert (FALLING.bad(value), FALLING.good(value)) == (bad, good)
 
 

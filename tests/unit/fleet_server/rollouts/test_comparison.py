@@ -68,7 +68,7 @@ def test_a_release_within_the_margin_is_left_alone(slower: float) -> None:
 
 def test_one_broken_device_is_noise() -> None:
     samples = fleet(1)
-    broken = device(random.Random(2), slower=30.0, errors=0.9)  # noqa: S311
+    broken = device(random.Random(2), slower=30.0, errors=0.9)  # noqa: S311 (data of a test)
     findings = compare(POLICY, Samples([*samples.new[1:], broken], samples.old), look=1)
     assert worse(findings) == set()
 
@@ -91,13 +91,13 @@ def test_what_is_compared_with_what(new: int, old: int, against: Against) -> Non
 
 def test_a_change_of_all_devices_at_once_is_not_the_release() -> None:
     """Noon is busier than dawn for those on the old release as well."""
-    dice = random.Random(4)  # noqa: S311
+    dice = random.Random(4)  # noqa: S311 (data of a test)
     noon = [device(dice, slower=1.5) for _ in range(25)]
     assert worse(compare(POLICY, Samples(noon[:8], noon[8:]), look=1)) == set()
 
 
 def test_devices_without_traffic_do_not_count() -> None:
-    dice = random.Random(5)  # noqa: S311
+    dice = random.Random(5)  # noqa: S311 (data of a test)
     quiet = [device(dice, slower=2.0, calls=POLICY.min_requests - 1) for _ in range(20)]
     findings = compare(POLICY, Samples(quiet, fleet(6).old), look=1)
     assert not any(finding.conclusive for finding in findings)

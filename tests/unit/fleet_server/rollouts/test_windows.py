@@ -31,7 +31,7 @@ def at(text: str) -> int:
         (MONDAYS, "2026-06-02T00:30", False),
     ],
 )
-def test_is_open(window: Window | None, moment: str, expected: bool) -> None:  # noqa: FBT001
+def test_is_open(window: Window | None, moment: str, expected: bool) -> None:  # noqa: FBT001 (parametrized)
     assert is_open(window, at(moment)) is expected
 
 

@@ -36,7 +36,7 @@ def same(found: Tensor, expected: Tensor) -> bool:
             expected.shape,
         )
     pairs = zip(requests.values(found), requests.values(expected), strict=True)
-    return all(one == other or (one != one and other != other) for one, other in pairs)  # noqa: PLR0124
+    return all(one == other or (one != one and other != other) for one, other in pairs)  # noqa: PLR0124 (NaN)
 
 
 @given(st.lists(requests.tensors(typed=False), min_size=1, max_size=4).map(requests.named))
