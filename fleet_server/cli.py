@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from fleet_server.accounts.roles import Role
 from fleet_server.duration import duration
 from fleet_server.errors import RefusedError
 from fleet_server.trust import cli as ca_cli
+from signing_keys import private_files
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,34 +60,36 @@ def token(  # noqa: PLR0913 (each is an option that a person gives)
         ),
     ],
     data: Data,
+    out: Annotated[
+        Path | None, typer.Option(help="Write it to this new file, mode 600, and do not print it.")
+    ] = None,
     tenant: Annotated[str, typer.Option(help="Whose devices it reaches.")] = "default",
     expires: Annotated[str, typer.Option(help="Lifetime such as 12h or 30d.")] = "30d",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make an API token and print it, once: the server keeps only its hash.
+    """Make an API token and hand it out, once: the server keeps only its hash.
 
-    Example: `skerry server token --name ci --role publisher --expires 90d --data DIR > token`
+    Example: `skerry server token --name ci --role publisher --expires 90d --data DIR --out token`
     """
     from fleet_server.token_issue import issue  # noqa: PLC0415 (SQLAlchemy only where it is used)
 
     checked = _checked_name(name)
-    text, expiry = asyncio.run(
-        issue(
-            data.absolute(),
-            name=checked,
-            role=role,
-            lifetime=duration(expires, option="--expires"),
-            tenant=tenant,
+    lifetime = duration(expires, option="--expires")
+    with nullcontext() if out is None else private_files.new(out, "token") as file:
+        text, expiry = asyncio.run(
+            issue(data.absolute(), name=checked, role=role, lifetime=lifetime, tenant=tenant)
         )
-    )
+        if file is not None:
+            file.write(f"{text}\n".encode())
+    record = {"name": checked, "role": role.value, "expires": expiry.isoformat()}
     if as_json:
-        record = {"token": text, "name": checked, "role": role.value, "expires": expiry.isoformat()}
+        record |= {"token": text} if out is None else {"file": str(out)}
         sys.stdout.write(msgspec.json.encode(record).decode() + "\n")
         return
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(text + "\n" if out is None else "")
     sys.stderr.write(
         f"The token of {checked} ({role.value}) is valid until {expiry:%Y-%m-%d %H:%M} UTC. "
-        "It is not shown again.\n"
+        f"{'It is not shown again.' if out is None else f'It is in {out}.'}\n"
     )
 
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from fleet_server.errors import FleetError
 from fleet_server.operator_client import OperatorClient
+from signing_keys import token_files
 
 Server = Annotated[
     str, typer.Option(envvar="SKERRY_FLEET_SERVER", help="Address, such as https://HOST:8443.")
@@ -14,7 +14,7 @@ Server = Annotated[
 TokenFile = Annotated[
     Path,
     typer.Option(
-        envvar="SKERRY_FLEET_TOKEN_FILE", help="File with a token of `skerry server token`."
+        envvar="SKERRY_FLEET_TOKEN_FILE", help="File with a token of `skerry server token --out`."
     ),
 ]
 CaFile = Annotated[
@@ -28,12 +28,7 @@ def connected(server: str, token_file: Path, ca: Path | None) -> OperatorClient:
     """Return the client that a command's options mean.
 
     Raises:
-        FleetError: the token file cannot be read or holds no token.
+        SigningKeyError: the token file cannot be read, others may open it, or it holds no token.
+        ApiError: the address is not an HTTPS one, or the CA file is absent.
     """
-    try:
-        token = token_file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FleetError(f"cannot read the token file {token_file}: {error}") from error
-    if not token or not token.isascii() or len(token.split()) != 1:
-        raise FleetError(f"{token_file} does not hold a token")
-    return OperatorClient(server=server, token=token, ca=ca)
+    return OperatorClient(server=server, token=token_files.read(token_file), ca=ca)

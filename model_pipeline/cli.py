@@ -20,7 +20,7 @@ from model_pipeline import publisher_key
 from model_pipeline.bundle import Bundle
 from model_pipeline.errors import PipelineError
 from model_pipeline.release_upload import Progress as Told
-from signing_keys import passphrases
+from signing_keys import passphrases, token_files
 from signing_keys.passphrases import Secrets
 
 if TYPE_CHECKING:
@@ -326,7 +326,7 @@ def _publisher(server: str, authority: Path, token_file: Path) -> "Publisher":
     from model_pipeline.publish import Publisher  # noqa: PLC0415 (loaded with its command)
 
     credentials = server_link.Credentials(
-        ca_file=authority / "public" / "fleet-ca.crt", token=server_link.read_token(token_file)
+        ca_file=authority / "public" / "fleet-ca.crt", token=token_files.read(token_file)
     )
     return Publisher(
         server_link.ServerLink(server, credentials),

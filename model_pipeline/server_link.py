@@ -20,7 +20,6 @@ _ANSWER_TIMEOUT_S = 600.0
 """For an upload's answer: the server hashes gigabytes before it says anything."""
 _CHUNK_BYTES = 256 * 1024
 _MAX_ANSWER_BYTES = 64 * 1024
-_MAX_TOKEN_BYTES = 4096
 _OK = range(200, 300)
 _CONTRADICTED = (409, 422)
 
@@ -60,24 +59,6 @@ class Credentials:
 
     ca_file: Path
     token: str
-
-
-def read_token(path: Path) -> str:
-    """Return the token of a file.
-
-    Raises:
-        PipelineError: it cannot be read or is not one line of ASCII.
-    """
-    try:
-        with path.open("rb") as file:
-            token = file.read(_MAX_TOKEN_BYTES).decode("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PipelineError(f"cannot read the token file {path}: {error}") from error
-    if not token or not token.isprintable() or " " in token:
-        raise PipelineError(
-            f"the token file {path} must hold one token; the server's operator makes one"
-        )
-    return token
 
 
 class ServerLink:

@@ -4,9 +4,13 @@ As with ssh, a file that belongs to somebody else is taken as it is: whoever mou
 container decides about its mode.
 """
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from signing_keys.errors import SigningKeyError
 
@@ -30,6 +34,54 @@ def read(path: Path, what: str, *, max_bytes: int = -1) -> bytes:
             return file.read(max_bytes)
     except OSError as error:
         raise SigningKeyError(f"cannot read the {what} {path}: {error.strerror}") from error
+
+
+@contextmanager
+def new(path: Path, what: str) -> Iterator[BinaryIO]:
+    """Open a file that did not exist yet, for its owner alone; durable when the block ends.
+
+    It is there before the block begins, so that no secret is made for which there is no place, and
+    gone again if the block fails.
+
+    Args:
+        path: of the file.
+        what: it will hold, for messages.
+
+    Raises:
+        SigningKeyError: it exists, or the disk refuses.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise SigningKeyError(
+            f"{path} exists and may be in use: choose another place for the {what}, or move it away"
+        ) from None
+    except OSError as error:
+        raise _unwritable(path, what, error) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _sync(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritable(path, what, error) from error
+        raise
+
+
+def _unwritable(path: Path, what: str, error: OSError) -> SigningKeyError:
+    return SigningKeyError(f"cannot write the {what} {path}: {error.strerror}")
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _check(found: os.stat_result, path: Path, what: str) -> None:

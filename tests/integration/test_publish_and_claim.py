@@ -1,6 +1,5 @@
 """What provisioning and the pipeline make, before the real fleet server."""
 
-import json
 import os
 import socket
 import subprocess
@@ -63,12 +62,12 @@ class Fleet:
         )
 
     def token_file(self, folder: Path, role: str) -> Path:
+        path = folder / f"{role}.token"
         made = self.skerry(
             *("server", "token", "--data", self.authority.server, "--name", role),
-            *("--role", role, "--json"),
+            *("--role", role, "--out", path),
         )
-        path = folder / f"{role}.token"
-        path.write_text(json.loads(made.stdout)["token"])
+        assert made.returncode == 0, made.stderr
         return path
 
     def pack(self, folder: Path, version: str, variant: str) -> Path:
@@ -83,7 +82,7 @@ class Fleet:
         answer = self.http.request(
             "GET",
             f"{self.url}/api/v1/releases",
-            headers={"Authorization": f"Bearer {token_file.read_text()}"},
+            headers={"Authorization": f"Bearer {token_file.read_text().strip()}"},
         )
         return {(item["family"], item["version"]) for item in answer.json()["releases"]}
 

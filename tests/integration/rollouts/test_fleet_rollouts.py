@@ -92,6 +92,7 @@ async def commanded(campaign: Campaign, *arguments: str) -> str:
     """Run a command of `skerry fleet rollout`."""
     server = campaign.server
     token = server.fleet.authority.root / "token"
+    token.touch(mode=0o600)
     token.write_text(campaign.token)
     where = ["--server", server.url, "--token-file", str(token), "--ca", str(server.ca)]
     done = await asyncio.to_thread(server.skerry, "fleet", "rollout", *arguments, *where)

@@ -26,6 +26,7 @@ def server(fleet: Fleet) -> Iterator[RunningServer]:
 def test_a_notice_survives_the_server(server: RunningServer, tmp_path: Path) -> None:
     admin = server.api_token("admin")
     token_file = tmp_path / "token"
+    token_file.touch(mode=0o600)
     token_file.write_text(admin)
     where = ("--server", server.url, "--token-file", str(token_file), "--ca", str(server.ca))
 

@@ -60,6 +60,7 @@ def test_a_device_that_was_away_does_it_once_and_answers_once(
     server: RunningServer, device: Device, tmp_path: Path
 ) -> None:
     token_file = tmp_path / "token"
+    token_file.touch(mode=0o600)
     token_file.write_text(server.api_token("operator"))
     where = ("--server", server.url, "--token-file", str(token_file), "--ca", str(server.ca))
 

@@ -259,6 +259,7 @@ def test_assignment_telemetry_and_the_operator_s_view(
 @pytest.mark.usefixtures("camera", "first")
 def test_operator_commands(server: RunningServer, admin: str, tmp_path: Path) -> None:
     token_file = tmp_path / "token"
+    token_file.touch(mode=0o600)
     token_file.write_text(admin + "\n")
     link = ("--server", server.url, "--token-file", str(token_file), "--ca", str(server.ca))
 

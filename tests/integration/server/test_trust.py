@@ -43,6 +43,7 @@ def assigned(server: RunningServer, alice: EnrolledDevice) -> None:
 
 def fleet_command(server: RunningServer, folder: Path, role: str, *arguments: object) -> str:
     token = folder / f"{role}.token"
+    token.touch(mode=0o600)
     token.write_text(server.api_token(role))
     where = ("--server", server.url, "--ca", str(server.ca), "--token-file", str(token))
     ran = server.skerry("fleet", *(str(each) for each in arguments), *where)

@@ -38,6 +38,7 @@ def test_the_certificate_column(
     }
     monkeypatch.setattr(OperatorClient, "pages", lambda *_: iter([device]))
     token = tmp_path / "token"
+    token.touch(mode=0o600)
     token.write_text("x")
     done = CliRunner().invoke(
         operator_cli.app,

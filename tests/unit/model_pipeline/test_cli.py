@@ -88,6 +88,7 @@ def test_inspect_of_no_bundle(tmp_path: Path) -> None:
 
 @pytest.fixture
 def arguments(authority: Authority, server: ReleaseServer, tmp_path: Path) -> dict[str, object]:
+    (tmp_path / "token").touch(mode=0o600)
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     (tmp_path / "passphrase").write_bytes(PASSPHRASE + b"\n")
     (tmp_path / "passphrase").chmod(0o600)
