@@ -6,8 +6,8 @@ within seconds (`fleet_server.trust.succession`), and without one.
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -82,32 +82,29 @@ async def status(root: Path, *, clock: Clock) -> list[CaStatus]:
     return found
 
 
-def make_device_ca(root: Path, *, now: datetime) -> CaFiles:
+async def make_device_ca(root: Path, *, now: datetime) -> CaFiles:
     """Make a device CA that follows the present one as soon as the broker trusts it.
 
     Raises:
         RefusedError: one waits already.
         SetupError: not a data directory, or it cannot be written.
+        UnavailableError: the database failed.
     """
-    data = DataDir(root)
-    data.check()
-    with _alone(data.online):
-        DeviceCas(data.online)  # is one of them usable at all?
-        present = authorities.found(data.online)
+    async with _changing(root) as (online, database):
+        DeviceCas(online)  # is one of them usable at all?
+        present = authorities.found(online)
         if any(each.waits for each in present):
             raise RefusedError(
                 "a new device CA waits already for the broker to trust it: the running server puts "
                 "it into office, or says in its log why not (device_ca_waits)"
             )
-        files = CaFiles(data.online, present[-1].number + 1, waits=True)
+        files = CaFiles(online, present[-1].number + 1, waits=True)
         key = ec.generate_private_key(ec.SECP256R1())
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         certificate = following_authority("Skerry device CA", key, now=now)
-        try:
+        async with _recorded(database, "new_device_ca", [fleet_cas.key_id(certificate)]):
             durable_files.write_private(files.key, pem)
             durable_files.write(files.certificate, certificate.public_bytes(Encoding.PEM))
-        except OSError as error:
-            raise SetupError(f"cannot write below {data.online}: {error}") from error
         return files
 
 
@@ -127,60 +124,58 @@ async def retire_device_cas(root: Path, *, force: bool, clock: Clock) -> list[st
         SetupError: not a data directory, or it cannot be written.
         UnavailableError: the database failed.
     """
-    data = DataDir(root)
-    async with opened(root) as database:
-        with _alone(data.online):
-            cas = DeviceCas(data.online)
-            former = cas.former
-            ids = [ca.key_id for _, ca in former]
-            if not former:
-                return []
-            _check_ingest(data.online, cas)
-            held = sum([await _holders(database, *each, clock) for each in former])
-            if held and not force:
-                raise RefusedError(
-                    f"{held} devices still hold certificates of it. They renew by "
-                    "themselves within hours of being online; the certificates of those that stay "
-                    "away expire within 90 days. With --force MQTT refuses them until they renew"
-                )
-            try:
-                for files, _ in former:
-                    _remove(files)
-            except OSError as error:
-                raise SetupError(f"cannot remove it below {data.online}: {error}") from error
-            return ids
+    async with _changing(root) as (online, database):
+        cas = DeviceCas(online)
+        former = cas.former
+        ids = [ca.key_id for _, ca in former]
+        if not former:
+            return []
+        _check_ingest(online, cas)
+        held = sum([await _holders(database, *each, clock) for each in former])
+        if held and not force:
+            raise RefusedError(
+                f"{held} devices still hold certificates of it. They renew by "
+                "themselves within hours of being online; the certificates of those that stay "
+                "away expire within 90 days. With --force MQTT refuses them until they renew"
+            )
+        async with _recorded(database, "retire_device_ca", ids):
+            for files, _ in former:
+                _remove(files)
+        return ids
 
 
-def adopt_fleet_ca(root: Path, handover: bytes) -> list[str]:
+async def adopt_fleet_ca(root: Path, handover: bytes) -> list[str]:
     """Trust new fleet CAs, and let devices learn them; returns the keys that are new.
 
     Raises:
         RefusedError: it is no handover, or not of this fleet.
         SetupError: not a data directory, or it cannot be written.
+        UnavailableError: the database failed.
     """
-    data = DataDir(root)
-    data.check()
-    with _alone(data.online):
-        try:
-            return fleet_cas.adopt(data.online, handover)
-        except OSError as error:
-            raise SetupError(f"cannot write below {data.online}: {error}") from error
+    async with _changing(root) as (online, database):
+        present = FleetCas.load(online)
+        after = fleet_cas.adopted(present, handover)
+        new = [each for each in after.key_ids if each not in present.key_ids]
+        async with _recorded(database, "adopt_fleet_ca", new):
+            fleet_cas.store(online, after)
+        return new
 
 
-def retire_fleet_cas(root: Path) -> list[str]:
+async def retire_fleet_cas(root: Path) -> list[str]:
     """Trust no longer the fleet CAs before the issuer of the server's certificate.
 
     Raises:
         RefusedError: the server still shows a certificate of the oldest one.
         SetupError: not a data directory, or it cannot be written.
+        UnavailableError: the database failed.
     """
-    data = DataDir(root)
-    data.check()
-    with _alone(data.online):
-        try:
-            return fleet_cas.retire(data.online)
-        except OSError as error:
-            raise SetupError(f"cannot write below {data.online}: {error}") from error
+    async with _changing(root) as (online, database):
+        present = FleetCas.load(online)
+        after = fleet_cas.retired(present, fleet_cas.server_certificate(online))
+        gone = [each for each in present.key_ids if each not in after.key_ids]
+        async with _recorded(database, "retire_fleet_ca", gone):
+            fleet_cas.store(online, after)
+        return gone
 
 
 async def check_known(root: Path, certificate: x509.Certificate, *, clock: Clock) -> None:
@@ -205,16 +200,34 @@ async def check_known(root: Path, certificate: x509.Certificate, *, clock: Clock
         )
 
 
-async def note(root: Path, action: str, keys: Sequence[str]) -> None:
-    """Write into the audit trail what was done with authorities.
+@asynccontextmanager
+async def _changing(root: Path) -> AsyncIterator[tuple[Path, Database]]:
+    """Open a data directory whose authorities change, and keep other commands out of that."""
+    data = DataDir(root)
+    async with opened(root) as database:
+        with _alone(data.online):
+            try:
+                yield data.online, database
+            except OSError as error:
+                raise SetupError(f"cannot write below {data.online}: {error}") from error
 
-    Raises:
-        SetupError: not a data directory.
-        UnavailableError: the database failed.
+
+@asynccontextmanager
+async def _recorded(database: Database, action: str, keys: Sequence[str]) -> AsyncIterator[None]:
+    """Write into the audit trail that a change of authorities begins, and that it is done.
+
+    Files and trail cannot change together. What died between leaves the first entry without the
+    second one, never a change without an entry.
     """
-    async with opened(root) as database, database.writing() as session:
+    await _note(database, f"authority.{action}.begin", keys)
+    yield
+    await _note(database, f"authority.{action}", keys)
+
+
+async def _note(database: Database, action: str, keys: Sequence[str]) -> None:
+    async with database.writing() as session:
         for key in keys:
-            await trail.record(session, f"authority.{action}", key)
+            await trail.record(session, action, key)
 
 
 async def _holders(database: Database, files: CaFiles, ca: DeviceCa, clock: Clock) -> int:

@@ -60,9 +60,8 @@ def new_device_ca(data: Data, *, as_json: AsJson = False) -> None:
     from fleet_server.clock import utc_now  # noqa: PLC0415
     from fleet_server.trust import ca_commands  # noqa: PLC0415
 
-    files = ca_commands.make_device_ca(data.absolute(), now=utc_now())
+    files = asyncio.run(ca_commands.make_device_ca(data.absolute(), now=utc_now()))
     key = files.load().key_id
-    asyncio.run(ca_commands.note(data.absolute(), "new_device_ca", [key]))
     _print(
         {"key": key, "certificate": str(files.certificate)},
         f"Made the device CA {key[:16]}: {files.certificate}",
@@ -94,7 +93,6 @@ def retire_device_ca(
     from fleet_server.trust import ca_commands  # noqa: PLC0415
 
     gone = asyncio.run(ca_commands.retire_device_cas(data.absolute(), force=force, clock=utc_now))
-    asyncio.run(ca_commands.note(data.absolute(), "retire_device_ca", gone))
     _print_retired(
         gone, "device CA", "Restart the broker: it remembers it until then.", as_json=as_json
     )
@@ -119,8 +117,7 @@ def adopt_fleet_ca(
     from fleet_server.cli import read_file  # noqa: PLC0415
     from fleet_server.trust import ca_commands  # noqa: PLC0415
 
-    new = ca_commands.adopt_fleet_ca(data.absolute(), read_file(file))
-    asyncio.run(ca_commands.note(data.absolute(), "adopt_fleet_ca", new))
+    new = asyncio.run(ca_commands.adopt_fleet_ca(data.absolute(), read_file(file)))
     lines = [f"adopted the fleet CA {key[:16]}" for key in new]
     _print({"adopted": new}, *(lines or ["All of it was known already."]), as_json=as_json)
 
@@ -136,8 +133,7 @@ def retire_fleet_ca(data: Data, *, as_json: AsJson = False) -> None:
     """
     from fleet_server.trust import ca_commands  # noqa: PLC0415
 
-    gone = ca_commands.retire_fleet_cas(data.absolute())
-    asyncio.run(ca_commands.note(data.absolute(), "retire_fleet_ca", gone))
+    gone = asyncio.run(ca_commands.retire_fleet_cas(data.absolute()))
     _print_retired(
         gone,
         "fleet CA",

@@ -18,6 +18,7 @@ from tuf.api.metadata import Root, Targets
 from fleet_server.devices.authorities import DeviceCas
 from fleet_server.errors import SetupError
 from fleet_server.releases.published import Published
+from fleet_server.trust import fleet_cas
 from fleet_server.trust.fleet_cas import FleetCas
 
 _DAY = timedelta(days=1)
@@ -89,7 +90,7 @@ _FLEET_CA = (
     "devices trust no server after it: let another one follow, `skerry provision new-fleet-ca`, "
     "well before, since devices that are away meanwhile need new claims"
 )
-_FORMER = "another one follows already: `skerry server ca show` says who still needs it"
+_FOLLOWED = "another one follows already: `skerry server ca show` says who still needs it"
 
 
 def all_of(published: Published, director: Root, online: Path) -> list[Expiry]:
@@ -98,12 +99,13 @@ def all_of(published: Published, director: Root, online: Path) -> list[Expiry]:
     Raises:
         SetupError: a certificate cannot be read.
     """
+    device, fleet = DeviceCas(online), FleetCas.load(online)
     return [
         *_metadata(published),
         _director(director),
         *_certificates(online),
-        *_authorities("device CA", DeviceCas(online).certificates, _DEVICE_CA),
-        *_authorities("fleet CA", FleetCas.load(online).trusted, _FLEET_CA),
+        *_authorities("device CA", device.certificates, device.issuing.certificate, _DEVICE_CA),
+        *_authorities("fleet CA", fleet.trusted, fleet_cas.issuing(online, fleet), _FLEET_CA),
     ]
 
 
@@ -166,13 +168,16 @@ def _certificates(online: Path) -> Iterator[Expiry]:
 
 
 def _authorities(
-    name: str, certificates: Sequence[x509.Certificate], action: str
+    name: str, certificates: Sequence[x509.Certificate], issuing: x509.Certificate, action: str
 ) -> Iterator[Expiry]:
     """Yield authorities of one kind, of which the last one is the one that has to be followed."""
-    for former in certificates[:-1]:
-        key = x509.SubjectKeyIdentifier.from_public_key(former.public_key())
-        yield _certificate(former, f"former {name} {key.digest.hex()[:16]}", _FORMER_WARN, _FORMER)
-    yield _certificate(certificates[-1], name, _YEAR, action)
+    position = certificates.index(issuing)
+    for at, each in enumerate(certificates):
+        named = f"{name} {fleet_cas.key_id(each)[:16]}"
+        called = f"former {named}" if at < position else name if at == position else f"next {named}"
+        followed = each is not certificates[-1]
+        warn, then = (_FORMER_WARN, _FOLLOWED) if followed else (_YEAR, action)
+        yield _certificate(each, called, warn, then)
 
 
 def _certificate(certificate: x509.Certificate, name: str, warn: timedelta, action: str) -> Expiry:

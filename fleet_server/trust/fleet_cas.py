@@ -68,16 +68,11 @@ class FleetCas:
         return self.key_ids[position:] if position else []
 
 
-def adopt(online: Path, handover: bytes) -> list[str]:
-    """Trust the authorities of a handover, and be able to prove them to devices.
-
-    Returns:
-        The keys that are new; empty if all were known.
+def adopted(present: FleetCas, handover: bytes) -> FleetCas:
+    """Return the fleet CAs with those of a handover, which have to follow one that is trusted.
 
     Raises:
         RefusedError: it is none, or not of this fleet.
-        SetupError: a file of the data directory cannot be read.
-        OSError: the disk refuses; the same handover may be adopted again.
     """
     try:
         offered = x509.load_pem_x509_certificates(handover)
@@ -85,7 +80,6 @@ def adopt(online: Path, handover: bytes) -> list[str]:
         raise RefusedError(
             f"this is no handover of `skerry provision new-fleet-ca`: {error}"
         ) from error
-    present = FleetCas.load(online)
     own = [each for each in offered if each.issuer == each.subject]
     links = [each for each in offered if each.issuer != each.subject]
     trusted = list(present.trusted)
@@ -96,34 +90,39 @@ def adopt(online: Path, handover: bytes) -> list[str]:
     if len(trusted) > MAX_FLEET_CAS:
         raise RefusedError(f"a fleet may have {MAX_FLEET_CAS} fleet CAs at once: retire the oldest")
     kept = [each for each in present.links if each not in links]
-    _write(links_file(online), [*kept, *links])  # first, so that none is trusted without a proof
-    _write(certificates_file(online), trusted)
-    return [key_id(each) for each in trusted if each not in present.trusted]
+    return FleetCas(trusted, [*kept, *links])
 
 
-def retire(online: Path) -> list[str]:
-    """Trust no longer what is older than the issuer of the server's certificate.
+def retired(present: FleetCas, shown: x509.Certificate) -> FleetCas:
+    """Return the fleet CAs without those that are older than the issuer of a certificate.
 
-    Returns:
-        The keys that are gone; empty if there is but one, as after the first time.
+    Args:
+        present: as they are; if there is but one, as after the first time, it stays.
+        shown: the certificate of the server.
 
     Raises:
-        RefusedError: the server's certificate is of the oldest one.
-        SetupError: a file of the data directory cannot be read.
-        OSError: the disk refuses.
+        RefusedError: that is of the oldest one, or of none.
     """
-    present = FleetCas.load(online)
     if len(present.trusted) == 1:
-        return []
-    issuer = issuer_of(server_certificate(online), present)
-    position = list(present.trusted).index(issuer)
+        return present
+    position = list(present.trusted).index(issuer_of(shown, present))
     if not position:
         raise RefusedError(
             "the server's certificate is of the oldest fleet CA: first install one of the new "
             "one (`skerry provision renew-certificate`, then `skerry server install-certificate`)"
         )
-    _write(certificates_file(online), present.trusted[position:])
-    return present.key_ids[:position]
+    return FleetCas(present.trusted[position:], present.links)
+
+
+def store(online: Path, cas: FleetCas) -> None:
+    """Let the folder hold these; the proofs first, so that none is trusted without one.
+
+    Raises:
+        OSError: the disk refuses; it may be done again.
+    """
+    if cas.links:
+        _write(links_file(online), cas.links)
+    _write(certificates_file(online), cas.trusted)
 
 
 def server_certificate(online: Path) -> x509.Certificate:
@@ -148,6 +147,18 @@ def issuer_of(certificate: x509.Certificate, cas: FleetCas) -> x509.Certificate:
             continue
         return each
     raise RefusedError("the certificate is not one of this fleet's CA")
+
+
+def issuing(online: Path, cas: FleetCas) -> x509.Certificate:
+    """Return the fleet CA of the server's certificate; the oldest one if it is of none.
+
+    Raises:
+        SetupError: it cannot be read.
+    """
+    try:
+        return issuer_of(server_certificate(online), cas)
+    except RefusedError:  # of an authority between, that somebody put there
+        return cas.trusted[0]
 
 
 def key_id(certificate: x509.Certificate) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy import update
 from edge_agent import fleet_authorities
 from fleet_protocol.messages import AuthoritiesRequest
 from fleet_server import migrate
+from fleet_server.audit.trail import entries
 from fleet_server.broker import client_authorities
 from fleet_server.database import Database, sqlite_url
 from fleet_server.devices.authorities import DeviceCas, found
@@ -61,9 +62,9 @@ class Rig:
             renew_ingest=lambda: renew_ingest(self.online, self.cas, self.clock),
         )
 
-    def make(self) -> str:
+    async def make(self) -> str:
         """Make a device CA and put it into office; returns its key id."""
-        ca_commands.make_device_ca(self.root, now=self.clock())
+        await ca_commands.make_device_ca(self.root, now=self.clock())
         self.cas.take()
         self.succession().advance()
         return self.cas.issuing.key_id
@@ -83,6 +84,10 @@ class Rig:
         await self.renewal.confirm(token, body=f'{{"serial":"{serial:x}"}}'.encode())
         return new
 
+    async def trail(self) -> list[str]:
+        async with self.database.reading() as session:
+            return [each.action for each in await entries(session, "default", after=0)]
+
     async def retire(self, *, force: bool = False) -> list[str]:
         return await ca_commands.retire_device_cas(self.root, force=force, clock=self.clock)
 
@@ -95,7 +100,7 @@ async def rig(fleet: Fleet, clock: FakeClock) -> Rig:
 
 async def test_a_new_device_ca_issues_when_the_broker_trusts_it(rig: Rig) -> None:
     old = rig.cas.issuing.key_id
-    files = ca_commands.make_device_ca(rig.root, now=rig.clock())
+    files = await ca_commands.make_device_ca(rig.root, now=rig.clock())
     assert files.key.stat().st_mode & 0o777 == 0o600
     assert rig.cas.take()
     assert not rig.cas.take()
@@ -103,7 +108,7 @@ async def test_a_new_device_ca_issues_when_the_broker_trusts_it(rig: Rig) -> Non
     assert rig.cas.key_ids == [old, new]
     assert rig.cas.issuing.key_id == old
     with pytest.raises(RefusedError, match="waits already"):
-        ca_commands.make_device_ca(rig.root, now=rig.clock())
+        await ca_commands.make_device_ca(rig.root, now=rig.clock())
     rig.taken = False
     with pytest.raises(UnavailableError):
         rig.succession().advance()
@@ -120,7 +125,7 @@ async def test_a_new_device_ca_issues_when_the_broker_trusts_it(rig: Rig) -> Non
 async def test_the_old_one_goes_when_no_device_needs_it(rig: Rig) -> None:
     old = rig.cas.issuing.key_id
     first, away = await rig.enroll("first"), await rig.enroll("away")
-    new = rig.make()
+    new = await rig.make()
     later = await rig.enroll("later")
     told = await rig.authorities.tell(first.device_id, AuthoritiesRequest(trusted=[]))
     assert told.device_ca == new
@@ -146,11 +151,11 @@ async def test_a_certificate_that_names_no_issuer_is_of_the_first_one(rig: Rig) 
     await rig.enroll("first")
     async with rig.database.writing() as session:
         await session.execute(update(IssuedCertificate).values(issuer=None))
-    rig.make()
+    await rig.make()
     with pytest.raises(RefusedError, match="1 devices still hold"):
         await rig.retire()
     await rig.retire(force=True)
-    third = rig.make()
+    third = await rig.make()
     status = await ca_commands.status(rig.root, clock=rig.clock)
     assert [each.devices for each in status if each.kind == "device CA"] == [0, 0]
     assert len(await rig.retire()) == 1
@@ -160,12 +165,12 @@ async def test_a_certificate_that_names_no_issuer_is_of_the_first_one(rig: Rig) 
 async def test_it_goes_by_force_when_devices_still_need_it(rig: Rig) -> None:
     old = rig.cas.issuing.key_id
     await rig.enroll("first")
-    rig.make()
+    await rig.make()
     assert await rig.retire(force=True) == [old]
 
 
 async def test_it_stays_while_the_ingest_service_shows_it(rig: Rig) -> None:
-    put_into_office(ca_commands.make_device_ca(rig.root, now=rig.clock()))
+    put_into_office(await ca_commands.make_device_ca(rig.root, now=rig.clock()))
     with pytest.raises(RefusedError, match="the ingest service still shows"):
         await rig.retire()
 
@@ -175,7 +180,7 @@ class DiedError(Exception):
 
 
 @pytest.mark.parametrize("step", range(1, 5))
-def test_whoever_dies_making_one_leaves_what_works(
+async def test_whoever_dies_making_one_leaves_what_works(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     old, real, calls = rig.cas.issuing.key_id, os.fsync, [0]
@@ -189,11 +194,15 @@ def test_whoever_dies_making_one_leaves_what_works(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", dies)
         with pytest.raises(DiedError):
-            ca_commands.make_device_ca(rig.root, now=rig.clock())
+            await ca_commands.make_device_ca(rig.root, now=rig.clock())
+    assert await rig.trail() == ["authority.new_device_ca.begin"]
     after = DeviceCas(rig.online)
     assert after.issuing.key_id == old
     if after.waiting is None:
-        ca_commands.make_device_ca(rig.root, now=rig.clock())
+        await ca_commands.make_device_ca(rig.root, now=rig.clock())
+        assert (await rig.trail())[1:] == [
+            f"authority.new_device_ca{end}" for end in (".begin", "")
+        ]
     rig.cas.take()
     rig.succession().advance()
     assert len(DeviceCas(rig.online).trusted) == 2
@@ -202,7 +211,7 @@ def test_whoever_dies_making_one_leaves_what_works(
 async def test_whoever_dies_retiring_one_has_ended_its_trust(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    new, real = rig.make(), Path.unlink
+    new, real = await rig.make(), Path.unlink
 
     def dies(path: Path, *, missing_ok: bool = False) -> None:
         if path.suffix == ".pem":
@@ -222,11 +231,11 @@ def test_without_a_device_ca_nothing_starts(rig: Rig) -> None:
         DeviceCas(rig.online)
 
 
-def test_the_brokers_folder_follows(rig: Rig, tmp_path: Path) -> None:
+async def test_the_brokers_folder_follows(rig: Rig, tmp_path: Path) -> None:
     folder = tmp_path / "authorities"
     client_authorities.write(folder, rig.cas.trusted)
     (folder / "stray").write_text("")
-    rig.make()
+    await rig.make()
     client_authorities.write(folder, rig.cas.trusted)
     names = {f"{client_authorities.subject_hash(each)}.0" for each in rig.cas.certificates}
     assert {path.name for path in folder.iterdir()} == names
@@ -239,9 +248,11 @@ async def test_a_new_fleet_ca_reaches_devices_before_the_servers_certificate(rig
     authority, before = rig.fleet.authority, rig.fleet.authority.fleet_ca.read_text()
     cam = await rig.enroll("cam")
     new = fleet_ca.follow(authority, passphrase=PASSPHRASE, now=datetime.now(UTC))
-    added = ca_commands.adopt_fleet_ca(rig.root, authority.fleet_ca_handover.read_bytes())
+    added = await ca_commands.adopt_fleet_ca(rig.root, authority.fleet_ca_handover.read_bytes())
     assert added == [fleet_cas.key_id(new)]
-    assert ca_commands.adopt_fleet_ca(rig.root, authority.fleet_ca_handover.read_bytes()) == []
+    assert (
+        await ca_commands.adopt_fleet_ca(rig.root, authority.fleet_ca_handover.read_bytes()) == []
+    )
 
     def renewed(*, former_ca: bool = False) -> bytes:
         return renewal.renewed_server_certificate(
@@ -256,7 +267,7 @@ async def test_a_new_fleet_ca_reaches_devices_before_the_servers_certificate(rig
     by_former = check_renewed(rig.online, renewed(former_ca=True), now=datetime.now(UTC))
     await ca_commands.check_known(rig.root, by_former, clock=rig.clock)
     with pytest.raises(RefusedError, match="of the oldest fleet CA"):
-        ca_commands.retire_fleet_cas(rig.root)
+        await ca_commands.retire_fleet_cas(rig.root)
 
     told = await rig.authorities.tell(cam.device_id, AuthoritiesRequest(trusted=[]))
     trusted = fleet_authorities.trusted(before, told.fleet_cas)
@@ -264,10 +275,10 @@ async def test_a_new_fleet_ca_reaches_devices_before_the_servers_certificate(rig
     await rig.authorities.tell(cam.device_id, AuthoritiesRequest(trusted=trusted.key_ids))
     await ca_commands.check_known(rig.root, by_new, clock=rig.clock)
     install(rig.online, by_new)
-    assert [len(ca_commands.retire_fleet_cas(rig.root)) for _ in range(2)] == [1, 0]
+    assert [len(await ca_commands.retire_fleet_cas(rig.root)) for _ in range(2)] == [1, 0]
     third = fleet_ca.follow(authority, passphrase=PASSPHRASE, now=datetime.now(UTC))
     handover = authority.fleet_ca_handover.read_bytes()
-    assert ca_commands.adopt_fleet_ca(rig.root, handover) == [fleet_cas.key_id(third)]
+    assert await ca_commands.adopt_fleet_ca(rig.root, handover) == [fleet_cas.key_id(third)]
     told = await rig.authorities.tell(cam.device_id, AuthoritiesRequest(trusted=[]))
     assert list(fleet_authorities.trusted(before, told.fleet_cas).certificates)[1:] == [new, third]
 
@@ -283,12 +294,12 @@ def test_claims_trust_both_until_the_old_fleet_ca_retires(fleet: Fleet) -> None:
     assert fleet_ca.trusted(authority) == [new]
 
 
-def test_a_handover_of_another_fleet(rig: Rig, tmp_path: Path) -> None:
+async def test_a_handover_of_another_fleet(rig: Rig, tmp_path: Path) -> None:
     other = Fleet.provision(tmp_path / "other").authority
     fleet_ca.follow(other, passphrase=PASSPHRASE, now=datetime.now(UTC))
     before = (rig.online / "fleet-ca.crt").read_bytes()
     for content in (other.fleet_ca_handover.read_bytes(), other.fleet_ca.read_bytes(), b"nothing"):
         with pytest.raises(RefusedError):
-            ca_commands.adopt_fleet_ca(rig.root, content)
+            await ca_commands.adopt_fleet_ca(rig.root, content)
     assert (rig.online / "fleet-ca.crt").read_bytes() == before
     assert not fleet_cas.links_file(rig.online).exists()

@@ -5,22 +5,29 @@ from datetime import timedelta
 import pytest
 from tuf.api.metadata import Metadata, Root
 
+from fleet_server import migrate
+from fleet_server.database import sqlite_url
+from fleet_server.devices.authorities import DeviceCas
 from fleet_server.releases.repository import Repository
-from fleet_server.trust import expiries
+from fleet_server.trust import ca_commands, expiries
 from fleet_server.trust.expiries import Expiry, Level
+from fleet_server.trust.succession import put_into_office
 from tests.unit.fleet_server.authority import FAMILY, Fleet
 from tests.unit.fleet_server.conftest import FakeClock
 
 DAY = timedelta(days=1)
 
 
-@pytest.fixture
-def found(fleet: Fleet, clock: FakeClock) -> dict[str, Expiry]:
+def all_of(fleet: Fleet, clock: FakeClock) -> list[Expiry]:
     repository = Repository(fleet.data.repository, fleet.data.online)
     repository.heal(now=clock())
     director = Metadata[Root].from_bytes(fleet.authority.director_root.read_bytes()).signed
-    told = expiries.all_of(repository.published, director, fleet.data.online)
-    return {one.name: one for one in told}
+    return expiries.all_of(repository.published, director, fleet.data.online)
+
+
+@pytest.fixture
+def found(fleet: Fleet, clock: FakeClock) -> dict[str, Expiry]:
+    return {one.name: one for one in all_of(fleet, clock)}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +59,24 @@ def test_it_is_told_early_and_what_to_do(
         -DAY: Level.EXPIRED,
     }
     assert {left: one.level(one.expires - left) for left in moments} == moments
+
+
+async def test_authorities_are_called_by_what_they_do(fleet: Fleet, clock: FakeClock) -> None:
+    """One that waits for the broker does not make the one that issues a former one."""
+
+    def called() -> dict[str, str]:
+        return {one.name: one.action for one in all_of(fleet, clock) if "device CA" in one.name}
+
+    await migrate.upgrade(sqlite_url(fleet.data.database))
+    online = fleet.data.online
+    old = DeviceCas(online).issuing.key_id[:16]
+    files = await ca_commands.make_device_ca(fleet.data.root, now=clock())
+    new = files.load().key_id[:16]
+    assert set(waiting := called()) == {"device CA", f"next device CA {new}"}
+    assert "ca show" in waiting["device CA"]
+    put_into_office(files)
+    assert set(done := called()) == {f"former device CA {old}", "device CA"}
+    assert "new-device-ca" in done["device CA"]
 
 
 def test_nothing_of_a_new_fleet_is_urgent(found: dict[str, Expiry], clock: FakeClock) -> None:
