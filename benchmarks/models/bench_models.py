@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.measuring.environments import REQUIREMENTS, cache_folder, digest, environment
 from fleet_protocol.manifest import Datatype, Format, TensorSpec
 
-Array = NDArray[np.float32]
+Array = NDArray[np.generic]
 
 _RECIPES = Path(__file__).parent / "recipes"
 _TORCH = "torch==2.13.0"
@@ -22,11 +22,11 @@ _IMAGE = [1, 3, 224, 224]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchModel:
-    """A model file with what its callers need to know; one input, one output, both FP32.
+    """A model file with what its callers need to know; one input, one output in FP32.
 
     Attributes:
         name: a family's name.
-        sample: an input, row-major, of the input's shape.
+        sample: an input, row-major, of the input's shape and datatype.
     """
 
     name: str
@@ -65,6 +65,20 @@ def efficientnet_lite0_onnx(precision: str = "int8") -> BenchModel:
     )
 
 
+def efficientnet_lite0_pixels() -> BenchModel:
+    """Return EfficientNet-Lite0 INT8 for ONNX Runtime; it takes the image's pixels as they are."""
+    quantized = _built("efficientnet_lite0")
+    folder = _built("efficientnet_lite0_pixels", source=quantized)
+    return BenchModel(
+        name="efficientnet_lite0",
+        path=folder / "int8.onnx",
+        format=Format.ONNX,
+        input=TensorSpec(name="image", datatype=Datatype.UINT8, shape=_IMAGE),
+        output=TensorSpec(name="logits", datatype=Datatype.FP32, shape=[1, 1000]),
+        sample=np.load(folder / "sample.npy"),
+    )
+
+
 def efficientnet_lite0_tflite(precision: str = "int8") -> BenchModel:
     """Return EfficientNet-Lite0 for LiteRT, ``int8`` or ``fp32``; its input is channels-last."""
     folder = _built("efficientnet_lite0")
@@ -97,12 +111,13 @@ def release_pairs() -> Path:
     return _built("release_pairs", more=[*used, reference / "quantization.py"])
 
 
-def _built(recipe: str, *, more: Sequence[Path] = ()) -> Path:
+def _built(recipe: str, *, more: Sequence[Path] = (), source: Path | None = None) -> Path:
     """Return the folder of a recipe's files, which is made if it is not there.
 
     Args:
         recipe: name of its program.
         more: files that it uses besides what all do.
+        source: folder of the recipe whose files it starts from; named by what made them.
 
     Raises:
         SystemExit: the recipe failed.
@@ -110,7 +125,8 @@ def _built(recipe: str, *, more: Sequence[Path] = ()) -> Path:
     program = _RECIPES / f"{recipe}.py"
     common = [_RECIPES / "photographs.py", REQUIREMENTS / "model_recipes.txt"]
     inputs = [program, *common, *more]
-    key = digest(_TORCH.encode(), *(path.read_bytes() for path in inputs))
+    origin = [source.name.encode()] if source else []
+    key = digest(_TORCH.encode(), *origin, *(path.read_bytes() for path in inputs))
     folder = cache_folder() / "models" / f"{recipe}-{key}"
     if not folder.exists():
         python = environment("model_recipes", before=[_TORCH], dependencies=False)
@@ -120,7 +136,7 @@ def _built(recipe: str, *, more: Sequence[Path] = ()) -> Path:
         partial.mkdir(parents=True)
         log = partial / "build.log"
         with log.open("wb") as output:
-            command = [str(python), str(program), str(partial)]
+            command = [str(python), str(program), str(partial), *([str(source)] if source else [])]
             status = subprocess.run(command, check=False, stdout=output, stderr=output).returncode
         if status:
             raise SystemExit(f"the recipe {recipe} failed with status {status}; see {log}")

@@ -13,6 +13,7 @@ class TensorInfo(Protocol):
     """What onnxruntime says about an input or output; it ships no types of its own."""
 
     name: str
+    type: str
     shape: list[int]
 
 
@@ -20,8 +21,8 @@ class Session(Protocol):
     """What is used of an ``onnxruntime.InferenceSession``."""
 
     def run(
-        self, names: None, feeds: Mapping[str, NDArray[np.float32]]
-    ) -> list[NDArray[np.float32]]:
+        self, names: None, feeds: Mapping[str, NDArray[np.generic]]
+    ) -> list[NDArray[np.generic]]:
         """Return all outputs."""
         ...
 
@@ -32,6 +33,16 @@ class Session(Protocol):
     def get_outputs(self) -> Sequence[TensorInfo]:
         """Describe the outputs."""
         ...
+
+
+def numpy_type(tensor: TensorInfo) -> type[np.generic]:
+    """Return the type of an input's numbers.
+
+    Raises:
+        KeyError: it is none that the measured models have.
+    """
+    known: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+    return known[tensor.type]
 
 
 def open_session(path: Path | str) -> Session:

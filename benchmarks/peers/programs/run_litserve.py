@@ -16,9 +16,9 @@ import litserve
 import numpy as np
 from fastapi import Depends, Request, Response
 from numpy.typing import NDArray
-from onnx_session import open_session
+from onnx_session import numpy_type, open_session
 
-Array = NDArray[np.float32]
+Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -44,11 +44,11 @@ class OnnxApi(litserve.LitAPI):
         """Open the session."""
         self._session = open_session(self._path)
         source = self._session.get_inputs()[0]
-        self._name, self._shape = source.name, source.shape
+        self._name, self._shape, self._type = source.name, source.shape, numpy_type(source)
 
     def decode_request(self, request: Annotated[Body, Depends(_body)]) -> Array:
         """Return the tensor over the memory of the body."""
-        return np.frombuffer(request.data, np.float32).reshape(self._shape)
+        return np.frombuffer(request.data, self._type).reshape(self._shape)
 
     def predict(self, tensor: Array) -> Array:
         """Run the model."""

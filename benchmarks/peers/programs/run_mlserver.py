@@ -16,7 +16,7 @@ from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.codecs import NumpyCodec
 from mlserver.settings import ModelParameters
 from mlserver.types import Datatype, InferenceRequest, InferenceResponse, ResponseOutput, TensorData
-from onnx_session import open_session
+from onnx_session import numpy_type, open_session
 
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
@@ -27,7 +27,8 @@ class OnnxRuntime(MLModel):
     async def load(self) -> bool:
         """Open the session."""
         self._session = open_session(self.settings.parameters.uri)
-        self._shape = self._session.get_inputs()[0].shape
+        source = self._session.get_inputs()[0]
+        self._shape, self._type = source.shape, numpy_type(source)
         self._output = self._session.get_outputs()[0].name
         return True
 
@@ -36,7 +37,7 @@ class OnnxRuntime(MLModel):
         asked = payload.inputs[0]
         packed = Datatype(asked.datatype) == Datatype.BYTES
         if packed:
-            tensor = np.frombuffer(asked.data.root[0], np.float32).reshape(self._shape)
+            tensor = np.frombuffer(asked.data.root[0], self._type).reshape(self._shape)
         else:
             tensor = NumpyCodec.decode_input(asked)
         result = self._session.run(None, {asked.name: tensor})[0]
