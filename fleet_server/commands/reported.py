@@ -4,6 +4,9 @@ A wiped or replaced device has lost its settings, and a database from a backup h
 Nothing of what is said is taken for more than that: no device can raise a version by saying one.
 """
 
+from collections.abc import Mapping
+
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_protocol.remote_settings import ConfigurationStatus
@@ -13,30 +16,34 @@ SETTLED_MS = 5 * 60_000
 """A report may have been under way when the device answered: so long the answer counts."""
 
 
-async def take(
-    session: AsyncSession, device_id: str, said: ConfigurationStatus, now_ms: int
-) -> None:
-    """Correct what is believed of a device if it works with something else, by its report.
+async def take(session: AsyncSession, said: Mapping[str, ConfigurationStatus], now_ms: int) -> None:
+    """Correct what is believed of devices that work with something else, by their reports.
 
     Args:
         session: of the caller's transaction.
-        device_id: who says it; the device is known.
-        said: what it works with.
+        said: what each device works with, by its id; the devices are known.
         now_ms: by the server's clock.
     """
-    known = await session.get(DeviceConfiguration, device_id)
-    believed = 0 if known is None else known.version
-    if said.trial_version or said.version == believed:
+    query = select(DeviceConfiguration).where(DeviceConfiguration.device_id.in_(said))
+    believed = {row.device_id: row for row in await session.scalars(query)}
+    for device_id, status in said.items():
+        row = believed.get(device_id)
+        version = 0 if row is None else row.version
+        if status.trial_version or status.version == version:
+            continue
+        if row is None:
+            row = DeviceConfiguration(
+                device_id=device_id, name="", version=0, refused_version=0, problem="", changed_ms=0
+            )
+            session.add(row)
+        _correct(row, status, now_ms)
+
+
+def _correct(row: DeviceConfiguration, said: ConfigurationStatus, now_ms: int) -> None:
+    if now_ms - row.changed_ms < SETTLED_MS:
         return
-    if known is None:
-        known = DeviceConfiguration(
-            device_id=device_id, name="", version=0, refused_version=0, problem="", changed_ms=0
-        )
-        session.add(known)
-    if now_ms - known.changed_ms < SETTLED_MS:
-        return
-    known.version = said.version if said.version <= max(believed, 0) else NOT_OURS
-    known.name = said.name
+    row.version = said.version if said.version <= max(row.version, 0) else NOT_OURS
+    row.name = said.name
     if not said.refused_version:
-        known.refused_version, known.problem = 0, ""
-    known.changed_ms = now_ms
+        row.refused_version, row.problem = 0, ""
+    row.changed_ms = now_ms

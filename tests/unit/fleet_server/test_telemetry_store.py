@@ -30,7 +30,8 @@ from fleet_server.telemetry import uplink
 from fleet_server.telemetry.backlog import MAX_BYTES, MAX_DEVICE_BYTES, MAX_MESSAGES
 from fleet_server.telemetry.ingest import Ingest
 from fleet_server.telemetry.service import Period, Telemetry
-from fleet_server.telemetry.store import MAX_STREAMS, Stored, TelemetryStore
+from fleet_server.telemetry.store import Stored, TelemetryStore
+from fleet_server.telemetry.streams import MAX_STREAMS
 from fleet_server.telemetry.tables import Stream
 from fleet_server.telemetry.uplink import Content, Uplink
 from tests.unit.fleet_server.conftest import FakeClock

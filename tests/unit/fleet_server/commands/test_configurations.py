@@ -92,7 +92,7 @@ async def says(world: World, version: int, **more: int) -> None:
     """Let cam-001 report what it works with."""
     said = ConfigurationStatus(version=version, **more)  # type: ignore[arg-type]
     async with world.database.writing() as session:
-        await reported.take(session, "cam-001", said, world.now_ms)
+        await reported.take(session, {"cam-001": said}, world.now_ms)
         (await session.get_one(Device, "cam-001")).last_seen_ms = world.now_ms
 
 
