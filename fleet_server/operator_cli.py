@@ -102,6 +102,7 @@ def devices(  # noqa: PLR0913 (each is an option that a person gives)
         ],
         empty="No device is enrolled." if not fields else "No such device is enrolled.",
     )
+    _warn_of_expiries(client)
 
 
 @app.command()
@@ -157,7 +158,6 @@ def groups(  # noqa: PLR0913 (each is an option that a person gives)
         [[item["name"], item["selector"], item["description"]] for item in found],
         empty="There is no group.",
     )
-    _warn_of_expiries(client)
 
 
 @app.command()

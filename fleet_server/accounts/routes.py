@@ -28,7 +28,7 @@ from fleet_server.accounts.service import SESSION, token_id
 from fleet_server.accounts.tables import ApiToken
 from fleet_server.clock import unix_ms
 from fleet_server.errors import RefusedError
-from fleet_server.paging import AfterName, Limit
+from fleet_server.paging import AfterName, Limit, cursor
 from fleet_server.services import Wired
 
 router = APIRouter(prefix="/api/v1", tags=["accounts"])
@@ -106,7 +106,7 @@ async def list_users(
     rows = await services.users.page(after=after, limit=limit)
     return UserPage(
         users=[UserView.model_validate(row, from_attributes=True) for row in rows],
-        next_after=rows[-1].name if len(rows) == limit else None,
+        next_after=cursor(rows[-1].name) if len(rows) == limit else None,
     )
 
 
@@ -141,7 +141,7 @@ async def list_tokens(
     rows = await services.accounts.page(after=after, limit=limit)
     return TokenPage(
         tokens=[_token(row) for row in rows],
-        next_after=rows[-1].sha256 if len(rows) == limit else None,
+        next_after=cursor(rows[-1].sha256) if len(rows) == limit else None,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 
 from fleet_protocol import names
 from fleet_protocol.errors import ProtocolError
@@ -122,10 +122,10 @@ class AlertBook:
             UnavailableError: the database failed.
         """
         async with self._database.writing() as session:
-            gone = await session.execute(
-                delete(AlertRule).where(AlertRule.name == name).returning(AlertRule.name)
-            )
-            if gone.first() is not None:
+            key = (tenancy.current(), name)
+            row = await session.get(AlertRule, key, with_for_update=True)
+            if row is not None:
+                await session.delete(row)
                 return
         if any(rule.name == name for rule in DEFAULTS):
             raise RefusedError(f"{name} is a default rule; store one of that name that is disabled")

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from fleet_server import tenancy
 from fleet_server.accounts.authorization import Administrator
 from fleet_server.audit import chain, trail
-from fleet_server.paging import AfterId, Limit
+from fleet_server.paging import AfterId, Limit, cursor
 from fleet_server.services import Services, Wired
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
@@ -37,7 +37,7 @@ class AuditPage(BaseModel):
     """Some entries in their order."""
 
     entries: list[EntryView]
-    next_after: int | None
+    next_after: str | None
 
 
 @router.get("")
@@ -49,7 +49,7 @@ async def list_entries(
         found = await trail.entries(session, account.tenant, after=after or 0, limit=limit)
     return AuditPage(
         entries=[EntryView.model_validate(entry, from_attributes=True) for entry in found],
-        next_after=found[-1].number if len(found) == limit else None,
+        next_after=cursor(found[-1].number) if len(found) == limit else None,
     )
 
 

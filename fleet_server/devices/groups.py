@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from fleet_protocol import names
 from fleet_protocol.errors import ProtocolError
@@ -83,13 +83,11 @@ class Groups:
             UnavailableError: the database failed.
         """
         async with self._database.writing() as session:
-            gone = await session.execute(
-                delete(DeviceGroup)
-                .where(DeviceGroup.tenant == tenancy.current(), DeviceGroup.name == name)
-                .returning(DeviceGroup.name)
-            )
-            if gone.first() is None:
+            key = (tenancy.current(), name)
+            group = await session.get(DeviceGroup, key, with_for_update=True)
+            if group is None:
                 raise _no_group(name)
+            await session.delete(group)  # by its row, so that the audit trail has what it was
 
 
 def _no_group(name: str) -> NotFoundError:

@@ -125,6 +125,11 @@ async def test_every_change_over_the_api_has_an_entry(fleet: Fleet, database: Da
         await client.post("/api/v1/users", json=user, headers=headers)
         await client.patch("/api/v1/users/bob", json={"role": "operator"}, headers=headers)
         await client.post("/api/v1/devices/cam-1/decommission", headers=headers)
+        rule = {"signal": "alarms", "fires_at": 1}
+        await client.put("/api/v1/alert-rules/r", json=rule, headers=headers)
+        for removed, status in (("groups/g", 204), ("alert-rules/r", 204), ("alert-rules/r", 404)):
+            gone = await client.delete(f"/api/v1/{removed}", headers=headers)
+            assert gone.status_code == status, removed
         exported = (await client.get("/api/v1/audit/export", headers=headers)).text
     entries = [json.loads(line) for line in exported.splitlines()]
     assert [entry["action"] for entry in entries] == [
@@ -135,7 +140,15 @@ async def test_every_change_over_the_api_has_an_entry(fleet: Fleet, database: Da
         "user.create",
         "user.change",
         "device.decommissioned",
+        "PUT /api/v1/alert-rules/r",
+        "DELETE /api/v1/groups/g",
+        "DELETE /api/v1/alert-rules/r",  # and none for what there was nothing to remove
     ]
+    before = {
+        name: row for each in entries[-2:] for name, row in json.loads(each["before"]).items()
+    }
+    assert before["device_groups default g"]["selector"] == "site=x"
+    assert before["alert_rules default r"]["signal"] == "alarms"
     assert {entry["actor"] for entry in entries[2:]} == {"token ann"}
     changed = entries[3]
     assert changed["request_id"] == answer.headers["x-request-id"]
