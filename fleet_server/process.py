@@ -287,7 +287,7 @@ def _rollout_loop(services: Services) -> RolloutLoop:
     return RolloutLoop(
         rollouts=services.rollouts,
         founding=services.founding,
-        orders=Orders(database=services.database, assignments=services.assignments),
+        orders=Orders(database=services.database, assignments=services.assignments, clock=utc_now),
         interval_s=services.settings.rollout_interval_s,
     )
 

@@ -76,6 +76,18 @@ def wants_look(view: View) -> bool:
     return healthy >= max(view.plan.min_samples, 2 * view.head.compared_devices, 1)
 
 
+def without_release(view: View, why: str) -> Decision | None:
+    """Return what follows when a release that is rolled out cannot be assigned any more.
+
+    Args:
+        view: the rollout as it stands.
+        why: a sentence, such as that its publisher has withdrawn it.
+    """
+    if view.head.status is not Status.RUNNING:
+        return None
+    return _stop(view, f"it cannot be assigned any more: {why}")
+
+
 def _running(view: View, samples: Samples | None) -> Decision | Wait:
     harm = harm_of(view)
     if harm:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import CursorResult, insert, select, update
+from sqlalchemy import CursorResult, case, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server.rollouts import interventions, newer
@@ -27,9 +27,13 @@ _ORDERED = frozenset({_S.PREPARED, _S.ACTIVATING, _S.RETURNING, _S.RECALLED})
 """States that a device gets by an assignment."""
 _AWAITED = frozenset({*IN_FLIGHT, _S.PREPARED, _S.RECALLED})
 """States from which a device that answers, however late, gets another one."""
+_FORWARD = frozenset({_S.PREPARED, _S.ACTIVATING})
+_TELLS_NOBODY = frozenset({Status.STOPPED, Status.ROLLING_BACK, Status.ABORTED})
+"""Whoever was not told of the release until one of these is not told of it any more."""
 _TAKES_BACK = frozenset({Status.ROLLING_BACK, Status.ROLLED_BACK})
 """Both: what a newer rollout had decided at the first may have been signed until the second."""
 _NAMED = 5
+_AT_ONCE = 500
 
 
 async def note(session: AsyncSession, seen: Snapshot, outcomes: Sequence[Outcome]) -> bool:
@@ -75,10 +79,33 @@ async def write(session: AsyncSession, seen: Snapshot, decision: Decision) -> bo
     await _supersede(session, seen, decision.head)
     if decision.head.status in _TAKES_BACK and decision.head.status is not seen.view.head.status:
         await newer.hand_down(session, seen.row)
+    if decision.head.status in _TELLS_NOBODY:
+        await _spare(session, seen)
     if decision.become is not None:
         await _become(session, seen, decision, decision.become)
     await _let_rest(session, seen, decision.head)
     return True
+
+
+async def _spare(session: AsyncSession, seen: Snapshot) -> None:
+    """Take back orders that no assignment carries yet: those devices have nothing to go back from.
+
+    Who had fetched the release ahead, or tried it before, is assigned it and has to be recalled.
+    """
+    taken_back = await session.scalars(
+        delete(RolloutOrder)
+        .where(
+            RolloutOrder.rollout_id == seen.row.id,
+            RolloutOrder.state.in_([state.value for state in _FORWARD]),
+        )
+        .returning(RolloutOrder.device_id)
+    )
+    never_told = RolloutMember.previous_version.is_(None)
+    state = case((never_told, _S.WAITING.value), else_=_S.PREPARED.value)
+    devices = taken_back.all()
+    for start in range(0, len(devices), _AT_ONCE):
+        some = devices[start : start + _AT_ONCE]
+        await _set(session, seen, some, state=state, order_number=None, ordered_ms=None)
 
 
 async def _become(

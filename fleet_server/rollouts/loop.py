@@ -67,6 +67,8 @@ class RolloutLoop:
     async def _carry_out(self) -> None:
         while await self._orders.carry_out():
             pass
+        for rollout_id, why in self._orders.withdrawn.items():
+            await self._rollouts.stop_without_release(rollout_id, why)
 
     async def _tried(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -61,7 +61,8 @@ class Member:
 
     Attributes:
         previous_version: what it was assigned before; None for nothing.
-        ordered_ms: when it was told to activate or to go back.
+        ordered_ms: when it was told to activate or to go back; until the assignment that tells it
+            is signed, when that was decided.
         assignment_version: of the assignment that tells it; None until that is signed.
     """
 
@@ -109,10 +110,11 @@ def settled(  # noqa: PLR0913 (what is known, by keyword)
     said = (_back_again if goes_back else _on_new)(member, plan, reported)
     if said is not None:
         return None if said.state is member.state else said
-    if member.state not in IN_FLIGHT or member.ordered_ms is None:
+    told_ms = member.ordered_ms if member.assignment_version is not None else None
+    if member.state not in IN_FLIGHT or told_ms is None:
         return None
     window = None if goes_back else plan.window
-    if open_ms(window, member.ordered_ms, now_ms, deaf) < plan.timeout_s * 1000:
+    if open_ms(window, told_ms, now_ms, deaf) < plan.timeout_s * 1000:
         return None
     return Outcome(
         member.device_id,

@@ -3,18 +3,23 @@
 An order is written with its decision, so no server that dies loses or repeats one: whoever comes
 next finds it. Two servers may sign the same order; the one that stores second finds the order gone,
 and its transaction does not happen.
+
+A release that its publisher withdrew cannot be assigned any more. Orders that ask for it are passed
+over: they hold up neither the way back of their own rollout nor newer rollouts of the device.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_protocol.delivery import ANY_TIME, Terms
 from fleet_server.assignments.plans import Change, Changed
 from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signing import MAX_BATCH
+from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
 from fleet_server.errors import FleetError, NotFoundError, RefusedError, UnavailableError
 from fleet_server.rollouts import plan as plans
@@ -30,21 +35,54 @@ _FORWARD = {MemberState.PREPARED.value, MemberState.ACTIVATING.value}
 logger = logging.getLogger(__name__)
 
 
-class _GoneError(FleetError):
-    """Some rollouts ask for a release that nobody can be assigned any more."""
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What orders of one rollout ask for.
 
-    def __init__(self, reason: str, *, rollouts: Sequence[int]) -> None:
+    Attributes:
+        forward: whether it is the rollout's release, or what devices ran before.
+    """
+
+    rollout_id: int
+    forward: bool
+    version: str
+
+    def covers(self) -> ColumnElement[bool]:
+        """Return the condition that an order of a member asks for it."""
+        goes_forward = RolloutOrder.state.in_(_FORWARD)
+        return and_(
+            RolloutOrder.rollout_id == self.rollout_id,
+            goes_forward
+            if self.forward
+            else and_(
+                not_(goes_forward),
+                func.coalesce(RolloutMember.previous_version, "") == self.version,
+            ),
+        )
+
+
+class _GoneError(FleetError):
+    """Some orders ask for a release that nobody can be assigned any more."""
+
+    def __init__(self, reason: str, *, targets: set[_Target]) -> None:
         super().__init__(reason)
-        self.rollouts = rollouts
+        self.targets = targets
 
 
 class Orders:
-    """The orders of one database."""
+    """The orders of one database.
 
-    def __init__(self, *, database: Database, assignments: Assignments) -> None:
+    Attributes:
+        withdrawn: rollouts whose own release cannot be assigned any more, each with the reason, as
+            the last look found it.
+    """
+
+    def __init__(self, *, database: Database, assignments: Assignments, clock: Clock) -> None:
         self._database = database
         self._assignments = assignments
-        self._told: set[int] = set()
+        self._clock = clock
+        self._told: set[_Target] = set()
+        self.withdrawn: Mapping[int, str] = {}
 
     async def carry_out(self) -> int:
         """Carry out the oldest order of each of some devices; return how many orders that were.
@@ -61,43 +99,46 @@ class Orders:
         async def also(session: AsyncSession, changed: Mapping[str, Changed]) -> None:
             await _forget(session, list(by_device.values()))
             for device_id, order in by_device.items():
-                await _signed(session, order, changed[device_id])
+                await _signed(session, order, changed[device_id], at_ms=unix_ms(self._clock()))
 
         await self._assignments.carry_out(changes, also)
         return len(pending)
 
     async def _next(self) -> tuple[list[_Pending], list[Change]]:
-        """Return orders and what they change, less those of rollouts whose release is gone.
-
-        What was withdrawn by its publisher cannot be assigned any more; such a rollout waits for
-        its operator, and must not hold the others up.
-        """
-        stuck: set[int] = set()
+        """Return orders and what they change, less those for what nobody can be assigned."""
+        gone: dict[_Target, str] = {}
         while True:
-            pending = await self._pending(stuck)
+            pending = await self._pending(gone)
             try:
                 changes = await self._changes(pending)
             except _GoneError as error:
-                if not self._told.issuperset(error.rollouts):
-                    logger.warning(
-                        "rollout_stuck", extra={"rollouts": error.rollouts, "reason": str(error)}
-                    )
-                stuck.update(error.rollouts)
+                gone |= dict.fromkeys(error.targets, str(error))
             else:
-                self._told = stuck
+                self._tell(gone)
                 return pending, changes
 
-    async def _pending(self, stuck: Collection[int]) -> list[_Pending]:
+    def _tell(self, gone: Mapping[_Target, str]) -> None:
+        for target in gone.keys() - self._told:
+            extra = {"rollout": target.rollout_id, "reason": gone[target]}
+            logger.warning("rollout_order_passed_over", extra=extra)
+        self._told = set(gone)
+        self.withdrawn = {
+            target.rollout_id: reason for target, reason in gone.items() if target.forward
+        }
+
+    async def _pending(self, gone: Mapping[_Target, str]) -> list[_Pending]:
+        of_member = (RolloutMember.rollout_id == RolloutOrder.rollout_id) & (
+            RolloutMember.device_id == RolloutOrder.device_id
+        )
         oldest = select(func.min(RolloutOrder.id)).group_by(RolloutOrder.device_id)
+        if gone:
+            passed_over = or_(*(target.covers() for target in gone))
+            oldest = oldest.join(RolloutMember, of_member).where(not_(passed_over))
         query = (
             select(RolloutOrder, Rollout.plan, RolloutMember.previous_version)
             .join(Rollout, Rollout.id == RolloutOrder.rollout_id)
-            .join(
-                RolloutMember,
-                (RolloutMember.rollout_id == RolloutOrder.rollout_id)
-                & (RolloutMember.device_id == RolloutOrder.device_id),
-            )
-            .where(RolloutOrder.id.in_(oldest), RolloutOrder.rollout_id.not_in(stuck))
+            .join(RolloutMember, of_member)
+            .where(RolloutOrder.id.in_(oldest.correlate(None)))
             .order_by(RolloutOrder.id)
             .limit(MAX_BATCH)
         )
@@ -116,12 +157,12 @@ class Orders:
             try:
                 found[key] = await self._assignments.entry(*key)
             except (NotFoundError, RefusedError) as error:
-                rollouts = {
-                    order.rollout_id
+                targets = {
+                    _Target(order.rollout_id, order.state in _FORWARD, key[1])
                     for (order, _, _), of in zip(pending, wanted, strict=True)
                     if of == key
                 }
-                raise _GoneError(str(error), rollouts=sorted(rollouts)) from error
+                raise _GoneError(str(error), targets=targets) from error
         return [
             Change(order.device_id, plan.family, found.get(key))
             for (order, plan, _), key in zip(pending, wanted, strict=True)
@@ -148,7 +189,10 @@ async def _forget(session: AsyncSession, orders: Sequence[RolloutOrder]) -> None
         )
 
 
-async def _signed(session: AsyncSession, order: RolloutOrder, changed: Changed) -> None:
+async def _signed(
+    session: AsyncSession, order: RolloutOrder, changed: Changed, *, at_ms: int
+) -> None:
+    """Note that a device is told now; from here on its deadline runs."""
     of_member = (
         RolloutMember.rollout_id == order.rollout_id,
         RolloutMember.device_id == order.device_id,
@@ -156,7 +200,7 @@ async def _signed(session: AsyncSession, order: RolloutOrder, changed: Changed) 
     await session.execute(
         update(RolloutMember)
         .where(*of_member, RolloutMember.order_number == order.number)
-        .values(assignment_version=changed.version)
+        .values(assignment_version=changed.version, ordered_ms=at_ms)
     )
     if order.state in _FORWARD:
         before = changed.before.version if changed.before is not None else ""

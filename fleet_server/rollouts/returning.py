@@ -35,7 +35,9 @@ def decide(view: View) -> Decision | Wait:
         )
     if view.to_return or view.in_flight:
         return sentences.wait(
-            view, f"rolling back: {view.in_flight} devices have not said that they are back"
+            view,
+            f"rolling back: {view.in_flight} devices have not said that they are back"
+            f"{sentences.untold(view)}",
         )
     silent = view.total(_S.RECALLED)
     rest = f"; {silent} have not answered and go back when they do" if silent else ""

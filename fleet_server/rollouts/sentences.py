@@ -24,6 +24,7 @@ def inputs(view: View) -> dict[str, object]:
             for counts in view.stages
         ],
         "in_flight": view.in_flight,
+        "untold": view.untold,
         "max_in_flight": view.plan.max_in_flight,
         "window_open": view.window_open,
         "min_samples": view.plan.min_samples,
@@ -54,14 +55,21 @@ def waiting(view: View) -> str:
         return f"{where} waits for the maintenance window that opens at {opens:%Y-%m-%d %H:%MZ}"
     if open_still:
         return (
-            f"{where}: {stage(view, index)}, {counts.of(_S.ACTIVATING)} are changing, "
-            f"{counts.of(_S.WAITING, _S.PREPARED)} wait for their turn"
+            f"{where}: {stage(view, index)}, {counts.of(_S.ACTIVATING)} are changing"
+            f"{untold(view)}, {counts.of(_S.WAITING, _S.PREPARED)} wait for their turn"
         )
     soak_ms = view.plan.stages[index].soak_s * 1000
     if view.settled_ms is not None and view.watched_ms < soak_ms:
         left_s = (soak_ms - view.watched_ms) / 1000
         return f"{where} is watched for {left_s:.0f} s more: {stage(view, index)}"
     return f"{where} waits for enough calls to compare the releases: {stage(view, index)}"
+
+
+def untold(view: View) -> str:
+    """Say how many of those that change wait for the server itself, "" for none."""
+    if not view.untold:
+        return ""
+    return f" ({view.untold} of them have no signed assignment yet, and their time does not run)"
 
 
 def late(view: View) -> str:

@@ -90,6 +90,18 @@ class Rollouts:
             _log(rollout_id, decided)
         return True
 
+    async def stop_without_release(self, rollout_id: int, why: str) -> None:
+        """Stop a rollout whose release cannot be assigned any more, unless it rests already.
+
+        Raises:
+            NotFoundError: there is no such rollout.
+            UnavailableError: the database failed.
+        """
+        seen = await self._seen(rollout_id)
+        decided = engine.without_release(seen.view, why)
+        if decided is not None:
+            await self._written(seen, decided)  # if another server wrote meanwhile: the next look
+
     async def intervene(
         self, rollout_id: int, wanted: Intervention, *, who: str, why: str
     ) -> Standing:

@@ -99,7 +99,7 @@ async def read(
     bare = View(plan=plan, head=head, stages=stages, now_ms=now_ms)
     deaf = await hearing.deaf(session, since_ms=row.created_ms, now_ms=now_ms)
     reading = _Reading(session, row, plan, now_ms, deaf)
-    await reading.in_flight()
+    untold = await reading.in_flight()
     seen_rank = await reading.revisit(after_rank)
     turning = _TURN_STATUSES if bare.room else set()
     rolling = {Status.ROLLING_BACK}
@@ -110,6 +110,7 @@ async def read(
         now_ms=now_ms,
         settled_ms=await _settled_ms(session, row),
         deaf=deaf,
+        untold=untold,
         turn=await reading.some(turning, (_S.PREPARED, _S.WAITING)),
         ahead=await reading.some({Status.RUNNING} if plan.download_ahead else set(), (_S.WAITING,)),
         to_return=(
@@ -172,10 +173,11 @@ class _Reading:
         self._now_ms = now_ms
         self._deaf = deaf
 
-    async def in_flight(self) -> None:
-        """Look at devices that change now."""
+    async def in_flight(self) -> int:
+        """Look at devices that change now; return how many of them were not told yet."""
         moving = self._first(IN_FLIGHT, true(), (), MAX_IN_FLIGHT)
-        await self._look(self._members(moving).limit(MAX_IN_FLIGHT))
+        rows = await self._look(self._members(moving).limit(MAX_IN_FLIGHT))
+        return sum(row.assignment_version is None for row in rows)
 
     async def revisit(self, after_rank: int) -> int:
         """Look at a page of devices that may change their word; return how far it went."""

@@ -121,6 +121,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         stages: counts of every stage of the plan.
         settled_ms: when the last device of the newest open stage settled.
         deaf: spans in which the fleet was not heard; no time is counted in them.
+        untold: devices that change now and whose assignments are not signed yet.
         turn: devices of open stages whose turn to activate is next, in order.
         ahead: devices of open stages that may fetch ahead, in order.
         to_return: devices that run the new release or change to it, those in flight first.
@@ -133,6 +134,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     now_ms: int
     settled_ms: int | None = None
     deaf: tuple[Span, ...] = ()
+    untold: int = 0
     turn: tuple[str, ...] = ()
     ahead: tuple[str, ...] = ()
     to_return: tuple[str, ...] = ()

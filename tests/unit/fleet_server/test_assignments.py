@@ -62,9 +62,14 @@ class Published:
 
 
 class Index:
+    """Releases of every version, but for those that were withdrawn."""
+
+    def __init__(self) -> None:
+        self.withdrawn = {"9.9.9"}
+
     async def installable(self, family: str, version: str) -> Release:
-        if version == "9.9.9":
-            raise NotFoundError("there is no release")
+        if version in self.withdrawn:
+            raise NotFoundError(f"{version} was withdrawn")
         return Release(
             family=family,
             version=version,

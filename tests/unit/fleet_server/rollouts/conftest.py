@@ -52,6 +52,7 @@ class World:
     invitations: dict[str, str]
     clock: FakeClock
     downlink: Downlink = field(default_factory=Downlink)
+    index: Index = field(default_factory=Index)
     fleet: Fleet = field(init=False)
 
     async def populate(
@@ -96,7 +97,7 @@ class World:
     def assignments(self, database: Database | None = None) -> Assignments:
         return Assignments(
             database=database or self.database,
-            releases=Index(),
+            releases=self.index,
             signer=self.signer,
             downlink=self.downlink,
             director=self.director,
@@ -112,7 +113,7 @@ class World:
         return RolloutLoop(
             rollouts=Rollouts(database=where, clock=self.clock),
             founding=Founding(database=where, clock=self.clock),
-            orders=Orders(database=where, assignments=self.assignments(where)),
+            orders=Orders(database=where, assignments=self.assignments(where), clock=self.clock),
             interval_s=0.01,
             monotonic=lambda: unix_ms(self.clock()) / 1000,
         )

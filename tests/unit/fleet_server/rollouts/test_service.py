@@ -17,6 +17,7 @@ from fleet_server.rollouts.interventions import Intervention
 from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.plan import ComparisonPolicy, OnFailure, Stage
 from fleet_server.rollouts.state import Kind, Status
+from tests.simulators.rollout_fleet import FAMILY
 from tests.simulators.rollout_ledger import Device
 from tests.unit.fleet_server.rollouts.conftest import FAILING, SILENT, World, a_plan
 
@@ -51,18 +52,65 @@ async def test_the_first_release_of_a_family_waits_for_no_comparison(world: Worl
     assert Kind.COMPARED not in {row.kind for row in history}
 
 
-async def test_a_withdrawn_release_stands_still_and_holds_no_other_rollout_up(
+async def test_a_release_that_is_withdrawn_midway_is_taken_back_and_a_newer_one_arrives(
     world: World,
 ) -> None:
-    """The index of these tests lists 9.9.9 in its table and refuses to assign it."""
     await world.populate()
-    all_at_once = a_plan(version="9.9.9", stages=(Stage(percent=100),), min_samples=1)
-    stuck = await world.create(all_at_once, selector="id=cam-000")
-    good = await world.create(a_plan(), selector="id!=cam-000")
-    await world.run(world.server(), ticks=20)
+    one_by_one = a_plan(stages=(Stage(count=4), Stage(percent=100)), max_in_flight=4)
+    bad = await world.create(one_by_one)
+    server = world.server()
+    while (await world.rollouts.standing(bad)).seen.view.total(S.HEALTHY) < 4:
+        await world.run(server, ticks=1)
+    world.index.withdrawn.add("2.0.0")
+    await world.run(server, ticks=12)
+    states = list((await world.states(bad)).values())
+    assert await world.status(bad) is Status.ROLLED_BACK
+    assert set(world.fleet.assigned.values()) == {"1.0.0"}
+    assert (states.count(S.RETURNED), states.count(S.WAITING)) == (8, 2)
+    stop = next(row for row in await world.history(bad) if row.kind == Kind.STOPPED)
+    assert "cannot be assigned any more: 2.0.0 was withdrawn" in stop.reason
+    good = await world.create(a_plan(version="3.0.0"))
+    await world.run(server, ticks=8)
     assert await world.status(good) is Status.COMPLETED
-    assert await world.status(stuck) is not Status.COMPLETED
-    assert world.fleet.assigned["cam-000"] == "1.0.0"
+
+
+async def test_what_was_withdrawn_holds_no_other_order_of_its_devices_up(world: World) -> None:
+    """One rollout is back where it began, whose devices ran a release that is gone as well."""
+    await world.populate()
+    first = await world.create(a_plan(stages=(Stage(percent=100),), max_in_flight=10))
+    server = world.server()
+    await world.run(server, ticks=4)
+    assert await world.status(first) is Status.COMPLETED
+    world.index.withdrawn.add("1.0.0")
+    await world.rollouts.intervene(first, Intervention.ROLL_BACK, who="ann", why="")
+    await world.run(server, ticks=4, seconds=60)  # far beyond the deadline
+    standing = await world.rollouts.standing(first)
+    assert (standing.seen.view.head.status, standing.seen.view.untold) == (Status.ROLLING_BACK, 10)
+    assert "10 of them have no signed assignment yet" in standing.explanation
+    await world.assignments().assign(family=FAMILY, version="3.0.0", devices=None)
+    await world.run(server, ticks=2)
+    assert set(world.fleet.assigned.values()) == {"3.0.0"}
+
+
+@pytest.mark.parametrize("ends", [None, Intervention.ABORT, Intervention.ROLL_BACK])
+async def test_nobody_is_silent_who_was_not_told(world: World, ends: Intervention | None) -> None:
+    await world.populate()
+    rollout = await world.create()
+    server = world.server()
+    world.signer.up = False
+    await world.run(server, ticks=4, seconds=60)  # far beyond the deadline
+    standing = await world.rollouts.standing(rollout)
+    assert standing.seen.view.head.status is Status.RUNNING
+    assert "4 of them have no signed assignment yet" in standing.explanation
+    if ends is not None:
+        await world.rollouts.intervene(rollout, ends, who="ann", why="")
+    world.signer.up = True
+    await world.run(server, ticks=8)
+    if ends is None:
+        assert await world.status(rollout) is Status.COMPLETED
+    else:
+        assert set((await world.states(rollout)).values()) == {S.WAITING}
+        assert {device.assignment for device in world.fleet.devices.values()} == {1}
 
 
 async def test_a_bad_release_stops_in_its_first_stage_and_goes_back(world: World) -> None:
