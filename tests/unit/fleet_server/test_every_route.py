@@ -270,13 +270,14 @@ async def test_every_list_is_read_to_its_end_page_by_page(services: Services) ->
             whole = await client.get(where, headers=mine, params={"limit": 500})
             if whole.status_code == 404:  # below something that is not there
                 continue
-            after, seen = {}, []
-            while after is not None:
-                answer = await client.get(where, headers=mine, params={"limit": 1, **after})
+            asked: dict[str, str] | None = {}
+            seen: list[object] = []
+            while asked is not None:
+                answer = await client.get(where, headers=mine, params={"limit": "1"} | asked)
                 assert answer.status_code == 200, (where, answer.text)
                 seen += _items(answer.json())
-                following = answer.json()["next_after"]
-                after = None if following is None else {"after": following}
+                after = answer.json()["next_after"]
+                asked = None if after is None else {"after": after}
             assert seen == _items(whole.json()), where
 
 
