@@ -8,17 +8,18 @@ caller sends one call at a time over a connection that it keeps.
 EfficientNet takes the image's pixels, one byte each, as integer-only files do. What the same
 network costs an application that turns them into FP32 first, is printed beside it.
 
-The first question is about the protocol, so caller and servers share one processor: on two, the
-time that a processor of a virtual machine takes to wake up is as long as the protocol's and changes
-from run to run. What Skerry adds then is printed beside it, without a goal.
+What one caller waits for is about the protocol, so caller and servers share one processor: on two,
+the time that a processor of a virtual machine takes to wake up is as long as the protocol's and
+changes from run to run. What Skerry comes to then is printed beside it, without a goal. Throughput
+is a question to all processors: there two callers keep one model at work.
 """
 
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -65,37 +66,33 @@ Contenders = Mapping[str, Callable[[Array], Array]]
 def run() -> list[Row]:
     """Measure both models."""
     others = OtherLoad()
-    network = "EfficientNet-Lite0 INT8"
+    nothing, network, fed = "602 kB, no work", "EfficientNet-Lite0 INT8", "fed with FP32"
     pixels, floats = efficientnet_lite0_pixels(), efficientnet_lite0_onnx()
-    rows = [
-        *_on_one_processor(first_values()),
-        *_on_all_processors(first_values()),
-        *_share_rows(network, _measure(pixels, _peers()), with_goal=True),
+    with _one_processor():
+        rows = [
+            *_added_rows(nothing, _measure(first_values(), _peers()), with_goals=True),
+            *_share_rows(network, _measure(pixels, _peers()), with_goal=True),
+            *_share_rows(f"{network} {fed}", _measure(floats, [SkerryPeer()]), with_goal=False),
+        ]
+    several, ours = "on several processors", [SkerryPeer()]
+    rows += [
+        *_added_rows(f"{nothing}, {several}", _measure(first_values(), ours), with_goals=False),
+        *_share_rows(f"{network}, {several}", _measure(pixels, ours), with_goal=False),
         *_busy_rows(network, pixels, with_goal=True),
-        *_share_rows(f"{network} fed with FP32", _measure(floats, [SkerryPeer()]), with_goal=False),
-        *_busy_rows(f"{network} fed with FP32", floats, with_goal=False),
+        *_busy_rows(f"{network} {fed}", floats, with_goal=False),
     ]
     busy = round(others.cores(), 2)
     return [*rows, figure("the machine meanwhile: kept busy by others", busy, "cores", HOW)]
 
 
-def _on_one_processor(model: BenchModel) -> list[Row]:
+@contextmanager
+def _one_processor() -> Iterator[None]:
     every = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(every)})  # and of the servers, which are started below it
     try:
-        return _added_rows(_measure(model, _peers()))
+        yield
     finally:
         os.sched_setaffinity(0, every)
-
-
-def _on_all_processors(model: BenchModel) -> list[Row]:
-    spreads = _measure(model, [SkerryPeer()])
-    bare = spreads.pop(_BARE).p50
-    label = "602 kB, no work, on several processors"
-    return [
-        figure(f"{label}: {name}: added p50", round(spread.p50 - bare, 1), "us", HOW)
-        for name, spread in spreads.items()
-    ]
 
 
 def _measure(model: BenchModel, peers: Sequence[Peer]) -> dict[str, Spread]:
@@ -137,18 +134,18 @@ def _check(contenders: Contenders, sample: Array) -> None:
             raise SystemExit(f"{name} gives another answer than {_BARE}: nothing was measured")
 
 
-def _added_rows(spreads: Mapping[str, Spread]) -> list[Row]:
+def _added_rows(model: str, spreads: Mapping[str, Spread], *, with_goals: bool) -> list[Row]:
     bare = spreads[_BARE].p50
     rows = []
     for name, spread in spreads.items():
         if name == _BARE:
             continue
-        label, added = f"602 kB, no work: {name}: added p50", round(spread.p50 - bare, 1)
-        if name in _MAX_ADDED_US:
+        label, added = f"{model}: {name}: added p50", round(spread.p50 - bare, 1)
+        if with_goals and name in _MAX_ADDED_US:
             rows.append(at_most(label, added, "us", _MAX_ADDED_US[name], HOW))
         else:
             rows.append(figure(label, added, "us", HOW))
-    return rows + _spread_rows("602 kB, no work", spreads)
+    return rows + _spread_rows(model, spreads)
 
 
 def _share_rows(model: str, spreads: Mapping[str, Spread], *, with_goal: bool) -> list[Row]:
