@@ -11,6 +11,10 @@ from pathlib import Path
 from edge_agent.errors import AgentError
 
 
+_TEXT_BYTES = 32
+_LOCKS = Path("/proc/locks")
+
+
 class PidFileError(AgentError):
     """Another process of the same kind runs on this state directory, or the file is unusable."""
 
@@ -39,8 +43,7 @@ class PidFile:
                 f"a {path.stem} process (pid {holder(path)}) already runs on {path.parent.parent}; "
                 "stop it first or use another state directory"
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        _note_pid(self._descriptor)
 
     def release(self) -> None:
         """Unlock; the file stays, since removing it would race with the next holder."""
@@ -56,9 +59,30 @@ def holder(path: Path) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        text = os.pread(descriptor, 32, 0).strip()
-        return int(text) if text.isdigit() else None
+        text = os.pread(descriptor, _TEXT_BYTES, 0).strip()
+        return int(text) if text.isdigit() else _locking(descriptor)
     else:
         return None
     finally:
         os.close(descriptor)
+
+
+def _note_pid(descriptor: int) -> None:
+    """Write our pid over that of the last holder, always as long: a full disk has no new room."""
+    try:
+        os.pwrite(descriptor, f"{os.getpid():<{_TEXT_BYTES - 1}}\n".encode(), 0)
+    except OSError:
+        # The lock is what counts, and a device with a full disk still serves. No pid is better
+        # than another one's; whoever looks asks the kernel.
+        os.ftruncate(descriptor, 0)
+
+
+def _locking(descriptor: int) -> int | None:
+    """Return the pid that the kernel lists for the lock on a file, None where it tells none."""
+    status = os.fstat(descriptor)
+    file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        listed = [line.split() for line in _LOCKS.read_text().splitlines()]
+    except OSError:
+        return None
+    return next((int(entry[4]) for entry in listed if entry[1::4] == ["FLOCK", file]), None)

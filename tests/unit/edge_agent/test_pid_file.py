@@ -17,6 +17,8 @@ HOLD = (
     "print('held', flush=True)\n"
     "sys.stdin.read()\n"
 )
+NO_ROOM = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+"""Every file is as long as it may be: the kernel refuses a write that needs room, and no other."""
 
 
 def test_a_second_holder_is_refused_and_told_the_pid(tmp_path: Path) -> None:
@@ -33,6 +35,20 @@ def test_a_second_holder_is_refused_and_told_the_pid(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
     assert holder(path) is None
     PidFile(path).release()
+
+
+@pytest.mark.parametrize("text", ["", "1\n", f"{1:<31}\n"], ids=["new", "older", "ours"])
+def test_it_is_held_where_the_disk_has_no_room(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "runtime.pid"
+    path.write_text(text)
+    with subprocess.Popen(
+        [sys.executable, "-c", NO_ROOM + HOLD, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        assert holder(path) == process.pid
 
 
 def test_nobody_holds_a_file_that_is_not_there(tmp_path: Path) -> None:
