@@ -18,7 +18,7 @@ help: ## Show what can be made
 demo: $(VENV)/demo.stamp ## The whole path on this machine (ARGS=--check: unattended, one JSON line)
 	@$(BIN)/skerry demo $(ARGS)
 
-test: $(VENV)/dev.stamp ## All tests (ARGS="tests/unit -k outbox" for some, WORKERS=0 for one at a time)
+test: $(VENV)/dev.stamp $(VENV)/load_generator.stamp ## All tests (ARGS="tests/unit -k outbox" for some, WORKERS=0 for one at a time)
 	@$(BIN)/python scripts/debian_packages.py
 	@$(BIN)/python -m compileall -q $(PACKAGES) # the tests start hundreds of processes
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
@@ -51,6 +51,8 @@ requirements: $(VENV)/uv.stamp ## Pin the requirements anew from pyproject.toml
 		--extra bench --extra grpc --extra hsm --extra litert --extra onnx --extra openvino --extra otel --extra server --group dev -c requirements/demo.txt -o requirements/dev.txt pyproject.toml $(UPGRADE)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make requirements" \
 		--group build -c requirements/demo.txt -o requirements/agent.txt pyproject.toml $(UPGRADE)
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make requirements" \
+		--no-deps -o requirements/load_generator.txt requirements/load_generator.in
 
 clean: ## Remove what the other targets made
 	@if [ -x $(BIN)/skerry ]; then $(BIN)/skerry demo --clean; fi
@@ -72,4 +74,8 @@ $(VENV)/demo.stamp: requirements/demo.txt pyproject.toml | $(VENV)/uv.stamp
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/demo.stamp
 	@echo "Installing the tools of the tests into $(VENV)" >&2
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/load_generator.stamp: requirements/load_generator.txt | $(VENV)/uv.stamp
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --require-hashes --target $(VENV)/load_generator -r requirements/load_generator.txt
 	@touch $@

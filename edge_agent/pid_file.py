@@ -10,7 +10,6 @@ from pathlib import Path
 
 from edge_agent.errors import AgentError
 
-
 _TEXT_BYTES = 32
 _LOCKS = Path("/proc/locks")
 

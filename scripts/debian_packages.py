@@ -13,6 +13,7 @@ PACKAGES = (
     "curl",
     "fiu-utils",
     "gcc",
+    "libb64-0d",
     "libc6-dev",
     "mosquitto",
     "postgresql",

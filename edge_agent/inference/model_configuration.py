@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.tensors import size_bytes
 from fleet_protocol.manifest import Datatype, TensorSpec
@@ -31,18 +32,34 @@ class TensorConfiguration(msgspec.Struct, frozen=True, kw_only=True, omit_defaul
     reshape: dict[str, list[int]] | None = None
 
 
-class InstanceGroup(msgspec.Struct, frozen=True):
-    """Where the model runs."""
+class InstanceGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the model runs, and how many calls at once."""
 
     name: str
+    count: int
     kind: str
 
 
-class ModelConfiguration(msgspec.Struct, frozen=True, kw_only=True):
+class DynamicBatching(msgspec.Struct, frozen=True, kw_only=True):
+    """How calls that wait are joined.
+
+    Attributes:
+        preferred_batch_size: a batch of so many items waits for no more.
+        max_queue_delay_microseconds: what one that is smaller waits at most.
+    """
+
+    preferred_batch_size: list[int]
+    max_queue_delay_microseconds: int
+
+
+class ModelConfiguration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Answer of ``GET /v2/models/<model>/config``.
 
     Attributes:
         max_batch_size: items that a request may hold; 0 if the inputs have no batch dimension.
+        dynamic_batching: None where every call runs for itself.
+        response_cache: None where no answers are kept. Triton's load generator takes a model whose
+            calls are answered without running for one that was not called, unless it is told here.
     """
 
     name: str
@@ -56,6 +73,8 @@ class ModelConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     default_model_filename: str
     parameters: dict[str, dict[str, str]]
     model_transaction_policy: dict[str, bool]
+    dynamic_batching: DynamicBatching | None = None
+    response_cache: dict[str, bool] | None = None
 
 
 def platform(served: ServedRelease) -> str:
@@ -91,13 +110,30 @@ def configuration(served: ServedRelease, *, max_request_bytes: int) -> ModelConf
         max_batch_size=_most_items(release.inputs, max_request_bytes) if batched else 0,
         input=[_tensor(spec, batched=batched) for spec in release.inputs],
         output=[_tensor(spec, batched=batched) for spec in release.outputs],
-        instance_group=[InstanceGroup(f"{release.family}_{release.accelerator}", kind)],
+        instance_group=[
+            InstanceGroup(
+                name=f"{release.family}_{release.accelerator}",
+                count=served.scheduler.limits.instances,
+                kind=kind,
+            )
+        ],
         default_model_filename=f"model.{release.format}",
         parameters={
             name: {"string_value": text}
             for name, text in {"version": release.version, **placement(served)}.items()
         },
         model_transaction_policy={"decoupled": False},
+        dynamic_batching=_batching(served.scheduler.limits),
+        response_cache=None if served.cache is None else {"enable": True},
+    )
+
+
+def _batching(limits: QueueLimits) -> DynamicBatching | None:
+    if limits.max_batch == 1:
+        return None
+    return DynamicBatching(
+        preferred_batch_size=[limits.max_batch],
+        max_queue_delay_microseconds=round(limits.batch_wait_s * 1e6),
     )
 
 

@@ -127,9 +127,9 @@ class Scheduler:
         self._gathers = self.batching and limits.batch_wait_s > 0
 
     @property
-    def instances(self) -> int:
-        """How many runs may be under way at once."""
-        return self._limits.instances
+    def limits(self) -> QueueLimits:
+        """What it has been told."""
+        return self._limits
 
     @property
     def depth(self) -> int:

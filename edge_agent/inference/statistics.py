@@ -33,9 +33,10 @@ class InferStatistics(msgspec.Struct):
     """The durations of the calls of a model, named as the statistics extension names them.
 
     ``success`` and ``fail`` count calls, from the last byte of the request to the answer. ``queue``
-    to ``compute_output`` count the successful calls that the model ran for, each with the whole
-    duration of the batch that it was part of. Calls from the cache are in ``success`` and
-    ``cache_hit``; ``cache_miss`` counts those that looked there in vain.
+    counts the successful ones, those from the cache among them, which did not wait;
+    ``compute_input`` to ``compute_output`` those that the model ran for, each with the whole
+    duration of the batch that it was part of. ``cache_hit`` counts the calls from the cache,
+    ``cache_miss`` those that looked there in vain.
     """
 
     success: StatisticDuration
@@ -236,7 +237,7 @@ class ReleaseStatistics:
             inference_stats=InferStatistics(
                 success=_duration(self.successes, self._success_s),
                 fail=_duration(sum(self.errors.values()), self._failed_s),
-                queue=_duration(computed, self.queue.total_s),
+                queue=_duration(self.successes, self.queue.total_s),
                 compute_input=_duration(computed, self._input_s),
                 compute_infer=_duration(computed, self.compute.total_s),
                 compute_output=_duration(computed, self._output_s),

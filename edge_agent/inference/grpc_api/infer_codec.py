@@ -76,19 +76,22 @@ def encode_answer(
     """
     message = ModelInferResponse(model_name=model_name, model_version=model_version, id=request.id)
     raw: list[Data] = []
+    typed = True
     for tensor, binary in _wanted(request, outputs):
         output = message.outputs.add(
             name=tensor.name, datatype=tensor.datatype.value, shape=tensor.shape
         )
         place = request.shared_outputs.get(tensor.name)
-        # Clients find an output's raw contents by its place, so each output has an entry.
         raw.append(tensor.data if binary and place is None else b"")
+        typed = typed and not binary and place is None
         if place is not None:
             _note_place(output, place, len(tensor.data))
         elif not binary:
             output.contents.CopyFrom(typed_contents.of_tensor(tensor))
     parts: list[Data] = [message.SerializeToString()]
-    if any(raw):
+    # Clients find an output's raw contents by its place, and Triton's C++ client looks for those of
+    # one in shared memory too: each output has an entry, unless all have typed contents.
+    if not typed:
         for data in raw:
             parts += _RAW_OUTPUT_TAG, _length(len(data)), data
     return b"".join(parts)

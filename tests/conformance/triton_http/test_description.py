@@ -1,5 +1,7 @@
 """What Triton's HTTP client can ask about the runtime and its models."""
 
+import os
+
 import numpy as np
 import pytest
 import tritonclient.http as triton
@@ -53,6 +55,10 @@ def test_the_configuration_of_a_model_with_a_batch(client: triton.InferenceServe
         "backend": "onnxruntime",
     }
     assert config["max_batch_size"] == MAX_REQUEST_BYTES // 32
+    assert config["instance_group"] == [
+        {"name": "adder_cpu", "count": os.cpu_count(), "kind": "KIND_CPU"}
+    ]
+    assert not {"dynamic_batching", "response_cache"} & config.keys()
     assert config["version_policy"] == {"latest": {"num_versions": 1}}
     assert config["input"] == [
         {"name": name, "data_type": "TYPE_INT32", "dims": [4]} for name in ("a", "b")

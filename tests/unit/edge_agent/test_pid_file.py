@@ -17,7 +17,9 @@ HOLD = (
     "print('held', flush=True)\n"
     "sys.stdin.read()\n"
 )
-NO_ROOM = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+NO_ROOM = (
+    "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+)
 """Every file is as long as it may be: the kernel refuses a write that needs room, and no other."""
 
 

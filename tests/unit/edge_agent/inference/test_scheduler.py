@@ -353,10 +353,10 @@ async def test_a_model_that_runs_one_call_at_a_time_is_loaded_again_for_more(
 ) -> None:
     backend.max_concurrent_runs = 1
     served = await serve(make_plane(workers=3))
-    assert (len(backend.models), served.scheduler.instances) == (1, 1)
+    assert (len(backend.models), served.scheduler.limits.instances) == (1, 1)
     plane = make_plane(workers=3, instances=2, wanted_instances=2)
     served = await serve(plane)
-    assert (len(backend.models), served.scheduler.instances) == (3, 2)
+    assert (len(backend.models), served.scheduler.limits.instances) == (3, 2)
     backend.shut()
     tasks = [await start(plane, served, item) for item in (1.0, 2.0, 3.0)]
     await asyncio.to_thread(backend.wait_for_runs, 2)

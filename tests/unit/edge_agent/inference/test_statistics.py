@@ -77,6 +77,8 @@ def test_failures_and_the_cache() -> None:
     assert stats.success.count == 2
     assert stats.cache_hit == StatisticDuration(1, 250_000_000)
     assert stats.cache_miss.count == 1
+    # As with Triton, whose load generator sees there whether a model was called.
+    assert stats.queue == StatisticDuration(2, 0)
     assert stats.compute_infer.count == 1
     assert statistics.errors[ErrorKind.REFUSED] == 1
 
