@@ -20,6 +20,7 @@ from fleet_server.operator_client import ApiError, OperatorClient
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
 from fleet_server.operator_output import print_json, print_table, say, time_text, warn
 from fleet_server.rollouts import cli as rollouts
+from fleet_server.rollouts import following_cli
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +29,7 @@ app = typer.Typer(
 )
 
 # What there is: the plural. What is done to one of them: the singular.
-app.command("rollouts")(rollouts.list_rollouts)
+app.command("rollouts")(following_cli.list_rollouts)
 app.add_typer(rollouts.app, name="rollout")
 app.command("alerts")(alerts.list_alerts)
 app.add_typer(alerts.app, name="alert")

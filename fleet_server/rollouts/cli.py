@@ -1,9 +1,8 @@
-"""`skerry fleet rollout ...`: rollouts from the command line, over the server's API."""
+"""`skerry fleet rollout`: what operators begin and change, over the server's API."""
 
 import json
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
@@ -11,44 +10,18 @@ import typer
 from fleet_server.errors import FleetError, RefusedError
 from fleet_server.operator_client import OperatorClient
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table, say
-from fleet_server.rollouts import stage_option
+from fleet_server.operator_output import say
+from fleet_server.rollouts import following_cli, stage_option
+from fleet_server.rollouts.following_cli import ROOT, Id, print_rollout
 
 app = typer.Typer(no_args_is_help=True, help="Bring a release to a fleet in stages.")
 
-Id = Annotated[int, typer.Argument(help="Number of the rollout.")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the history.")]
 
-_ROOT = "/api/v1/rollouts"
-_ENDED = frozenset({"completed", "rolled_back", "stopped", "aborted", "paused"})
-_POLL_S = 2.0
-
-
-def list_rollouts(
-    *, server: Server, token_file: TokenFile, ca: CaFile = None, as_json: AsJson = False
-) -> None:
-    """List rollouts, the newest first.
-
-    Example: `skerry fleet rollouts --server URL --token-file token`
-    """
-    found = list(connected(server, token_file, ca).pages(_ROOT, "rollouts", {}))
-    if as_json:
-        print_json({"rollouts": found})
-        return
-    print_table(
-        ("id", "release", "status", "stage", "because"),
-        [
-            (
-                str(item["id"]),
-                f"{item['family']} {item['version']}",
-                item["status"],
-                f"{item['stage']}/{item['stages']}",
-                item["reason"],
-            )
-            for item in found
-        ],
-        empty="There is no rollout.",
-    )
+app.command()(following_cli.show)
+app.command()(following_cli.watch)
+app.command("devices")(following_cli.list_devices)
+app.command()(following_cli.history)
 
 
 @app.command()
@@ -84,48 +57,10 @@ def create(  # noqa: PLR0913 (each is an option that a person gives)
     """
     body = {"family": family, "version": version, "selector": selector, "group": group}
     stated = {**body, "plan": _plan(stages, plan)}
-    view = connected(server, token_file, ca).post(_ROOT, stated)
-    _show(view, as_json=as_json)
+    view = connected(server, token_file, ca).post(ROOT, stated)
+    print_rollout(view, as_json=as_json)
     if not as_json:
         say(f"Follow it with `skerry fleet rollout watch {view['id']}`.")
-
-
-@app.command()
-def show(
-    *,
-    rollout: Id,
-    server: Server,
-    token_file: TokenFile,
-    ca: CaFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show a rollout: its stages, what it waits for, and why."""
-    _show(connected(server, token_file, ca).get(f"{_ROOT}/{rollout}"), as_json=as_json)
-
-
-@app.command()
-def watch(
-    *,
-    rollout: Id,
-    server: Server,
-    token_file: TokenFile,
-    ca: CaFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say what a rollout does each time that changes, until it rests."""
-    client, said = connected(server, token_file, ca), ""
-    while True:
-        view = client.get(f"{_ROOT}/{rollout}")
-        if view["explanation"] != said:
-            said = view["explanation"]
-            done = f"{view['healthy']}/{view['devices']} healthy"
-            if as_json:
-                print_json(view, indent=None)
-            else:
-                say(f"{view['status']}, {done}: {said}")
-        if view["status"] in _ENDED:
-            return
-        time.sleep(_POLL_S)
 
 
 @app.command()
@@ -196,7 +131,9 @@ def retry(  # noqa: PLR0913 (each is an option that a person gives)
 ) -> None:
     """Let one device that failed or fell silent try again."""
     client = connected(server, token_file, ca)
-    _show(client.post(f"{_ROOT}/{rollout}/devices/{quote(device, safe='')}/retry"), as_json=as_json)
+    print_rollout(
+        client.post(f"{ROOT}/{rollout}/devices/{quote(device, safe='')}/retry"), as_json=as_json
+    )
 
 
 def _plan(stages: str | None, file: Path | None) -> object:
@@ -211,21 +148,4 @@ def _plan(stages: str | None, file: Path | None) -> object:
 
 
 def _act(client: OperatorClient, rollout: int, word: str, reason: str, *, as_json: bool) -> None:
-    _show(client.post(f"{_ROOT}/{rollout}/{word}", {"reason": reason}), as_json=as_json)
-
-
-def _show(view: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(view)
-        return
-    say(
-        f"rollout {view['id']}: {view['family']} {view['version']}, {view['status']}, "
-        f"{view['healthy']}/{view['devices']} devices healthy",
-        view["explanation"],
-    )
-    for stage in view["progress"]:
-        states = ", ".join(f"{count} {state}" for state, count in stage["states"].items())
-        word = "open" if stage["open"] else "not open yet"
-        say(f"  stage {stage['number']} ({word}): {states}")
-    for row in view["decisions"]:
-        say(f"  {row['number']:>4} {row['kind']}: {row['reason']}")
+    print_rollout(client.post(f"{ROOT}/{rollout}/{word}", {"reason": reason}), as_json=as_json)
