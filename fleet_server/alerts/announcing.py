@@ -1,8 +1,11 @@
-"""Puts notices of alerts on the queue, in the transaction of the change that they tell of."""
+"""Puts notices on the queue, in the transaction of the change that they tell of.
+
+Of alerts here; what else has something to tell, such as rollouts, brings its own words to `tell`.
+"""
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,11 +28,11 @@ class Announcements:
 
     async def fired(self, alert: Alert, receivers: Sequence[Receiver]) -> None:
         """Tell receivers that an alert fires."""
-        await self._tell(notices.FIRED, alert, receivers)
+        await self.tell(notices.FIRED, f"devices/{alert.device_id}", _data(alert), receivers)
 
     async def resolved(self, alert: Alert, receivers: Sequence[Receiver]) -> None:
         """Tell receivers that an alert is over."""
-        await self._tell(notices.RESOLVED, alert, receivers)
+        await self.tell(notices.RESOLVED, f"devices/{alert.device_id}", _data(alert), receivers)
 
     def test(self, tenant: str, webhook: str) -> str:
         """Send a notice that says nothing to one webhook; returns the id of its event."""
@@ -45,7 +48,17 @@ class Announcements:
         self._queue((tenant, webhook), event_id, notices.TEST, body)
         return event_id
 
-    async def _tell(self, kind: str, alert: Alert, receivers: Sequence[Receiver]) -> None:
+    async def tell(
+        self, kind: str, subject: str, data: Mapping[str, object], receivers: Sequence[Receiver]
+    ) -> None:
+        """Tell receivers, all of one tenant, what has happened.
+
+        Args:
+            kind: type of the event.
+            subject: what it is about, such as ``rollouts/7``.
+            data: of the event.
+            receivers: whom to tell.
+        """
         if not receivers:
             return
         event_id = notices.new_event_id()
@@ -53,9 +66,9 @@ class Announcements:
             event_id=event_id,
             kind=kind,
             tenant=receivers[0].tenant,
-            subject=f"devices/{alert.device_id}",
+            subject=subject,
             at_ms=self._now_ms,
-            data=_data(alert),
+            data=data,
         )
         for receiver in receivers:
             key = (receiver.tenant, receiver.name)

@@ -50,6 +50,10 @@ class Receiver:
     name: str
     min_severity: Severity
 
+    def takes(self, severity: Severity) -> bool:
+        """Say whether it wants notices of a severity."""
+        return severity.rank >= self.min_severity.rank
+
 
 @dataclass(frozen=True, slots=True)
 class TenantPlan:
@@ -61,8 +65,7 @@ class TenantPlan:
 
     def receivers_of(self, severity: str) -> list[Receiver]:
         """Return who is told of alerts of a severity."""
-        rank = Severity(severity).rank
-        return [each for each in self.receivers if rank >= each.min_severity.rank]
+        return [each for each in self.receivers if each.takes(Severity(severity))]
 
     def silenced(self, rule: str, attributes: Attributes) -> bool:
         """Say whether a rule's alerts of a device are silenced now."""
@@ -117,7 +120,6 @@ async def plans(session: AsyncSession, tenants: set[str], *, now_ms: int) -> dic
     """Return what some tenants want now."""
     rules = {tenant: list[Rule]() for tenant in tenants}
     silences = {tenant: list[Silence]() for tenant in tenants}
-    receivers = {tenant: list[Receiver]() for tenant in tenants}
     for rule in await session.scalars(select(AlertRule).where(AlertRule.tenant.in_(tenants))):
         rules[rule.tenant].append(rule_of(rule))
     active = select(AlertSilence).where(
@@ -127,12 +129,19 @@ async def plans(session: AsyncSession, tenants: set[str], *, now_ms: int) -> dic
     )
     for row in await session.scalars(active):
         silences[row.tenant].append(Silence(row.id, selector.parse(row.selector), row.rule))
+    told = await receivers(session, tenants)
+    return {
+        tenant: TenantPlan(with_defaults(rules[tenant]), silences[tenant], told[tenant])
+        for tenant in tenants
+    }
+
+
+async def receivers(session: AsyncSession, tenants: set[str]) -> dict[str, list[Receiver]]:
+    """Return the webhooks that take notices of some tenants."""
+    found = {tenant: list[Receiver]() for tenant in tenants}
     hooks = select(AlertWebhook).where(
         AlertWebhook.tenant.in_(tenants), AlertWebhook.disabled_ms.is_(None)
     )
     for hook in await session.scalars(hooks):
-        receivers[hook.tenant].append(Receiver(hook.tenant, hook.name, Severity(hook.min_severity)))
-    return {
-        tenant: TenantPlan(with_defaults(rules[tenant]), silences[tenant], receivers[tenant])
-        for tenant in tenants
-    }
+        found[hook.tenant].append(Receiver(hook.tenant, hook.name, Severity(hook.min_severity)))
+    return found

@@ -4,10 +4,12 @@ Asking is remembered for some seconds, so that several scrapers cost no more tha
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Gauge
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server import tenancy
 from fleet_server.clock import unix_ms
@@ -18,8 +20,19 @@ from fleet_server.devices.health import Health
 from fleet_server.devices.selector import ID
 from fleet_server.devices.tables import Device, DeviceTerm
 from fleet_server.monitoring import storage
+from fleet_server.rollouts.state import Status
+from fleet_server.rollouts.tables import Rollout
 
 _REMEMBERED_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """A tenant's fleet as it was when it was asked for."""
+
+    asked_ms: int
+    devices: Mapping[Health, int]
+    rollouts: Mapping[str, int]
 
 
 class FleetState:
@@ -38,7 +51,7 @@ class FleetState:
         self._database = database
         self._components = components
         self._clock = clock
-        self._devices: dict[str, tuple[int, Mapping[Health, int]]] = {}
+        self._fleets: dict[str, _Fleet] = {}
 
     async def metrics(self) -> CollectorRegistry:
         """Return the metrics of the tenant that asks.
@@ -50,9 +63,14 @@ class FleetState:
         devices = Gauge(
             "skerry_fleet_devices", "Devices by health.", ("health",), registry=registry
         )
-        counted = await self._by_health()
+        rollouts = Gauge(
+            "skerry_fleet_rollouts", "Rollouts by status.", ("status",), registry=registry
+        )
+        fleet = await self._fleet()
         for word in Health:
-            devices.labels(word.value).set(counted.get(word, 0))
+            devices.labels(word.value).set(fleet.devices.get(word, 0))
+        for status in Status:
+            rollouts.labels(status.value).set(fleet.rollouts.get(status.value, 0))
         return registry
 
     async def components(self) -> CollectorRegistry:
@@ -95,24 +113,27 @@ class FleetState:
             )
         return registry
 
-    async def _by_health(self) -> Mapping[Health, int]:
+    async def _fleet(self) -> _Fleet:
         tenant, now_ms = tenancy.current(), unix_ms(self._clock())
-        asked_ms, counted = self._devices.get(tenant, (-_REMEMBERED_MS, {}))
-        if now_ms - asked_ms >= _REMEMBERED_MS:
-            counted = await self._counted(now_ms)
-            self._devices[tenant] = (now_ms, counted)
-        return counted
+        fleet = self._fleets.get(tenant)
+        if fleet is None or now_ms - fleet.asked_ms >= _REMEMBERED_MS:
+            async with self._database.reading() as session:
+                fleet = _Fleet(now_ms, await _by_health(session, now_ms), await _by_status(session))
+            self._fleets[tenant] = fleet
+        return fleet
 
-    async def _counted(self, now_ms: int) -> Mapping[Health, int]:
-        """Count those that are not healthy by their indices, and take them from all there are."""
-        async with self._database.reading() as session:
-            everything = select(func.count()).where(DeviceTerm.name == ID)
-            left = await session.scalar(everything) or 0
-            counted: dict[Health, int] = {}
-            for word in Health:
-                if word is not Health.HEALTHY:
-                    of_word = select(func.count(Device.id)).where(
-                        health.condition(word, now_ms=now_ms)
-                    )
-                    counted[word] = await session.scalar(of_word) or 0
-        return {**counted, Health.HEALTHY: max(0, left - sum(counted.values()))}
+
+async def _by_health(session: AsyncSession, now_ms: int) -> dict[Health, int]:
+    """Count those that are not healthy by their indices, and take them from all there are."""
+    left = await session.scalar(select(func.count()).where(DeviceTerm.name == ID)) or 0
+    counted: dict[Health, int] = {}
+    for word in Health:
+        if word is not Health.HEALTHY:
+            of_word = select(func.count(Device.id)).where(health.condition(word, now_ms=now_ms))
+            counted[word] = await session.scalar(of_word) or 0
+    return {**counted, Health.HEALTHY: max(0, left - sum(counted.values()))}
+
+
+async def _by_status(session: AsyncSession) -> dict[str, int]:
+    query = select(Rollout.status, func.count(Rollout.id)).group_by(Rollout.status)
+    return {status: count for status, count in await session.execute(query)}  # noqa: C416 (rows are typed)

@@ -1,4 +1,4 @@
-"""Writes what was decided or observed: state, members, orders and history in one transaction.
+"""Writes what was decided or observed in one transaction: state, members, orders, history, notices.
 
 Whoever writes names the revision that it read. If another server wrote since, nothing happens and
 it looks again: so there is one history, whoever decides.
@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import CursorResult, case, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet_server.rollouts import interventions, newer
+from fleet_server.rollouts import interventions, newer, telling
 from fleet_server.rollouts.members import IN_FLIGHT, MemberState, Outcome
 from fleet_server.rollouts.snapshot import Snapshot
 from fleet_server.rollouts.state import OVER, Decision, Head, Kind, Status
@@ -83,6 +83,7 @@ async def write(session: AsyncSession, seen: Snapshot, decision: Decision) -> bo
         await _spare(session, seen)
     if decision.become is not None:
         await _become(session, seen, decision, decision.become)
+    await telling.tell(session, seen, decision)
     await _let_rest(session, seen, decision.head)
     return True
 

@@ -40,6 +40,7 @@ async def test_requests_are_counted_by_route_and_devices_by_health(
     page = await page_of(services, "default")
     assert page["skerry_fleet_devices", "new"] == 2
     assert page["skerry_fleet_devices", "healthy"] == 0
+    assert page["skerry_fleet_rollouts", "stopped"] == 0
     assert page["skerry_server_requests_total", "GET", "none", "404"] == 1
     assert page["skerry_server_requests_total", "GET", "/api/v1/devices/{device_id}", "404"] == 1
     assert page["skerry_server_request_seconds_count", "/api/v1/devices/{device_id}"] == 1
@@ -57,7 +58,7 @@ async def test_a_tenant_is_told_of_its_own_fleet_only(fleet: Fleet, database: Da
     )
     page = await page_of(services, "other")
     assert page["skerry_fleet_devices", "new"] == 0
-    assert {name for name, *_ in page} == {"skerry_fleet_devices"}
+    assert {name for name, *_ in page} == {"skerry_fleet_devices", "skerry_fleet_rollouts"}
 
 
 async def test_strangers_are_told_nothing(fleet: Fleet, database: Database) -> None:
