@@ -15,7 +15,9 @@ async def assign(request: AssignRequest, services: Wired, _account: Operator) ->
     """Assign a release to devices; repeating it makes a device try a failed release again.
 
     `delivery` says when and how fast the release may come; without it: now, as fast as it goes.
+    While a rollout of the family is under way on one of the devices it is refused with 409.
     """
+    await services.rollouts.check_assignable(request.family, request.devices)
     rows = await services.assignments.assign(
         family=request.family,
         version=request.version,

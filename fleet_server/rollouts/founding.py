@@ -148,9 +148,11 @@ class Founding:
         return devices
 
     async def _joined(self, session: AsyncSession, row: Rollout) -> Sequence[str]:
-        condition = await _condition(
-            session, row.tenant, selector.parse(row.selector), row.group_name
-        )
+        parsed = selector.parse(row.selector)
+        try:
+            condition = await _condition(session, row.tenant, parsed, row.group_name)
+        except NotFoundError:
+            return ()  # nobody joins a group that was removed
         own = select(RolloutMember.device_id).where(
             RolloutMember.device_id == Device.id, RolloutMember.rollout_id == row.id
         )

@@ -5,16 +5,22 @@ hold that against a release that is good. So whoever takes devices into a rollou
 transaction that writes them and after `take_turn` with `turn`.
 """
 
+from collections.abc import Sequence
+
 from sqlalchemy import ColumnElement, and_, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from fleet_server import tenancy
 from fleet_server.errors import ConflictError
+from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.state import Status
 from fleet_server.rollouts.tables import Rollout, RolloutMember
 
-_UNDER_WAY = (Status.RUNNING, Status.PAUSED, Status.STOPPED, Status.ROLLING_BACK)
+_ENDABLE = (Status.RUNNING, Status.PAUSED, Status.STOPPED)
+_UNDER_WAY = (*_ENDABLE, Status.ROLLING_BACK)
+_LEFT_BEHIND = (MemberState.FAILED, MemberState.SILENT, MemberState.GONE)
+"""Devices for which a rollout does no more by itself."""
 
 
 def turn(family: str) -> str:
@@ -52,6 +58,41 @@ async def check(session: AsyncSession, row: Rollout) -> None:
         raise ConflictError(
             f"rollout {found[0]} of {row.family} is under way on {found[1]} too; let it end, "
             "abort it, or select other devices"
+        )
+
+
+async def check_assignable(
+    session: AsyncSession, family: str, devices: Sequence[str] | None
+) -> None:
+    """Accept an assignment by hand that no rollout would undo or hold against its release.
+
+    One that rolls back is no hindrance: it cannot be ended, and what it waits for may never come.
+
+    Args:
+        session: to ask.
+        family: whose release is assigned.
+        devices: to which; None for all.
+
+    Raises:
+        ConflictError: a rollout of the family is under way on one of them.
+    """
+    query = (
+        select(Rollout.id, RolloutMember.device_id)
+        .join(RolloutMember, RolloutMember.rollout_id == Rollout.id)
+        .where(
+            Rollout.family == family,
+            Rollout.status.in_([status.value for status in _ENDABLE]),
+            RolloutMember.state.not_in([state.value for state in _LEFT_BEHIND]),
+        )
+        .limit(1)
+    )
+    if devices is not None:
+        query = query.where(RolloutMember.device_id.in_(devices))
+    found = (await session.execute(query)).first()
+    if found is not None:
+        raise ConflictError(
+            f"rollout {found[0]} of {family} is under way on {found[1]}, and takes no notice of "
+            "what is assigned beside it; let it end, or abort it, and assign then"
         )
 
 

@@ -80,6 +80,19 @@ def late(view: View) -> str:
     return f"rolled back: {silent} devices have not answered and go back when they do"
 
 
+def deaf(view: View) -> str:
+    """Say until when no time counts because the fleet was not heard, "" if time counts."""
+    ends_ms = [last for first, last in view.deaf if first <= view.now_ms < last]
+    if not ends_ms or view.head.status not in {Status.RUNNING, Status.ROLLING_BACK}:
+        return ""
+    until = datetime.fromtimestamp(max(ends_ms) / 1000, UTC)
+    return (
+        f"; the servers did not hear the fleet, so no time counts before {until:%H:%M:%SZ}, which "
+        "leaves devices time to connect again"
+    )
+
+
 def wait(view: View, reason: str) -> Wait:
     """Return that nothing is done now, and why."""
-    return Wait(reason=f"{reason[:1].upper()}{reason[1:]}.", inputs=inputs(view))
+    said = f"{reason[:1].upper()}{reason[1:]}{deaf(view)}."
+    return Wait(reason=said, inputs=inputs(view))

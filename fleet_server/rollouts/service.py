@@ -19,6 +19,7 @@ from fleet_server.rollouts import (
     interventions,
     newer,
     observations,
+    rivals,
     snapshot,
 )
 from fleet_server.rollouts.comparison import Samples
@@ -145,6 +146,16 @@ class Rollouts:
             if await self._written(seen, decided):
                 return await self.standing(rollout_id)
         raise _busy(rollout_id)
+
+    async def check_assignable(self, family: str, devices: Sequence[str] | None) -> None:
+        """Accept an assignment by hand to some devices (None: to all).
+
+        Raises:
+            ConflictError: a rollout of the family is under way on one of them.
+            UnavailableError: the database failed.
+        """
+        async with self._database.reading() as session:
+            await rivals.check_assignable(session, family, devices)
 
     async def page(
         self, *, after: int | None, limit: int, family: str | None, status: Status | None

@@ -80,6 +80,8 @@ async def test_devices_are_not_silent_while_nobody_listens(world: World) -> None
     for _ in range(RETURN_MS // 25_000):  # at first nobody listens yet
         await world.run(world.server(), ticks=1, seconds=25)
         assert S.SILENT not in (await world.states(rollout)).values()
+        standing = await world.rollouts.standing(rollout)
+        assert "no time counts before" in standing.explanation
         await server.note()
     for _ in range(4):
         await world.run(world.server(), ticks=1, seconds=25)

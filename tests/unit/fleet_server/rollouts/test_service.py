@@ -10,6 +10,7 @@ from sqlalchemy import update
 from fleet_protocol.messages import Reported
 from fleet_protocol.update_states import UpdateState
 from fleet_server.database import Database
+from fleet_server.devices.groups import Groups
 from fleet_server.devices.tables import Device as DeviceRow
 from fleet_server.errors import ConflictError, NotFoundError, RefusedError
 from fleet_server.rollouts.founding import Founding
@@ -256,7 +257,11 @@ async def test_pause_abort_and_what_they_refuse(world: World) -> None:
         await world.rollouts.intervene(rollout, Intervention.PAUSE, who="ann", why="")
     with pytest.raises(NotFoundError, match="rollout 999"):
         await world.rollouts.intervene(999, Intervention.PAUSE, who="ann", why="")
+    for devices in (None, sorted(world.fleet.devices)[:1]):
+        with pytest.raises(ConflictError, match=f"rollout {rollout} of {FAMILY} is under way on"):
+            await world.rollouts.check_assignable(FAMILY, devices)
     await world.rollouts.intervene(rollout, Intervention.ABORT, who="ann", why="enough")
+    await world.rollouts.check_assignable(FAMILY, None)
     await world.run(server, ticks=5)
     assert sorted(map(str, world.fleet.assigned.values())) == ["1.0.0"] * 6 + ["2.0.0"] * 4
     await world.rollouts.intervene(rollout, Intervention.ROLL_BACK, who="ann", why="")
@@ -318,6 +323,20 @@ async def test_who_joins_later_gets_what_the_group_runs(world: World) -> None:
     )
     assert (await world.rollouts.standing(first)).seen.row.superseded_by is None
     assert world.fleet.assigned["late"] == "2.0.0"  # it ran nothing before, and joins the first
+
+
+async def test_nobody_joins_a_group_that_was_removed(world: World) -> None:
+    await world.populate(2)
+    groups = Groups(database=world.database, clock=world.clock)
+    await groups.put("g", selector_text="*", description="")
+    founding = Founding(database=world.database, clock=world.clock)
+    plan = a_plan(stages=(Stage(percent=100),), min_samples=1)
+    rollout = await founding.create(plan, selector_text="*", group="g", who="ann")
+    await world.join("late")
+    await groups.delete("g")
+    assert await founding.admit(rollout) == 0
+    await groups.put("g", selector_text="*", description="")
+    assert await founding.admit(rollout) == 1
 
 
 async def test_who_joins_two_groups_takes_part_in_one_rollout_at_a_time(world: World) -> None:
