@@ -1,9 +1,10 @@
-"""The PostgreSQL server that all tests of a session share; it starts when the first one asks."""
+"""The databases that all tests of a session share; they are made when the first test asks."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests.simulators.migrated_file import MigratedFile
 from tests.simulators.postgresql_cluster import Cluster
 
 
@@ -14,3 +15,8 @@ def cluster() -> Iterator[Cluster]:
         yield made.start()
     finally:
         made.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> MigratedFile:
+    return MigratedFile(tmp_path_factory.mktemp("migrated"))

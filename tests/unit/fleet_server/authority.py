@@ -1,6 +1,7 @@
 """A provisioned fleet and what its people sign: releases, claims, device keys."""
 
 import base64
+import functools
 import hashlib
 import secrets
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -90,12 +92,11 @@ class Fleet:
         return DataDir(self.authority.server)
 
     def publisher(self, family: str = FAMILY) -> CryptoSigner:
-        pem = self.authority.publisher_key(family).read_bytes()
-        return CryptoSigner(load_pem_private_key(pem, PASSPHRASE))
+        return CryptoSigner(_opened(self.authority.publisher_key(family).read_bytes()))
 
     def claim_tokens(self, *device_ids: str) -> dict[str, str]:
-        """Return a claim token for each device; opens the claim key once."""
-        issuer, now = ClaimIssuer(self.authority, passphrase=PASSPHRASE), datetime.now(UTC)
+        """Return a claim token for each device."""
+        issuer, now = self._claim_issuer(), datetime.now(UTC)
         return {name: claims.decode(issuer.issue(name, now=now)).token for name in device_ids}
 
     def claim_token(  # noqa: PLR0913 (what a claim may say, by keyword)
@@ -108,8 +109,7 @@ class Fleet:
         labels: dict[str, str] | None = None,
         replaces: bool = False,
     ) -> str:
-        issuer = ClaimIssuer(self.authority, passphrase=PASSPHRASE)
-        payload = issuer.issue(
+        payload = self._claim_issuer().issue(
             device_id,
             now=now or datetime.now(UTC),
             lifetime=lifetime or timedelta(hours=1),
@@ -118,6 +118,22 @@ class Fleet:
             replaces=replaces,
         )
         return claims.decode(payload).token
+
+    def _claim_issuer(self) -> ClaimIssuer:
+        """Return the one of this claim key, whichever copy of the authority it is in."""
+        key = self.authority.claim_key.read_bytes()
+        if key not in _CLAIM_ISSUERS:
+            _CLAIM_ISSUERS[key] = ClaimIssuer(self.authority, passphrase=PASSPHRASE)
+        return _CLAIM_ISSUERS[key]
+
+
+_CLAIM_ISSUERS: dict[bytes, ClaimIssuer] = {}
+
+
+@functools.cache
+def _opened(pem: bytes) -> PrivateKeyTypes:
+    """Open a key once: a passphrase is made to take long."""
+    return load_pem_private_key(pem, PASSPHRASE)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fleet_server import migrate
-from fleet_server.database import Database, sqlite_url
+from fleet_server.database import Database
 from fleet_server.releases.repository import Repository
 from fleet_server.releases.service import Releases
+from tests.simulators.migrated_file import MigratedFile
 from tests.simulators.postgresql_cluster import Cluster
 from tests.unit.fleet_server.authority import Fleet
 
@@ -53,9 +53,9 @@ def fleet(provisioned: Fleet, tmp_path: Path) -> Fleet:
 async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     """The address of a database with the schema of this version."""
     if request.param == "sqlite":
-        url = sqlite_url(tmp_path / "fleet.db")
-        await migrate.upgrade(url)
-        yield url
+        migrated = request.getfixturevalue("migrated_file")
+        assert isinstance(migrated, MigratedFile)
+        yield await migrated.copy_to(tmp_path / "fleet.db")
         return
     cluster = request.getfixturevalue("cluster")
     assert isinstance(cluster, Cluster)

@@ -10,7 +10,6 @@ from sqlalchemy import update
 
 from edge_agent import fleet_authorities
 from fleet_protocol.messages import AuthoritiesRequest
-from fleet_server import migrate
 from fleet_server.audit.trail import entries
 from fleet_server.broker import client_authorities
 from fleet_server.database import Database, sqlite_url
@@ -26,6 +25,7 @@ from fleet_server.trust.device_authorities import DeviceAuthorities
 from fleet_server.trust.live_certificates import check_renewed, install, renew_ingest
 from fleet_server.trust.succession import Succession, put_into_office
 from provisioning import claim_issue, fleet_ca, renewal
+from tests.simulators.migrated_file import MigratedFile
 from tests.unit.fleet_server.authority import PASSPHRASE, DeviceKey, Fleet
 from tests.unit.fleet_server.conftest import FakeClock
 
@@ -93,8 +93,8 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(fleet: Fleet, clock: FakeClock) -> Rig:
-    await migrate.upgrade(sqlite_url(fleet.data.database))
+async def rig(fleet: Fleet, clock: FakeClock, migrated_file: MigratedFile) -> Rig:
+    await migrated_file.copy_to(fleet.data.database)
     return Rig(fleet, clock)
 
 

@@ -23,8 +23,7 @@ from edge_agent.control.server_client import (
 from edge_agent.identity_files import IdentityFiles
 from fleet_protocol import messages
 from fleet_protocol.messages import RenewRequest, RenewResponse
-from fleet_server import migrate
-from fleet_server.database import Database, sqlite_url
+from fleet_server.database import Database
 from fleet_server.devices.certificates import DeviceCa, RequestedKey, key_sha256
 from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.registry import EnrolledDevices
@@ -32,6 +31,7 @@ from fleet_server.devices.service import Devices
 from fleet_server.devices.tokens import ClaimVerifier
 from fleet_server.errors import ConflictError, FleetError, NotAuthenticatedError
 from tests.simulators.device_clock import ManualClock
+from tests.simulators.migrated_file import MigratedFile
 from tests.unit.fleet_server.authority import Fleet
 
 DEVICE = "cam-01"
@@ -169,9 +169,10 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def server(provisioned: Fleet, tmp_path: Path, clock: ManualClock) -> Iterator[Server]:
-    url = sqlite_url(tmp_path / "fleet.db")
-    asyncio.run(migrate.upgrade(url))
+def server(
+    provisioned: Fleet, tmp_path: Path, clock: ManualClock, migrated_file: MigratedFile
+) -> Iterator[Server]:
+    url = asyncio.run(migrated_file.copy_to(tmp_path / "fleet.db"))
     made = Server(provisioned, Database(url), clock)
     yield made
     made.close()
