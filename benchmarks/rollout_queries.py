@@ -19,6 +19,7 @@ from fleet_server.rollouts import plan as plans
 from fleet_server.rollouts import snapshot
 from fleet_server.rollouts.plan import Plan, Stage
 from fleet_server.rollouts.state import Status
+from fleet_server.rollouts.tally import Tally, places
 
 HOW = (
     "make bench NAME=rollout_queries (1,000,000 members: 500,000 healthy, 2,000 failed, 200 in "
@@ -33,10 +34,12 @@ _PLAN = Plan(
 )
 _ROLLOUT = """
 INSERT INTO rollouts (family, version, selector, plan, revision, status, stage, looks,
-    compared_devices, compared_stage, attention, reason, created_by, created_ms, changed_ms)
-VALUES ('fashion_mnist', '2.0.0', '*', $1, 1, 'running', 1, 0, 0, -1, false, '', 'bench', $2, $2)
+    compared_devices, compared_stage, tally, attention, reason, created_by, created_ms, changed_ms)
+VALUES ('fashion_mnist', '2.0.0', '*', $1, 1, 'running', 1, 0, 0, -1, $3, false, '', 'bench', $2,
+    $2)
 RETURNING id
 """
+_COUNTED = "SELECT stage, state, excused, count(*) FROM rollout_members GROUP BY 1, 2, 3"
 _MEMBERS = """
 INSERT INTO rollout_members (rollout_id, device_id, stage, rank, state, excused, retries,
     previous_version, ordered_ms, assignment_version, settled_ms, detail)
@@ -71,8 +74,10 @@ async def _measured() -> list[Row]:
 async def _made(connection: "asyncpg.Connection[asyncpg.Record]", now_ms: int) -> int:
     await connection.execute("SET session_replication_role = replica")  # no look-ups of devices
     await connection.execute("TRUNCATE rollouts, rollout_members CASCADE")
-    rollout_id: int = await connection.fetchval(_ROLLOUT, plans.encode(_PLAN), now_ms)
+    rollout_id: int = await connection.fetchval(_ROLLOUT, plans.encode(_PLAN), now_ms, "[]")
     await connection.execute(_MEMBERS, rollout_id, now_ms)
+    tally = Tally(places(map(tuple, await connection.fetch(_COUNTED))))
+    await connection.execute("UPDATE rollouts SET tally = $1", tally.encode())
     await connection.execute("VACUUM ANALYZE rollout_members")
     return rollout_id
 
@@ -94,10 +99,9 @@ async def _rows(
         rows += _of_times(f"look at a rollout, {status.value}", await _taken(look))
 
     async def count() -> None:
-        async with database.reading() as session:
-            await snapshot.counts(session, rollout_id, len(_PLAN.stages))
+        await connection.fetch(_COUNTED)
 
-    rows += _of_times("of that: count members by stage and state", await _taken(count))
+    rows += _of_times("instead of that: count members by stage and state", await _taken(count))
     report.save("rollout_queries", rows)
     return rows
 

@@ -1,6 +1,7 @@
 """Makes rollouts, and takes in devices that join their groups later."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import msgspec
 from sqlalchemy import ColumnElement, and_, exists, insert, select
@@ -21,6 +22,7 @@ from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.plan import OnFailure, Plan
 from fleet_server.rollouts.state import Decision, Head, Kind, Status
 from fleet_server.rollouts.tables import Rollout, RolloutMember
+from fleet_server.rollouts.tally import Tally
 
 MAX_MEMBERS = 1_000_000
 _BATCH = 1000
@@ -60,6 +62,7 @@ class Founding:
             if first_of_family:
                 plan = msgspec.structs.replace(plan, comparison=None)
             await _check_counters(session, plan, release, set(devices.values()))
+            ends = membership.stage_ends(plan, len(devices))
             row = Rollout(
                 family=plan.family,
                 version=plan.version,
@@ -68,6 +71,7 @@ class Founding:
                 plan=plans.encode(plan),
                 revision=1,
                 status=Status.RUNNING.value,
+                tally=_all_waiting(ends).encode(),
                 attention=True,
                 reason="Created.",
                 created_by=who,
@@ -78,7 +82,6 @@ class Founding:
             session.add(row)
             await session.flush()
             ordered = membership.in_order(str(row.id), devices)
-            ends = membership.stage_ends(plan, len(ordered))
             await _insert(session, row.id, membership.staged(ordered, ends))
             await rivals.check(session, row)
             await history.append(
@@ -212,6 +215,11 @@ async def _check_counters(
             f"plan.on_failure: a device that commits {plan.version} refuses to go back to {older}, "
             "whose security counter is lower; use on_failure=stop"
         )
+
+
+def _all_waiting(ends: Sequence[int]) -> Tally:
+    sizes = enumerate(end - first for first, end in pairwise([0, *ends]))
+    return Tally({(stage, MemberState.WAITING, False): size for stage, size in sizes})
 
 
 def _taken_in(seen: snapshot.Snapshot, joined: Sequence[str]) -> Decision:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import CursorResult, case, delete, insert, select, update
+from sqlalchemy import CursorResult, case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server.rollouts import interventions, newer, telling
@@ -21,6 +21,7 @@ from fleet_server.rollouts.tables import (
     RolloutMember,
     RolloutOrder,
 )
+from fleet_server.rollouts.tally import Tally, places
 
 _S = MemberState
 _ORDERED = frozenset({_S.PREPARED, _S.ACTIVATING, _S.RETURNING, _S.RECALLED})
@@ -54,11 +55,14 @@ async def note(session: AsyncSession, seen: Snapshot, outcomes: Sequence[Outcome
     )
     if not await _moved(session, seen, decision):
         return False
+    tally = Tally.decode(seen.row.tally)
     alike: dict[tuple[MemberState, str], list[str]] = defaultdict(list)
     for each in outcomes:
         alike[each.state, each.detail].append(each.device_id)
     for (state, detail), devices in alike.items():
-        await _set(session, seen, devices, state=state.value, detail=detail, settled_ms=now_ms)
+        told = {"state": state.value, "detail": detail, "settled_ms": now_ms}
+        await _set(session, seen, tally, devices, **told)
+    await _keep(session, seen, tally)
     await _let_rest(session, seen, decision.head)
     return True
 
@@ -67,7 +71,11 @@ async def write(session: AsyncSession, seen: Snapshot, decision: Decision) -> bo
     """Write a decision; say whether the rollout was still as it was seen."""
     if not await _moved(session, seen, decision):
         return False
+    tally = Tally.decode(seen.row.tally)
+    if decision.kind is Kind.JOINED:
+        tally.add({(len(seen.plan.stages) - 1, _S.WAITING, False): len(decision.devices)})
     if interventions.excuses(seen.view.head, decision):
+        tally.excuse()
         await session.execute(
             update(RolloutMember)
             .where(
@@ -80,15 +88,16 @@ async def write(session: AsyncSession, seen: Snapshot, decision: Decision) -> bo
     if decision.head.status in _TAKES_BACK and decision.head.status is not seen.view.head.status:
         await newer.hand_down(session, seen.row)
     if decision.head.status in _TELLS_NOBODY:
-        await _spare(session, seen)
+        await _spare(session, seen, tally)
     if decision.become is not None:
-        await _become(session, seen, decision, decision.become)
+        await _become(session, seen, tally, decision, decision.become)
+    await _keep(session, seen, tally)
     await telling.tell(session, seen, decision)
     await _let_rest(session, seen, decision.head)
     return True
 
 
-async def _spare(session: AsyncSession, seen: Snapshot) -> None:
+async def _spare(session: AsyncSession, seen: Snapshot, tally: Tally) -> None:
     """Take back orders that no assignment carries yet: those devices have nothing to go back from.
 
     Who had fetched the release ahead, or tried it before, is assigned it and has to be recalled.
@@ -106,11 +115,11 @@ async def _spare(session: AsyncSession, seen: Snapshot) -> None:
     devices = taken_back.all()
     for start in range(0, len(devices), _AT_ONCE):
         some = devices[start : start + _AT_ONCE]
-        await _set(session, seen, some, state=state, order_number=None, ordered_ms=None)
+        await _set(session, seen, tally, some, state=state, order_number=None, ordered_ms=None)
 
 
 async def _become(
-    session: AsyncSession, seen: Snapshot, decision: Decision, state: MemberState
+    session: AsyncSession, seen: Snapshot, tally: Tally, decision: Decision, state: MemberState
 ) -> None:
     number = seen.row.revision + 1
     changes: dict[str, object] = {
@@ -124,7 +133,7 @@ async def _become(
     }
     if decision.kind is Kind.RETRIED:
         changes["retries"] = RolloutMember.retries + 1
-    await _set(session, seen, decision.devices, **changes)
+    await _set(session, seen, tally, decision.devices, **changes)
     if state in _ORDERED:
         orders = [
             {
@@ -222,13 +231,20 @@ async def _supersede(session: AsyncSession, seen: Snapshot, head: Head) -> None:
 
 
 async def _set(
-    session: AsyncSession, seen: Snapshot, devices: Sequence[str], **values: object
+    session: AsyncSession, seen: Snapshot, tally: Tally, devices: Sequence[str], **values: object
 ) -> None:
-    await session.execute(
-        update(RolloutMember)
-        .where(RolloutMember.rollout_id == seen.row.id, RolloutMember.device_id.in_(devices))
-        .values(**values)
-    )
+    """Change members, and count them where they are then: all their states are set here."""
+    those = (RolloutMember.rollout_id == seen.row.id, RolloutMember.device_id.in_(devices))
+    place = (RolloutMember.stage, RolloutMember.state, RolloutMember.excused)
+    counted = select(*place, func.count()).where(*those).group_by(*place)
+    tally.remove(places(await session.execute(counted)))
+    await session.execute(update(RolloutMember).where(*those).values(**values))
+    tally.add(places(await session.execute(counted)))
+
+
+async def _keep(session: AsyncSession, seen: Snapshot, tally: Tally) -> None:
+    kept = update(Rollout).where(Rollout.id == seen.row.id)
+    await session.execute(kept.values(tally=tally.encode()))
 
 
 def _observed(outcomes: Sequence[Outcome]) -> str:

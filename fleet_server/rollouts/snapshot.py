@@ -1,11 +1,10 @@
 """Reads one rollout as the engine needs it.
 
-Counts come from an index, of which a look reads all entries of the rollout (0.1 s for a million
-devices); single devices are read only if they are in flight (the budget bounds them), if their turn
-is next, or, a page at a time, if a later word of theirs could change how they ended.
+Counts stand in the row of the rollout (`tally`); single devices are read only if they are in flight
+(the budget bounds them), if their turn is next, or, a page at a time, if a later word of theirs
+could change how they ended.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -32,8 +31,9 @@ from fleet_server.rollouts.members import (
     settled,
 )
 from fleet_server.rollouts.plan import Plan
-from fleet_server.rollouts.state import MAX_DEVICES, Head, StageCounts, Status, View
+from fleet_server.rollouts.state import MAX_DEVICES, Head, Status, View
 from fleet_server.rollouts.tables import Rollout, RolloutMember
+from fleet_server.rollouts.tally import Tally
 from fleet_server.telemetry import hearing
 
 _S = MemberState
@@ -95,7 +95,7 @@ async def read(
     """
     row = await rollout(session, rollout_id)
     plan, head = plans.decode(row.plan), head_of(row)
-    stages = await counts(session, row.id, len(plan.stages))
+    stages = Tally.decode(row.tally).stages(len(plan.stages))
     bare = View(plan=plan, head=head, stages=stages, now_ms=now_ms)
     deaf = await hearing.deaf(session, since_ms=row.created_ms, now_ms=now_ms)
     reading = _Reading(session, row, plan, now_ms, deaf)
@@ -123,29 +123,6 @@ async def read(
         ),
     )
     return Snapshot(row, plan, view, tuple(reading.outcomes.values()), seen_rank)
-
-
-async def counts(session: AsyncSession, rollout_id: int, stages: int) -> tuple[StageCounts, ...]:
-    """Count the members of each stage by state."""
-    query = (
-        select(RolloutMember.stage, RolloutMember.state, RolloutMember.excused, func.count())
-        .where(RolloutMember.rollout_id == rollout_id)
-        .group_by(RolloutMember.stage, RolloutMember.state, RolloutMember.excused)
-    )
-    states: list[dict[MemberState, int]] = [defaultdict(int) for _ in range(stages)]
-    excused: list[dict[MemberState, int]] = [defaultdict(int) for _ in range(stages)]
-    for stage, state, is_excused, count in await session.execute(query):
-        states[stage][MemberState(state)] += count
-        if is_excused:
-            excused[stage][MemberState(state)] += count
-    return tuple(
-        StageCounts(
-            states=dict(all_of),
-            excused_failed=accepted[_S.FAILED],
-            excused_silent=accepted[_S.SILENT],
-        )
-        for all_of, accepted in zip(states, excused, strict=True)
-    )
 
 
 async def _settled_ms(session: AsyncSession, row: Rollout) -> int | None:

@@ -32,6 +32,8 @@ class Rollout(TenantOwned, Base):
     looks: Mapped[int] = mapped_column(Integer)
     compared_devices: Mapped[int] = mapped_column(Integer)
     compared_stage: Mapped[int] = mapped_column(Integer)
+    tally: Mapped[str] = mapped_column(Text, server_default="[]")
+    """JSON, `fleet_server.rollouts.tally.Tally`: how many members stand where, at this revision."""
     attention: Mapped[bool] = mapped_column(Boolean)
     """Whether there may be something to decide or to observe."""
     superseded_by: Mapped[int | None] = mapped_column(BigInteger)
@@ -48,15 +50,7 @@ class RolloutMember(DeviceOwned, Base):
 
     __tablename__ = "rollout_members"
     __table_args__ = (
-        Index(
-            "ix_member_turn",
-            "rollout_id",
-            "state",
-            "retries",
-            "stage",
-            "rank",
-            postgresql_include=["excused"],
-        ),
+        Index("ix_member_turn", "rollout_id", "state", "retries", "stage", "rank"),
         Index("ix_member_revisited", "rollout_id", "state", "rank"),
         Index(
             "ix_member_newest",

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
 from fleet_protocol.update_states import UpdateState
 from fleet_server.assignments.director import Director
@@ -20,7 +20,8 @@ from fleet_server.rollouts.orders import Orders
 from fleet_server.rollouts.plan import Plan, Stage
 from fleet_server.rollouts.service import Rollouts
 from fleet_server.rollouts.state import Status
-from fleet_server.rollouts.tables import RolloutDecision, RolloutMember
+from fleet_server.rollouts.tables import Rollout, RolloutDecision, RolloutMember
+from fleet_server.rollouts.tally import Tally, places
 from tests.simulators.rollout_fleet import FAMILY, Downlink, Fleet
 from tests.simulators.rollout_ledger import Device
 from tests.unit.fleet_server.authority import Fleet as Authority
@@ -146,6 +147,15 @@ class World:
             rows = await session.execute(query.where(RolloutMember.rollout_id == rollout_id))
             return {device_id: stage for device_id, stage in rows}  # noqa: C416 (rows are typed)
 
+    async def check_tallies(self) -> None:
+        """Hold what every rollout keeps of its members against a count of them."""
+        place = (RolloutMember.stage, RolloutMember.state, RolloutMember.excused)
+        async with self.database.reading() as session:
+            for row in await session.scalars(select(Rollout)):
+                query = select(*place, func.count()).where(RolloutMember.rollout_id == row.id)
+                counted = places(await session.execute(query.group_by(*place)))
+                assert row.tally == Tally(counted).encode()
+
     async def history(self, rollout_id: int) -> list[RolloutDecision]:
         query = select(RolloutDecision).where(RolloutDecision.rollout_id == rollout_id)
         async with self.database.reading() as session:
@@ -158,7 +168,9 @@ async def world(
 ) -> AsyncIterator[World]:
     signer = AssignmentSigner.open(fleet.data, clock)
     director = Director(fleet.data.director)
-    yield World(database, InProcessSigner(signer), director, invitations, clock)
+    made = World(database, InProcessSigner(signer), director, invitations, clock)
+    yield made
+    await made.check_tallies()
     signer.close()
 
 
