@@ -74,8 +74,8 @@ class Outlook:
     """What a source has next.
 
     Attributes:
-        number: of ids, up to the limit that was asked for.
-        start: the greatest of the next ids of all sources, from which on they are counted.
+        number: of ids from the greatest next one of all sources on, up to the limit asked for.
+        start: the greatest of the first of these of all sources.
         reach: the place of its last id among those of all sources.
     """
 
@@ -170,16 +170,16 @@ class Walk:
 
         Ids are compared by the database, which alone knows how it orders them.
         """
-        starts = union_all(*(each.start(span) for each in self._sources)).subquery()
-        start = select(func.max(starts.c.device_id).label("device_id")).cte("start")
-        first = select(start.c.device_id).scalar_subquery()
-        here = Span(first, is_included=True)
+        nexts = union_all(*(each.start(span) for each in self._sources)).subquery()
+        leap = select(func.max(nexts.c.device_id).label("device_id")).cte("leap")
+        here = Span(select(leap.c.device_id).scalar_subquery(), is_included=True)
         some = [each.first(here, size) for each in self._sources]
         rows = union_all(
             *(
                 select(
                     literal(at).label("at"),
                     func.count().label("number"),
+                    func.min(ids.c.device_id).label("first"),
                     func.max(ids.c.device_id).label("last"),
                 ).select_from(ids)
                 for at, ids in enumerate(some)
@@ -189,12 +189,12 @@ class Walk:
             rows.c.at,
             rows.c.number,
             rows.c.last,
-            first.label("start"),
+            func.max(rows.c.first).over(),
             func.rank().over(order_by=rows.c.last),
         ).where(rows.c.number > 0)
         return [
-            Outlook(self._sources[at], number, last, first, reach)
-            for at, number, last, first, reach in await self._session.execute(query)
+            Outlook(self._sources[at], number, last, start, reach)
+            for at, number, last, start, reach in await self._session.execute(query)
         ]
 
     async def _comparable(
