@@ -25,7 +25,7 @@ from tuf.api.metadata import (
 )
 
 from fleet_protocol import manifest as manifests
-from fleet_protocol import names
+from fleet_protocol import names, withdrawals
 from fleet_server.errors import (
     NotFoundError,
     RefusedError,
@@ -290,7 +290,8 @@ class Repository:
     def _orphans(self) -> Iterator[Path]:
         """Find targets and metadata that the published snapshot does not refer to.
 
-        What a revoked publisher signed stays until its successor has signed the family's list.
+        What a revoked publisher signed stays until its successor has signed the family's list. So
+        does what was withdrawn: devices that run it go on serving, and fetch it to repair a file.
         """
         current = self._published.current
         pending = current.versions.keys() - self._published.families.keys()
@@ -299,8 +300,15 @@ class Repository:
             for role in self._published.families.values()
             for path, file in files_of(role).items()
         }
+        withdrawn = {
+            (family, version)
+            for family, role in self._published.families.items()
+            for version in withdrawals.of(role.unrecognized_fields).yanked
+        }
         for path in self.files.targets.glob("models/*/*/*"):
-            if path.is_file() and path not in listed and path.parts[-3] not in pending:
+            family, version = path.parts[-3:-1]
+            stays = family in pending or (family, version) in withdrawn
+            if path.is_file() and path not in listed and not stays:
                 yield path
         newest = {**current.versions, "snapshot": self._published.snapshot.version}
         for path in self._metadata.iterdir():

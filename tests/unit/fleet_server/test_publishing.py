@@ -27,6 +27,7 @@ from tests.unit.fleet_server.authority import (
     release,
     signed_role,
 )
+from tests.unit.fleet_server.conftest import FakeClock
 from tests.unit.fleet_server.upload_form import CONTENT_TYPE, chunks, form
 from tests.unit.fleet_server.uploads import Part, files_below, parts, publish, versions
 
@@ -238,6 +239,18 @@ async def test_a_withdrawn_release_leaves_the_index_and_cannot_be_assigned(
         await releases.installable(one.family, "1.0.0")
     with pytest.raises(RefusedError, match=r"counter 0, and its publisher lets devices install 1"):
         await releases.installable(one.family, "1.1.0")
+
+
+async def test_a_withdrawn_release_is_there_for_those_that_run_it_after_a_restart(
+    fleet: Fleet, releases: Releases, clock: FakeClock
+) -> None:
+    one = release("1.0.0")
+    await publish(releases, *parts(signed_role(fleet.publisher(), one), one))
+    await publish(releases, *parts(signed_role(fleet.publisher(), version=3, said=WITHDRAWN)))
+    before = [each for each in files_below(fleet.data.repository) if "targets/" in each]
+    Repository(fleet.data.repository, fleet.data.online).heal(now=clock())
+    assert before
+    assert [each for each in files_below(fleet.data.repository) if "targets/" in each] == before
 
 
 @pytest.mark.parametrize(
