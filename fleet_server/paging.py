@@ -1,11 +1,13 @@
 """Keyset pages: the next page starts after the last key of this one, however much was added.
 
-A cursor is opaque to clients: what is inside may change without a new API.
+A cursor is opaque to clients: what is inside may change without a new API. It has a type of its
+own, so that no list can hand out a bare key, which it would not take back.
 """
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, NewType, TypeVar
 
 from fastapi import Depends, Query
 
@@ -14,13 +16,23 @@ from fleet_server.errors import MalformedError
 MAX_PAGE = 500
 _MAX_CURSOR = 400
 _MAX_KEY = 2**63 - 1
+_Row = TypeVar("_Row")
 
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="how many items at most")]
 
 
-def cursor(key: str | int) -> str:
+Cursor = NewType("Cursor", str)
+"""Says where the next page starts."""
+
+
+def cursor(key: str | int) -> Cursor:
     """Return the cursor of the page that starts after a key."""
-    return urlsafe_b64encode(str(key).encode()).rstrip(b"=").decode()
+    return Cursor(urlsafe_b64encode(str(key).encode()).rstrip(b"=").decode())
+
+
+def following(rows: Sequence[_Row], limit: int, key: Callable[[_Row], str | int]) -> Cursor | None:
+    """Return the cursor after a page; None if the page is not full, so that nothing follows."""
+    return cursor(key(rows[-1])) if len(rows) == limit else None
 
 
 def key_of(cursor_text: str) -> str:

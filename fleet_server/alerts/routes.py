@@ -18,7 +18,7 @@ from fleet_server.alerts.schemas import (
     SilencePage,
     SilenceView,
 )
-from fleet_server.paging import AfterId, Limit, cursor
+from fleet_server.paging import AfterId, Limit, following
 from fleet_server.services import Wired
 
 router = APIRouter(prefix="/api/v1", tags=["alerts"])
@@ -43,7 +43,7 @@ async def list_alerts(  # noqa: PLR0913 (each is a filter)
     rows = await services.alerts.book.alerts(filters, after=after, limit=limit)
     return AlertPage(
         alerts=[AlertView.of(row) for row in rows],
-        next_after=cursor(rows[-1].id) if len(rows) == limit else None,
+        next_after=following(rows, limit, lambda row: row.id),
     )
 
 
@@ -88,7 +88,7 @@ async def list_silences(
     rows = await services.alerts.book.silences(after=after, limit=limit)
     return SilencePage(
         silences=[SilenceView.of(row) for row in rows],
-        next_after=cursor(rows[-1].id) if len(rows) == limit else None,
+        next_after=following(rows, limit, lambda row: row.id),
     )
 
 

@@ -9,6 +9,7 @@ from fleet_server.alerts.rules import MAX_WINDOW_S, Rule, Severity, Signal
 from fleet_server.alerts.tables import Alert, AlertDelivery, AlertSilence, AlertWebhook
 from fleet_server.alerts.targets import MAX_URL
 from fleet_server.devices import selector
+from fleet_server.paging import Cursor
 from fleet_server.storable import StorableText
 
 AlertState = Literal["pending", "firing", "resolved"]
@@ -122,7 +123,7 @@ class AlertPage(BaseModel):
     """A page of alerts, the newest first."""
 
     alerts: list[AlertView]
-    next_after: str | None
+    next_after: Cursor | None
 
 
 class SilenceBody(_Asked):
@@ -158,7 +159,7 @@ class SilencePage(BaseModel):
     """A page of silences, the newest first."""
 
     silences: list[SilenceView]
-    next_after: str | None
+    next_after: Cursor | None
 
 
 class WebhookBody(_Asked):
@@ -225,4 +226,4 @@ class DeliveryPage(BaseModel):
     """A page of notices, the newest first."""
 
     deliveries: list[DeliveryView]
-    next_after: str | None
+    next_after: Cursor | None

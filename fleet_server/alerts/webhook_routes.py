@@ -13,7 +13,7 @@ from fleet_server.alerts.schemas import (
     WebhookView,
 )
 from fleet_server.alerts.tables import AlertWebhook
-from fleet_server.paging import AfterId, Limit, cursor
+from fleet_server.paging import AfterId, Limit, following
 from fleet_server.services import Wired
 
 router = APIRouter(prefix="/api/v1/alert-webhooks", tags=["alerts"])
@@ -80,7 +80,7 @@ async def list_deliveries(
     rows = await services.alerts.webhooks.deliveries(name, after=after, limit=limit)
     return DeliveryPage(
         deliveries=[DeliveryView.of(row) for row in rows],
-        next_after=cursor(rows[-1].id) if len(rows) == limit else None,
+        next_after=following(rows, limit, lambda row: row.id),
     )
 
 

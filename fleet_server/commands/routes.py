@@ -17,7 +17,7 @@ from fleet_server.commands.schemas import (
 )
 from fleet_server.commands.states import CommandState
 from fleet_server.errors import MalformedError
-from fleet_server.paging import AfterId, Limit, cursor
+from fleet_server.paging import AfterId, Limit, following
 from fleet_server.services import Wired
 
 router = APIRouter(prefix="/api/v1", tags=["commands"])
@@ -83,7 +83,7 @@ async def list_commands(  # noqa: PLR0913 (each is a filter)
     rows = await services.commands.archive.page(filters, after=after, limit=limit)
     return CommandPage(
         commands=[CommandSummary.of(row) for row in rows],
-        next_after=cursor(rows[-1].number) if len(rows) == limit else None,
+        next_after=following(rows, limit, lambda row: row.number),
     )
 
 

@@ -12,6 +12,7 @@ from fleet_protocol.commands import MAX_LIFETIME_S, Bench, Diagnostics, Logs, Re
 from fleet_protocol.names import DeviceId
 from fleet_server.commands.states import CommandState
 from fleet_server.commands.tables import DeviceCommand
+from fleet_server.paging import Cursor
 
 MAX_DEVICES = 200
 _DEFAULT_LIFETIME_S = 3600
@@ -93,4 +94,4 @@ class CommandPage(BaseModel):
     """Some commands, the newest first."""
 
     commands: list[CommandSummary]
-    next_after: str | None
+    next_after: Cursor | None

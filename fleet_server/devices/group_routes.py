@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 
 from fleet_server.accounts.authorization import Operator, Reader
 from fleet_server.devices.schemas import GroupPage, GroupRequest, GroupView
-from fleet_server.paging import AfterName, Limit, cursor
+from fleet_server.paging import AfterName, Limit, following
 from fleet_server.services import Wired
 
 router = APIRouter(prefix="/api/v1/groups", tags=["devices"])
@@ -18,7 +18,7 @@ async def list_groups(
     rows = await services.groups.page(after=after, limit=limit)
     return GroupPage(
         groups=[GroupView.model_validate(row, from_attributes=True) for row in rows],
-        next_after=cursor(rows[-1].name) if len(rows) == limit else None,
+        next_after=following(rows, limit, lambda row: row.name),
     )
 
 

@@ -8,6 +8,7 @@ from fleet_protocol import names
 from fleet_server.devices import selector
 from fleet_server.devices.health import Health
 from fleet_server.devices.update_progress import Progress
+from fleet_server.paging import Cursor
 from fleet_server.storable import StorableText
 
 
@@ -66,7 +67,7 @@ class DevicePage(BaseModel):
     """Some devices in the order of their ids."""
 
     devices: list[DeviceView]
-    next_after: str | None
+    next_after: Cursor | None
     """Ask for the next page with ``after`` set to this; null on the last page."""
 
 
@@ -108,4 +109,4 @@ class GroupPage(BaseModel):
     """Some groups in the order of their names."""
 
     groups: list[GroupView]
-    next_after: str | None
+    next_after: Cursor | None

@@ -17,7 +17,7 @@ from fleet_protocol.errors import ProtocolError
 from fleet_server.accounts.authorization import Publisher, Reader, bearer_token
 from fleet_server.deltas import pairs
 from fleet_server.errors import FleetError, NotFoundError
-from fleet_server.paging import AfterName, Limit, cursor
+from fleet_server.paging import AfterName, Limit, following
 from fleet_server.releases import multipart
 from fleet_server.releases.schemas import PublishedView, ReleaseDetail, ReleasePage, ReleaseView
 from fleet_server.releases.service import checked_metadata_name
@@ -105,7 +105,7 @@ async def list_releases(
     rows = await services.releases.page(family=family, after=after, limit=limit)
     return ReleasePage(
         releases=[ReleaseView.model_validate(row, from_attributes=True) for row in rows],
-        next_after=cursor(f"{rows[-1].family}/{rows[-1].version}") if len(rows) == limit else None,
+        next_after=following(rows, limit, lambda row: f"{row.family}/{row.version}"),
     )
 
 

@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, JsonValue
 
+from fleet_server.paging import Cursor
+
 
 class ReleaseView(BaseModel):
     """One release as the lists show it."""
@@ -21,7 +23,7 @@ class ReleasePage(BaseModel):
     """Some releases in the order of family and version."""
 
     releases: list[ReleaseView]
-    next_after: str | None
+    next_after: Cursor | None
     """Ask for the next page with ``after`` set to this; null on the last page."""
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from fleet_server.accounts.authorization import Operator, Reader
-from fleet_server.paging import AfterId, AfterName, Limit, cursor
+from fleet_server.paging import AfterId, AfterName, Limit, following
 from fleet_server.rollouts import views
 from fleet_server.rollouts.interventions import Intervention
 from fleet_server.rollouts.members import MemberState
@@ -56,7 +56,7 @@ async def list_rollouts(
     rows = await services.rollouts.page(after=after, limit=limit, family=family, status=status)
     return RolloutPage(
         rollouts=[views.summary(row) for row in rows],
-        next_after=cursor(rows[-1].id) if len(rows) == limit else None,
+        next_after=following(rows, limit, lambda row: row.id),
     )
 
 
@@ -78,7 +78,7 @@ async def list_decisions(
     rows = await services.rollouts.decisions(rollout_id, after=after, limit=limit)
     return DecisionPage(
         decisions=[views.decision(row) for row in rows],
-        next_after=cursor(rows[-1].number) if len(rows) == limit else None,
+        next_after=following(rows, limit, lambda row: row.number),
     )
 
 
@@ -95,7 +95,7 @@ async def list_rollout_devices(
     rows = await services.rollouts.members(rollout_id, after=after, limit=limit, state=state)
     return MemberPage(
         devices=[views.member(row) for row in rows],
-        next_after=cursor(rows[-1].device_id) if len(rows) == limit else None,
+        next_after=following(rows, limit, lambda row: row.device_id),
     )
 
 

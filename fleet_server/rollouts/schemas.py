@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from fleet_server.assignments.schemas import WindowBody
+from fleet_server.paging import Cursor
 from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.plan import Inconclusive, OnFailure
 from fleet_server.rollouts.snapshot import MAX_IN_FLIGHT
@@ -125,7 +126,7 @@ class RolloutPage(BaseModel):
     """Some rollouts, the newest first."""
 
     rollouts: list[RolloutSummary]
-    next_after: str | None
+    next_after: Cursor | None
 
 
 class StageView(BaseModel):
@@ -173,7 +174,7 @@ class DecisionPage(BaseModel):
     """Some rows of the history, the newest first."""
 
     decisions: list[DecisionView]
-    next_after: str | None
+    next_after: Cursor | None
 
 
 class MemberView(BaseModel):
@@ -195,4 +196,4 @@ class MemberPage(BaseModel):
     """Some devices in the order of their ids."""
 
     devices: list[MemberView]
-    next_after: str | None
+    next_after: Cursor | None

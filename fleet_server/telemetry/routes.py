@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 
 from fleet_server.accounts.authorization import Reader
 from fleet_server.clock import unix_ms, utc_now
-from fleet_server.paging import AfterId, Limit, cursor
+from fleet_server.paging import AfterId, Limit, following
 from fleet_server.services import Wired
 from fleet_server.telemetry.schemas import (
     DeviceSummary,
@@ -74,7 +74,7 @@ async def device_windows(
     rows = await services.telemetry.windows(device_id, after=after or 0, limit=limit)
     return WindowPage(
         windows=[_window(row) for row in rows],
-        next_after=cursor(rows[-1].window.id) if len(rows) == limit else None,
+        next_after=following(rows, limit, lambda row: row.window.id),
     )
 
 
@@ -86,7 +86,7 @@ async def device_events(
     rows = await services.telemetry.events(device_id, after=after or 0, limit=limit)
     return EventPage(
         events=[EventView.model_validate(row, from_attributes=True) for row in rows],
-        next_after=cursor(rows[-1].id) if len(rows) == limit else None,
+        next_after=following(rows, limit, lambda row: row.id),
     )
 
 

@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, JsonValue
 
+from fleet_server.paging import Cursor
+
 
 class Latency(BaseModel):
     """Of all calls, from merged histograms; null while nothing is counted."""
@@ -73,7 +75,7 @@ class WindowPage(BaseModel):
     """Windows of one device in the order in which they were stored."""
 
     windows: list[WindowView]
-    next_after: str | None
+    next_after: Cursor | None
 
 
 class EventView(BaseModel):
@@ -95,4 +97,4 @@ class EventPage(BaseModel):
     """Events of one device in the order in which they were stored."""
 
     events: list[EventView]
-    next_after: str | None
+    next_after: Cursor | None

@@ -253,39 +253,3 @@ async def test_a_claim_for_a_tenant_that_does_not_exist(fleet: Fleet, services: 
         }
         answer = await client.post("/device/v1/enroll", json=body)
         assert (answer.status_code, "no tenant third" in answer.text) == (422, True)
-
-
-async def test_every_list_is_read_to_its_end_page_by_page(services: Services) -> None:
-    """`next_after` of one page is what `after` of the next one takes, whatever the list."""
-    async with client_of(services) as client:
-        mine = bearer(await token(services, "first", Role.ADMIN))
-        await client.put(f"/api/v1/groups/{GROUP}", json={"selector": "site=x"}, headers=mine)
-        for name in (USER, "other"):
-            user = {"name": name, "role": "viewer", "password": "a long password"}
-            await client.post("/api/v1/users", json=user, headers=mine)
-        lists = [each for each in create_app(services).openapi()["paths"].items() if _pages(each)]
-        assert len(lists) > 10
-        for path, _ in lists:
-            where = re.sub(r"\{(\w+)\}", lambda match: OURS.get(match[1], "1"), path)
-            whole = await client.get(where, headers=mine, params={"limit": 500})
-            if whole.status_code == 404:  # below something that is not there
-                continue
-            asked: dict[str, str] | None = {}
-            seen: list[object] = []
-            while asked is not None:
-                answer = await client.get(where, headers=mine, params={"limit": "1"} | asked)
-                assert answer.status_code == 200, (where, answer.text)
-                seen += _items(answer.json())
-                after = answer.json()["next_after"]
-                asked = None if after is None else {"after": after}
-            assert seen == _items(whole.json()), where
-
-
-def _pages(described: tuple[str, dict[str, dict[str, list[dict[str, str]]]]]) -> bool:
-    asked = described[1].get("get", {}).get("parameters", [])
-    return {"after", "limit"} <= {each["name"] for each in asked}
-
-
-def _items(page: dict[str, object]) -> list[object]:
-    found = next(value for value in page.values() if isinstance(value, list))
-    return list(found)
