@@ -1,20 +1,24 @@
 """Routes of the audit trail, for admins of the tenant."""
 
 from collections.abc import AsyncIterator
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from fleet_server import tenancy
 from fleet_server.accounts.authorization import Administrator
 from fleet_server.audit import chain, trail
-from fleet_server.paging import AfterId, Limit, cursor
+from fleet_server.audit.trail import Wanted
+from fleet_server.paging import AfterId, Cursor, Limit, following
 from fleet_server.services import Services, Wired
+from fleet_server.storable import StorableText
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 
 _AT_ONCE = 500
+UnixMs = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class EntryView(BaseModel):
@@ -37,19 +41,43 @@ class AuditPage(BaseModel):
     """Some entries in their order."""
 
     entries: list[EntryView]
-    next_after: str | None
+    next_after: Cursor | None
+
+
+def _wanted(
+    actor: Annotated[
+        StorableText | None, Query(max_length=200, description="who, such as `user ann`")
+    ] = None,
+    action: Annotated[
+        StorableText | None, Query(max_length=200, description="what, such as `user.create`")
+    ] = None,
+    since_ms: Annotated[UnixMs | None, Query(description="written then or later")] = None,
+    until_ms: Annotated[UnixMs | None, Query(description="written before")] = None,
+) -> Wanted:
+    return Wanted(actor=actor, action=action, since_ms=since_ms, until_ms=until_ms)
 
 
 @router.get("")
 async def list_entries(
-    services: Wired, account: Administrator, after: AfterId = None, limit: Limit = 100
+    services: Wired,
+    account: Administrator,
+    wanted: Annotated[Wanted, Depends(_wanted)],
+    after: AfterId = None,
+    limit: Limit = 100,
 ) -> AuditPage:
-    """List the changes in the tenant, the oldest first."""
+    """List the changes in the tenant, the oldest first; of several filters all must hold.
+
+    Actors: a person is `user NAME` who logs in and `session NAME` after that, a program is
+    `token NAME`, who enrols a device is `claim ID`, a command on the server itself is `local:NAME`
+    with the user's name there, and what the server does by itself is `server`.
+    """
     async with services.database.reading() as session:
-        found = await trail.entries(session, account.tenant, after=after or 0, limit=limit)
+        found = await trail.entries(
+            session, account.tenant, after=after or 0, limit=limit, wanted=wanted
+        )
     return AuditPage(
         entries=[EntryView.model_validate(entry, from_attributes=True) for entry in found],
-        next_after=cursor(found[-1].number) if len(found) == limit else None,
+        next_after=following(found, limit, lambda row: row.number),
     )
 
 

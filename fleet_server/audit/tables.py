@@ -1,6 +1,6 @@
 """The entries of the audit trail."""
 
-from sqlalchemy import BigInteger, PrimaryKeyConstraint, String, Text
+from sqlalchemy import BigInteger, Index, PrimaryKeyConstraint, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.tenancy import Base, TenantOwned
@@ -10,7 +10,12 @@ class AuditEntry(TenantOwned, Base):
     """One change; see `fleet_server.audit.chain` for what the hashes cover."""
 
     __tablename__ = "audit_entries"
-    __table_args__ = (PrimaryKeyConstraint("tenant", "number"),)
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant", "number"),
+        Index("ix_audit_actor", "tenant", "actor", "number"),
+        Index("ix_audit_action", "tenant", "action", "number"),
+        Index("ix_audit_time", "tenant", "at_ms", "number"),
+    )
 
     number: Mapped[int] = mapped_column(BigInteger)
     """Counts the entries of a tenant from 1, without gaps."""

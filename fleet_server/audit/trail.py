@@ -5,11 +5,13 @@ which records what the service itself did not describe. One transaction at a tim
 tenant's chain, whichever process it belongs to.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server import tenancy
@@ -24,11 +26,21 @@ SERVER = "server"
 """Who acts when nobody asked for it: renewal, rollouts that go on."""
 
 actor: ContextVar[str] = ContextVar("actor", default=SERVER)
-request_line: ContextVar[str] = ContextVar("request_line", default="")
+request_line: ContextVar[str] = ContextVar("request_line", default="skerry server")
 
 _PAGE = 500
 _RECORDED = "skerry_recorded"
 _FIELDS = Entry.__struct_fields__
+
+
+@contextmanager
+def acting(who: str) -> Iterator[None]:
+    """Do the work of this block in somebody's name."""
+    before = actor.set(who)
+    try:
+        yield
+    finally:
+        actor.reset(before)
 
 
 async def record(  # noqa: PLR0913 (the columns of an entry)
@@ -94,13 +106,44 @@ async def complete(session: AsyncSession) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which entries are wanted; of several conditions all must hold.
+
+    Attributes:
+        actor: who acted, exactly as it is written, such as ``user ann``.
+        action: what was done, the same.
+        since_ms: when it was written at the earliest.
+        until_ms: before when.
+    """
+
+    actor: str | None = None
+    action: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        """Yield them for a query."""
+        if self.actor is not None:
+            yield AuditEntry.actor == self.actor
+        if self.action is not None:
+            yield AuditEntry.action == self.action
+        if self.since_ms is not None:
+            yield AuditEntry.at_ms >= self.since_ms
+        if self.until_ms is not None:
+            yield AuditEntry.at_ms < self.until_ms
+
+
+ALL = Wanted()
+
+
 async def entries(
-    session: AsyncSession, tenant: str, *, after: int, limit: int = _PAGE
+    session: AsyncSession, tenant: str, *, after: int, limit: int = _PAGE, wanted: Wanted = ALL
 ) -> list[Entry]:
     """Return entries of a tenant after a number."""
     query = (
         select(AuditEntry)
-        .where(AuditEntry.tenant == tenant, AuditEntry.number > after)
+        .where(AuditEntry.tenant == tenant, AuditEntry.number > after, *wanted.conditions())
         .order_by(AuditEntry.number)
         .limit(limit)
     )

@@ -56,7 +56,7 @@ class Enrollment:
         """
         claim = self._verifier.verify(token, now=self._clock())  # (1)
         key = read_request(csr_pem)  # (2)
-        with tenancy.everything():
+        with tenancy.everything(), trail.acting(f"claim {claim.jti}"):
             return await self._enroll(claim, key, token)
 
     async def _enroll(self, claim: Claim, key: RequestedKey, token: str) -> Device:

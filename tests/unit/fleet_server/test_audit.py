@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import os
+import pwd
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
 from sqlalchemy import delete, insert, update
 
-from fleet_server import tenancy
+from fleet_server import local_database, tenancy
 from fleet_server.accounts.roles import Role
 from fleet_server.accounts.tables import User
 from fleet_server.audit import chain, trail
@@ -150,6 +153,8 @@ async def test_every_change_over_the_api_has_an_entry(fleet: Fleet, database: Da
     assert before["device_groups default g"]["selector"] == "site=x"
     assert before["alert_rules default r"]["signal"] == "alarms"
     assert {entry["actor"] for entry in entries[2:]} == {"token ann"}
+    claim = json.loads(entries[0]["after"])["claim"]
+    assert entries[0]["actor"] == f"claim {claim}"
     changed = entries[3]
     assert changed["request_id"] == answer.headers["x-request-id"]
     assert json.loads(changed["before"])["device_groups default g"]["description"] == "one"
@@ -161,6 +166,45 @@ async def test_every_change_over_the_api_has_an_entry(fleet: Fleet, database: Da
     decoded = [msgspec.json.decode(line, type=Entry) for line in exported.splitlines()]
     Verification().take(decoded)
     assert chain.line(decoded[0]).decode() == exported.splitlines(keepends=True)[0]
+
+
+async def test_the_trail_is_searched_by_who_what_and_when(fleet: Fleet, database: Database) -> None:
+    services = await wired(fleet, database)
+    admin, _ = await services.accounts.create(
+        name="ann", role=Role.ADMIN, lifetime=timedelta(hours=1)
+    )
+    for who in ("user bob", "user eve", "user bob"):
+        with trail.acting(who):
+            await add(database, who)
+    async with database.writing() as session:
+        for number in (1, 2, 3, 4):
+            moved = update(AuditEntry).where(AuditEntry.number == number)
+            await session.execute(moved.values(at_ms=number * 1000))
+
+    async def found(**wanted: str | int) -> list[int]:
+        answer = await client.get("/api/v1/audit", params=wanted)
+        assert answer.status_code == 200, answer.text
+        return [entry["number"] for entry in answer.json()["entries"]]
+
+    async with client_of(services) as client:
+        client.headers.update(bearer(admin))
+        assert await found(actor="user bob") == [2, 4]
+        assert await found(action="token.create") == [1]
+        assert await found(since_ms=2000, until_ms=4000) == [2, 3]
+        assert await found(actor="user bob", since_ms=3000) == [4]
+        assert await found(actor="user") == []
+        page = (await client.get("/api/v1/audit", params={"actor": "user bob", "limit": 1})).json()
+        assert await found(actor="user bob", limit=1, after=page["next_after"]) == [4]
+        assert (await client.get("/api/v1/audit", params={"since_ms": -1})).status_code == 422
+
+
+def test_a_command_on_the_server_names_who_gave_it(tmp_path: Path) -> None:
+    here, missing = pwd.getpwuid(os.getuid()).pw_name, tmp_path / "none"
+    assert local_database.operator(missing) == f"local:{here}"
+    login = tmp_path / "loginuid"
+    for written, said in (("4294967295", ""), (str(os.getuid()), ""), ("987654", " for 987654")):
+        login.write_text(written)
+        assert local_database.operator(login) == f"local:{here}{said}"
 
 
 async def test_what_no_service_described_is_recorded_row_by_row(database: Database) -> None:

@@ -1,5 +1,8 @@
 """`skerry server token --out`: the token is in a file of its owner, and nowhere else."""
 
+import json
+import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -23,3 +26,12 @@ def test_a_token_goes_into_a_new_file(fleet: Fleet, tmp_path: Path) -> None:
     again = CliRunner().invoke(app, [*command, "--out", str(path)])
     assert isinstance(again.exception, SigningKeyError)
     assert token_files.read(path) == token
+
+
+def test_the_trail_says_who_made_a_token(fleet: Fleet) -> None:
+    data = str(fleet.data.root)
+    CliRunner().invoke(app, ["token", "--name", "ci", "--role", "viewer", "--data", data])
+    exported = CliRunner().invoke(app, ["audit", "export", "--data", data]).stdout
+    entries = [json.loads(line) for line in exported.splitlines()]
+    made = next(entry for entry in entries if entry["action"] == "token.create")
+    assert made["actor"].startswith(f"local:{pwd.getpwuid(os.getuid()).pw_name}")
