@@ -7,6 +7,7 @@ from fastapi import Depends, FastAPI
 
 from fleet_protocol import command_answers
 from fleet_server import api_document, health, http_errors, known_query
+from fleet_server.accounts import openid_routes
 from fleet_server.accounts import routes as accounts
 from fleet_server.alerts import routes as alerts
 from fleet_server.alerts import webhook_routes
@@ -64,6 +65,7 @@ def _add_routes(app: FastAPI) -> None:
     for router in (
         health.router,
         accounts.router,
+        openid_routes.router,
         audit.router,
         devices.device_router,
         poll_routes.router,

@@ -19,6 +19,10 @@ class MalformedError(FleetError):
     """What was received cannot be read as what it should be."""
 
 
+class ForeignBrowserError(MalformedError):
+    """A login comes back from the provider to another browser than the one that began it."""
+
+
 class NotAuthenticatedError(FleetError):
     """The caller did not prove who it is."""
 

@@ -6,6 +6,8 @@ The steps of a login, each with the attack that it stops:
 2. The password is verified, for an unknown user against a hash that fits nothing (finding out
    names by the time that an answer takes).
 3. The refusal is the same for an unknown name and a wrong password (the same by its text).
+
+Whatever is refused is in the log and counted (`login_watch`).
 """
 
 import hashlib
@@ -16,6 +18,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, select
 
 from fleet_server import tenancy
+from fleet_server.accounts.login_watch import LoginWatch, Way
 from fleet_server.accounts.passwords import Passwords
 from fleet_server.accounts.roles import Role
 from fleet_server.accounts.service import SESSION, SESSION_LIFETIME, Accounts
@@ -44,7 +47,11 @@ class Grant:
 
 
 class Logins:
-    """The way in for people."""
+    """The way in for people.
+
+    Attributes:
+        throttle, watch: what limits and what notices attempts, for other ways in as well.
+    """
 
     def __init__(  # noqa: PLR0913 (the parts of a login)
         self,
@@ -54,13 +61,15 @@ class Logins:
         users: Users,
         passwords: Passwords,
         throttle: LoginThrottle,
+        watch: LoginWatch,
         clock: Clock,
     ) -> None:
         self._database = database
         self._accounts = accounts
         self._users = users
         self._passwords = passwords
-        self._throttle = throttle
+        self.throttle = throttle
+        self.watch = watch
         self._clock = clock
 
     async def login(self, *, name: str, password: str, address: str) -> Grant:
@@ -71,14 +80,17 @@ class Logins:
             NotAuthenticatedError: name or password is wrong.
             UnavailableError: the database failed.
         """
-        with tenancy.everything():
-            await self._throttle.count(account=name, address=address)  # (1)
+        with (
+            tenancy.everything(),
+            self.watch.attempt(Way.PASSWORD, account=name, address=address),
+        ):
+            await self.throttle.count(account=name, address=address)  # (1)
             async with self._database.reading() as session:
                 user = await session.get(User, name)
             stored = user.password_hash if user else None
             if not await self._passwords.fits(stored, password) or user is None:  # (2)
                 raise NotAuthenticatedError("the name or the password is wrong")  # (3)
-            await self._throttle.succeeded(account=name)
+            await self.throttle.succeeded(account=name)
             return await self.begin(name=user.name, role=Role(user.role), tenant=user.tenant)
 
     async def begin(self, *, name: str, role: Role, tenant: str) -> Grant:
@@ -88,13 +100,10 @@ class Logins:
             RefusedError: there is no such tenant.
             UnavailableError: the database failed.
         """
-        before = trail.actor.set(f"user {name}")
-        try:
+        with trail.acting(f"user {name}"):
             token, expires = await self._accounts.create(
                 name=name, role=role, lifetime=SESSION_LIFETIME, tenant=tenant, kind=SESSION
             )
-        finally:
-            trail.actor.reset(before)
         return Grant(token, expires, name, role, tenant)
 
     async def has_users(self) -> bool:
@@ -133,8 +142,11 @@ class Logins:
             ConflictError: the name is taken.
             UnavailableError: the database failed.
         """
-        with tenancy.everything():
-            await self._throttle.count(account=_CLAIMING, address=address)
+        with (
+            tenancy.everything(),
+            self.watch.attempt(Way.CLAIM, account=name, address=address),
+        ):
+            await self.throttle.count(account=_CLAIMING, address=address)
             user = await self._users.new(name=name, role=Role.ADMIN, password=password, tenant="")
             async with self._database.writing() as session:
                 await take_turn(session, f"user {name}")
@@ -149,10 +161,12 @@ class Logins:
                 user.tenant = row.tenant
                 session.add(user)
                 await session.delete(row)
-                await trail.record(
-                    session, "admin-claim.use", name, after={"role": user.role}, tenant=row.tenant
-                )
-            await self._throttle.succeeded(account=_CLAIMING)
+                with trail.acting(f"user {name}"):
+                    after = {"role": user.role}
+                    await trail.record(
+                        session, "admin-claim.use", name, after=after, tenant=row.tenant
+                    )
+            await self.throttle.succeeded(account=_CLAIMING)
             return await self.begin(name=name, role=Role.ADMIN, tenant=user.tenant)
 
 

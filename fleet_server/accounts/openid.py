@@ -2,20 +2,24 @@
 
 The steps, each with the attack that it stops (RFC 9700, OpenID Connect Core 3.1):
 
-1. The state is random, stored by its hash and usable once (a foreign answer is slipped in).
-2. The code is exchanged with the verifier of this login (a code that was overheard).
-3. The ID token is signed by a key of the provider with an asymmetric algorithm, for this client,
+1. The state is the hash of a secret that only the browser that began has, in a cookie (somebody
+   else's login is slipped to this browser, or this browser's answer is used in another one).
+2. It is stored by its hash and usable once, within ten minutes (an answer is used again).
+3. The code is exchanged with the verifier of this login (a code that was overheard).
+4. The ID token is signed by a key of the provider with an asymmetric algorithm, for this client,
    by this issuer, not expired, and carries the nonce of this login (a token made elsewhere, or
    for another client, or replayed).
-4. Claims become a role only by the table in the settings; who is not in it is not let in.
+5. Claims become a role only by the table in the settings; who is not in it is not let in.
 """
 
 import hashlib
+import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from types import ModuleType
+from urllib.parse import urlsplit
 
 import msgspec
 from joserfc import jwt
@@ -24,12 +28,14 @@ from joserfc.jwk import KeySet
 from sqlalchemy import delete
 
 from fleet_server import tenancy
+from fleet_server.accounts.login_watch import Way
 from fleet_server.accounts.logins import Grant, Logins
 from fleet_server.accounts.roles import Role
 from fleet_server.accounts.tables import PendingLogin
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
 from fleet_server.errors import (
+    ForeignBrowserError,
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
@@ -39,7 +45,9 @@ from fleet_server.errors import (
 PENDING_LIFETIME = timedelta(minutes=10)
 _LEEWAY_S = 30
 _ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
-_MAX_PENDING_NAME = 90
+_MAX_NAME = 100
+"""Of a session, as it is stored."""
+_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +68,35 @@ class ProviderSettings:
     roles: Mapping[str, tuple[str, Role]]
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A login that begins.
+
+    Attributes:
+        address: at the provider, where it goes on.
+        secret: for the browser alone, which has it when it comes back.
+    """
+
+    address: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Returned:
+    """What a browser brings back from the provider (RFC 6749, sections 4.1.2 and 4.1.2.1).
+
+    Attributes:
+        code: None if the provider refused.
+        error: the provider's word for why.
+        secret: what the browser got when it began; None if it has none.
+    """
+
+    state: str
+    code: str | None
+    error: str | None
+    secret: str | None
+
+
 class _Discovery(msgspec.Struct):
     issuer: str
     authorization_endpoint: str
@@ -78,53 +115,67 @@ class OpenId:
         self._logins = logins
         self._clock = clock
 
-    async def begin(self) -> str:
-        """Return the address at the provider where the login goes on.
+    async def begin(self, *, address: str) -> Begun:
+        """Begin a login for a browser at a network address.
 
         Raises:
             NotFoundError: no provider is set.
+            ThrottledError: too many attempts from there.
             UnavailableError: the provider or the database does not answer.
         """
         settings = self._set()
-        state, nonce, verifier = (secrets.token_urlsafe(40) for _ in range(3))
-        now_ms = unix_ms(self._clock())
-        found = await _discovered(settings)
-        with tenancy.everything():
-            async with self._database.writing() as session:
-                await session.execute(delete(PendingLogin).where(PendingLogin.expires_ms < now_ms))
-                session.add(
-                    PendingLogin(
-                        state_sha256=_sha256(state),
-                        nonce=nonce,
-                        code_verifier=verifier,
-                        expires_ms=unix_ms(self._clock() + PENDING_LIFETIME),
-                    )
-                )
-        address: str = await _link().authorization_url(
-            settings, found.authorization_endpoint, state=state, nonce=nonce, verifier=verifier
-        )
-        return address
+        with tenancy.everything(), self._logins.watch.beginning(Way.OPENID, address=address):
+            await self._logins.throttle.count(account=None, address=address)
+            found = await _discovered(settings)
+            secret, nonce, verifier = (secrets.token_urlsafe(40) for _ in range(3))
+            state = _sha256(secret)
+            await self._store(state=state, nonce=nonce, verifier=verifier)
+            there: str = await _link().authorization_url(
+                settings, found.authorization_endpoint, state=state, nonce=nonce, verifier=verifier
+            )
+            return Begun(there, secret)
 
-    async def finish(self, *, state: str, code: str) -> Grant:
+    async def _store(self, *, state: str, nonce: str, verifier: str) -> None:
+        now_ms = unix_ms(self._clock())
+        async with self._database.writing() as session:
+            await session.execute(delete(PendingLogin).where(PendingLogin.expires_ms < now_ms))
+            session.add(
+                PendingLogin(
+                    state_sha256=_sha256(state),
+                    nonce=nonce,
+                    code_verifier=verifier,
+                    expires_ms=unix_ms(self._clock() + PENDING_LIFETIME),
+                )
+            )
+
+    async def finish(self, returned: Returned, *, address: str) -> Grant:
         """Begin a session for whoever comes back from the provider; see the module for the steps.
 
         Raises:
             NotFoundError: no provider is set.
-            NotAuthenticatedError: the state, the code or the ID token does not hold.
+            ForeignBrowserError: another browser began this login.
+            NotAuthenticatedError: the state, the code or the ID token does not hold, or the
+                provider refused.
             NotPermittedError: no role is meant for this person.
             UnavailableError: the provider or the database does not answer.
         """
         settings = self._set()
-        with tenancy.everything():
-            pending = await self._taken(state)  # (1)
+        watched = self._logins.watch.attempt(Way.OPENID, address=address)
+        with tenancy.everything(), watched as attempt:
+            _check_browser(settings, returned)  # (1)
+            pending = await self._taken(returned.state)  # (2)
+            if returned.code is None:
+                raise NotAuthenticatedError(
+                    f"the provider refuses this login: {returned.error or 'it gave no code'}"
+                )
             found = await _discovered(settings)
-            token = await _link().exchanged(  # (2)
-                settings, found.token_endpoint, code=code, verifier=pending.code_verifier
+            token = await _link().exchanged(  # (3)
+                settings, found.token_endpoint, code=returned.code, verifier=pending.code_verifier
             )
-            claims = await self._verified(settings, found, token, pending.nonce)  # (3)
-            tenant, role = _role(settings, claims)  # (4)
-            name = f"{claims['sub']}@{settings.issuer}"[:_MAX_PENDING_NAME]
-            return await self._logins.begin(name=f"oidc:{name}", role=role, tenant=tenant)
+            claims = await self._verified(settings, found, token, pending.nonce)  # (4)
+            attempt.account = session_name(str(claims["sub"]), settings.issuer)
+            tenant, role = _role(settings, claims)  # (5)
+            return await self._logins.begin(name=attempt.account, role=role, tenant=tenant)
 
     def _set(self) -> ProviderSettings:
         if self._settings is None:
@@ -164,7 +215,8 @@ class OpenId:
             raise NotAuthenticatedError(
                 f"the provider's ID token does not hold: {error}"
             ) from error
-        if not isinstance(claims["sub"], str) or not claims["sub"]:
+        subject = claims["sub"]
+        if not isinstance(subject, str) or not subject or not subject.isprintable():
             raise NotAuthenticatedError("the provider's ID token does not say who it is")
         return claims
 
@@ -186,6 +238,28 @@ async def _discovered(settings: ProviderSettings) -> _Discovery:
     if found.issuer != settings.issuer:
         raise UnavailableError(f"{address} describes the provider {found.issuer[:200]}")
     return found
+
+
+def session_name(subject: str, issuer: str) -> str:
+    """Return by what name somebody's sessions are listed and stand in the audit trail.
+
+    What is too long is cut, with a part of its hash at the end: two people never look alike.
+    """
+    whole = f"oidc:{subject}@{issuer}"
+    if len(whole) <= _MAX_NAME:
+        return whole
+    return f"{whole[: _MAX_NAME - _DIGITS - 1]}~{_sha256(whole)[:_DIGITS]}"
+
+
+def _check_browser(settings: ProviderSettings, returned: Returned) -> None:
+    expected = _sha256(returned.secret).encode() if returned.secret else b""
+    if not expected or not hmac.compare_digest(expected, returned.state.encode("utf-8", "replace")):
+        here = urlsplit(settings.redirect_url)
+        raise ForeignBrowserError(
+            "this browser did not begin this login, has begun another one since, or took longer "
+            "than ten minutes; begin anew, in this browser, at "
+            f"{here.scheme}://{here.netloc}/api/v1/oidc/login"
+        )
 
 
 def _role(settings: ProviderSettings, claims: Mapping[str, object]) -> tuple[str, Role]:

@@ -1,10 +1,8 @@
 """Routes of accounts: the way in, users and tokens."""
 
 from datetime import timedelta
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi import APIRouter, Request, Response
 
 from fleet_server.accounts.authorization import Administrator, Reader
 from fleet_server.accounts.logins import Grant
@@ -28,7 +26,7 @@ from fleet_server.accounts.service import SESSION, token_id
 from fleet_server.accounts.tables import ApiToken
 from fleet_server.clock import unix_ms
 from fleet_server.errors import RefusedError
-from fleet_server.paging import AfterName, Limit, cursor
+from fleet_server.paging import AfterName, Limit, following
 from fleet_server.services import Wired
 
 router = APIRouter(prefix="/api/v1", tags=["accounts"])
@@ -53,22 +51,6 @@ async def claim_admin(wanted: AdminClaimRequest, request: Request, services: Wir
         address=client_address(request),
     )
     return session_view(grant)
-
-
-@router.get("/oidc/login", status_code=303, response_class=RedirectResponse)
-async def begin_openid(services: Wired) -> RedirectResponse:
-    """Go to the OpenID Connect provider; it sends the browser back to `/oidc/callback`."""
-    return RedirectResponse(await services.openid.begin(), status_code=303)
-
-
-@router.get("/oidc/callback")
-async def finish_openid(
-    services: Wired,
-    state: Annotated[str, Query(max_length=500)],
-    code: Annotated[str, Query(max_length=4000)],
-) -> SessionView:
-    """Begin a session for whoever comes back from the provider."""
-    return session_view(await services.openid.finish(state=state, code=code))
 
 
 @router.get("/account")
@@ -106,8 +88,14 @@ async def list_users(
     rows = await services.users.page(after=after, limit=limit)
     return UserPage(
         users=[UserView.model_validate(row, from_attributes=True) for row in rows],
-        next_after=cursor(rows[-1].name) if len(rows) == limit else None,
+        next_after=following(rows, limit, lambda row: row.name),
     )
+
+
+@router.get("/users/{user}")
+async def show_user(user: str, services: Wired, _account: Administrator) -> UserView:
+    """Return one user."""
+    return UserView.model_validate(await services.users.get(user), from_attributes=True)
 
 
 @router.post("/users", status_code=201)
@@ -141,7 +129,7 @@ async def list_tokens(
     rows = await services.accounts.page(after=after, limit=limit)
     return TokenPage(
         tokens=[_token(row) for row in rows],
-        next_after=cursor(rows[-1].sha256) if len(rows) == limit else None,
+        next_after=following(rows, limit, lambda row: row.sha256),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_server.accounts.roles import Permission, Role
+from fleet_server.paging import Cursor
 from fleet_server.storable import StorableText
 
 Name = Annotated[StorableText, Field(min_length=1, max_length=100)]
@@ -74,7 +75,7 @@ class UserPage(BaseModel):
     """Some users in the order of their names."""
 
     users: list[UserView]
-    next_after: str | None
+    next_after: Cursor | None
 
 
 class PasswordChange(BaseModel):
@@ -122,4 +123,4 @@ class TokenPage(BaseModel):
     """Some tokens in the order of their ids."""
 
     tokens: list[TokenView]
-    next_after: str | None
+    next_after: Cursor | None

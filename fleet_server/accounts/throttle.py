@@ -32,17 +32,16 @@ class LoginThrottle:
         self._database = database
         self._clock = clock
 
-    async def count(self, *, account: str, address: str) -> None:
-        """Count an attempt.
+    async def count(self, *, account: str | None, address: str) -> None:
+        """Count an attempt, of an address alone if it is not known yet for which account.
 
         Raises:
             ThrottledError: there were too many.
             UnavailableError: the database failed.
         """
-        limits = {
-            f"account {account[:100]}": MAX_PER_ACCOUNT,
-            f"address {network(address)}": MAX_PER_ADDRESS,
-        }
+        limits = {f"address {network(address)}": MAX_PER_ADDRESS}
+        if account is not None:
+            limits[f"account {account[:100]}"] = MAX_PER_ACCOUNT
         now_ms = unix_ms(self._clock())
         waits = []
         async with self._database.writing() as session:

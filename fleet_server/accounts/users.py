@@ -37,6 +37,19 @@ class Users:
         async with self._database.reading() as session:
             return (await session.scalars(query)).all()
 
+    async def get(self, name: str) -> User:
+        """Return a user.
+
+        Raises:
+            NotFoundError: there is no such user.
+            UnavailableError: the database failed.
+        """
+        async with self._database.reading() as session:
+            row = await session.get(User, name)
+        if row is None:
+            raise _no_user(name)
+        return row
+
     async def create(self, *, name: str, role: Role, password: str) -> User:
         """Make a user.
 

@@ -1,5 +1,6 @@
 """Puts the parts of accounts together, for the server and for its commands."""
 
+from fleet_server.accounts.login_watch import LoginWatch
 from fleet_server.accounts.logins import Logins
 from fleet_server.accounts.passwords import Passwords
 from fleet_server.accounts.service import Accounts
@@ -20,6 +21,7 @@ def wired(database: Database, clock: Clock) -> tuple[Accounts, Users, Logins]:
         users=users,
         passwords=passwords,
         throttle=LoginThrottle(database=database, clock=clock),
+        watch=LoginWatch(),
         clock=clock,
     )
     return accounts, users, logins

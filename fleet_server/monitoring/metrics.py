@@ -21,6 +21,7 @@ class ServerMetrics:
     def __init__(
         self,
         *,
+        logins: Mapping[tuple[str, str], int],
         uplinks: Callable[[], Mapping[str, int]],
         backlog: Callable[[], int],
         connections: Callable[[], int | None],
@@ -28,6 +29,7 @@ class ServerMetrics:
         """Begin at zero.
 
         Args:
+            logins: how many there were so far, by way and outcome.
             uplinks: messages of devices so far, by what became of them.
             backlog: messages that wait for the database now.
             connections: MQTT connections of this process now; None if the broker is another one.
@@ -50,7 +52,7 @@ class ServerMetrics:
             {"version": version("skerry")}
         )
         ProcessCollector(registry=self.registry)
-        self.registry.register(_Read(uplinks, backlog, connections))
+        self.registry.register(_Read(logins, uplinks, backlog, connections))
 
     def answered(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request.
@@ -70,16 +72,26 @@ class _Read(Collector):
 
     def __init__(
         self,
+        logins: Mapping[tuple[str, str], int],
         uplinks: Callable[[], Mapping[str, int]],
         backlog: Callable[[], int],
         connections: Callable[[], int | None],
     ) -> None:
+        self._logins = logins
         self._uplinks = uplinks
         self._backlog = backlog
         self._connections = connections
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics; see `Collector`."""
+        logins = CounterMetricFamily(
+            "skerry_server_logins",
+            "Logins of people, by the way in and what became of them.",
+            labels=["way", "outcome"],
+        )
+        for (way, outcome), count in self._logins.items():
+            logins.add_metric([way, outcome], count)
+        yield logins
         uplinks = CounterMetricFamily(
             "skerry_server_uplinks",
             "Messages of devices, by what became of them.",

@@ -1,7 +1,5 @@
 """Labels, facts, groups, lists: what operators set, what devices say, and who is selected by it."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from fleet_protocol.messages import Capabilities, Reported, RunningModel
@@ -20,7 +18,6 @@ from fleet_server.errors import MalformedError, NotFoundError, RefusedError
 from fleet_server.paging import cursor, key_of
 from fleet_server.telemetry.store import TelemetryStore
 from fleet_server.telemetry.uplink import Uplink
-from tests.unit.fleet_server import derived_terms
 from tests.unit.fleet_server.authority import DeviceKey, Fleet
 from tests.unit.fleet_server.conftest import FakeClock
 
@@ -58,8 +55,7 @@ def report(*versions: str, accelerators: tuple[str, ...] = (), memory: int = 4 <
 
 
 @pytest.fixture
-async def devices(fleet: Fleet, database: Database, clock: FakeClock) -> AsyncIterator[Devices]:
-    """Devices whose derived terms follow whatever a test does."""
+async def devices(fleet: Fleet, database: Database, clock: FakeClock) -> Devices:
     online = fleet.data.online
     enrollment = Enrollment(
         database=database,
@@ -71,8 +67,7 @@ async def devices(fleet: Fleet, database: Database, clock: FakeClock) -> AsyncIt
     )
     for name in ("cam-1", "cam-2", "gate-1"):
         await enrollment.enroll(token=fleet.claim_token(name), csr_pem=DeviceKey.new(name).csr())
-    yield Devices(database=database, connections=[NoConnections()], clock=clock)
-    assert await derived_terms.wrong(database) == {}
+    return Devices(database=database, connections=[NoConnections()], clock=clock)
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """Logins, the first admin, users and scoped tokens, over the API."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 import typer
 
+from fleet_protocol.log_format import JsonFormatter
 from fleet_server.accounts import throttle
 from fleet_server.accounts.claim_cli import claim_admin
 from fleet_server.accounts.first_admin import text as claim_text
@@ -75,6 +77,34 @@ async def test_guessing_is_limited_and_ends(logins: Logins, clock: FakeClock) ->
     assert (await logins.login(name="ann", password=PASSWORD, address=ADDRESS)).name == "ann"
 
 
+async def test_refused_logins_are_in_the_log_and_counted(
+    logins: Logins, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await first_admin(logins)
+    monkeypatch.setattr(throttle, "MAX_PER_ACCOUNT", 1)
+    before = logins.watch.counts.copy()
+    with pytest.raises(NotAuthenticatedError):
+        await logins.login(name="eve\x1b[2J", password=PASSWORD, address=ADDRESS)
+    with pytest.raises(ThrottledError):
+        await logins.login(name="eve\x1b[2J", password=PASSWORD, address=ADDRESS)
+    with pytest.raises(NotAuthenticatedError):
+        await logins.claim_admin(claim="guess", name="eve", password=PASSWORD, address=ADDRESS)
+    await logins.login(name="ann", password=PASSWORD, address=ADDRESS)
+    lines = [JsonFormatter().format(record) for record in caplog.records]
+    said = [line for line in map(json.loads, lines) if line["event"] == "login_refused"]
+    assert {line["address"] for line in said} == {ADDRESS}
+    assert [line["way"] for line in said] == ["password", "password", "claim"]
+    assert [line["outcome"] for line in said] == ["wrong", "throttled", "wrong"]
+    assert r"eve\u001b[2J" in "".join(lines)
+    assert PASSWORD not in "".join(lines)
+    assert logins.watch.counts - before == {
+        ("password", "wrong"): 1,
+        ("password", "throttled"): 1,
+        ("password", "granted"): 1,
+        ("claim", "wrong"): 1,
+    }
+
+
 async def test_one_address_cannot_try_many_names(
     database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +150,9 @@ async def test_a_user_logs_in_changes_the_password_and_is_logged_out(
     user = {"name": "bob", "role": "viewer", "password": PASSWORD}
     assert (await client.post("/api/v1/users", json=user)).status_code == 201
     assert (await client.post("/api/v1/users", json=user)).status_code == 409
+    one = (await client.get("/api/v1/users/bob")).json()
+    assert (one["name"], one["role"], set(one)) == ("bob", "viewer", {"name", "role", "created_ms"})
+    assert (await client.get("/api/v1/users/eve")).status_code == 404
     session = bearer((await log_in(client, "bob")).json()["token"])
     shown = (await client.get("/api/v1/account", headers=session)).json()
     assert (shown["name"], shown["role"], shown["permissions"]) == ("bob", "viewer", ["read"])

@@ -44,6 +44,7 @@ async def test_requests_are_counted_by_route_and_devices_by_health(
     assert page["skerry_server_requests_total", "GET", "none", "404"] == 1
     assert page["skerry_server_requests_total", "GET", "/api/v1/devices/{device_id}", "404"] == 1
     assert page["skerry_server_request_seconds_count", "/api/v1/devices/{device_id}"] == 1
+    assert page["skerry_server_logins_total", "wrong", "password"] == 0
     assert page["skerry_server_component_up", "database"] == 1
     assert page["skerry_server_component_up", "broker"] == 0
     assert page["skerry_server_uplink_backlog",] == 0

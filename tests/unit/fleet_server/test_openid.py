@@ -1,6 +1,7 @@
 """Logins at an OpenID Connect provider: a real one, in a process of its own on the loopback."""
 
 import json
+import logging
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import httpx
 import pytest
 from sqlalchemy import update
 
+from fleet_server.accounts import openid, throttle
 from fleet_server.accounts.openid_settings import provider
 from fleet_server.accounts.roles import Role
 from fleet_server.accounts.tables import PendingLogin
@@ -28,6 +30,7 @@ PEOPLE = {
     "eve": ["fleet-admins", "acme-ops"],
 }
 PROVIDER = Path(__file__).parents[2] / "simulators" / "pkce_provider.py"
+COOKIE = "__Host-skerry-login"
 CALLBACK = "https://fleet/api/v1/oidc/callback"
 
 
@@ -101,7 +104,73 @@ async def test_claims_become_a_role_and_an_answer_counts_once(client: httpx.Asyn
     headers = bearer(session["token"])
     assert (await client.get("/api/v1/users", headers=headers)).status_code == 200
     again = await client.get("/api/v1/oidc/callback", params=answer)
-    assert (again.status_code, "begin anew" in again.text) == (401, True)
+    assert (again.status_code, "begin anew" in again.text) == (400, True)
+    assert granted.headers["cache-control"] == "no-store"
+
+
+async def test_only_the_browser_that_began_can_finish(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await at_the_provider(client, "ann")
+    secret = client.cookies.get(COOKIE)
+    client.cookies.clear()
+    for foreign in ({}, {COOKIE: ""}, {COOKIE: "guessed"}, {"skerry-login": str(secret)}):
+        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in foreign.items())}
+        refused = await client.get("/api/v1/oidc/callback", params=answer, headers=headers)
+        assert refused.status_code == 400, foreign
+        assert "in this browser, at https://fleet/api/v1/oidc/login" in refused.json()["detail"]
+    assert {(record.msg, record.outcome) for record in _warnings(caplog)} == {  # type: ignore[attr-defined]
+        ("login_refused", "foreign_browser")
+    }
+    headers = {"Cookie": f"{COOKIE}={secret}"}  # what was refused has not used the login up
+    granted = await client.get("/api/v1/oidc/callback", params=answer, headers=headers)
+    assert granted.status_code == 200, granted.text
+    assert f'{COOKIE}=""' in granted.headers["set-cookie"]
+    used = await client.get("/api/v1/oidc/callback", params=answer, headers=headers)
+    assert (used.status_code, "begin anew" in used.text) == (401, True)
+
+
+def _warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno == logging.WARNING]
+
+
+async def test_the_cookie_of_a_login(
+    fleet: Fleet, database: Database, client: httpx.AsyncClient, issuer: str
+) -> None:
+    begun = await client.get("/api/v1/oidc/login")
+    name, *attributes = begun.headers["set-cookie"].split("; ")
+    assert name.startswith(f"{COOKIE}=")
+    assert set(attributes) == {"HttpOnly", "Max-Age=600", "Path=/", "SameSite=lax", "Secure"}
+    assert name.partition("=")[2] not in begun.headers["location"]
+    plain = {"oidc_redirect_url": "http://localhost/api/v1/oidc/callback"}
+    services = await wired(fleet, database, **settings_of(issuer) | plain)
+    async with client_of(services) as local:
+        kept = (await local.get("/api/v1/oidc/login")).headers["set-cookie"]
+    assert kept.startswith("skerry-login=")
+    assert "Secure" not in kept
+
+
+async def test_an_address_cannot_begin_logins_without_end(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "MAX_PER_ADDRESS", 2)
+    statuses = [(await client.get("/api/v1/oidc/login")).status_code for _ in range(3)]
+    assert statuses == [303, 303, 429]
+
+
+async def test_the_provider_refuses(client: httpx.AsyncClient) -> None:
+    answer = await at_the_provider(client, "ann")
+    sent = {"state": answer["state"], "error": "access_denied"}
+    refused = await client.get("/api/v1/oidc/callback", params=sent)
+    assert refused.status_code == 401
+    assert "refuses this login: access_denied" in refused.json()["detail"]
+
+
+def test_names_of_two_people_differ() -> None:
+    assert openid.session_name("ann", "https://id.example") == "oidc:ann@https://id.example"
+    names = {openid.session_name("x" * 200 + each, "https://id.example") for each in "ab"}
+    assert {len(name) for name in names} == {100}
+    assert len(names) == 2
 
 
 @pytest.mark.parametrize(
@@ -126,7 +195,7 @@ async def test_an_answer_that_does_not_hold(
     else:
         answer[wrong] = "foreign"
     refused = await client.get("/api/v1/oidc/callback", params=answer)
-    assert refused.status_code == 401, refused.text
+    assert refused.status_code == (400 if wrong == "state" else 401), refused.text
     if wrong == "code_verifier":
         assert "wrong verifier" in refused.json()["detail"]
 
