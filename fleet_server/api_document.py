@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from fleet_protocol import async_document, command_answers, commands, messages
+from fleet_server.broker import told
 from fleet_server.commands.configurations import ConfigurationBody
 from fleet_server.commands.schemas import CommandOrder
 
@@ -47,6 +48,7 @@ _ANSWERS: Mapping[tuple[str, str], type[msgspec.Struct]] = {
     ("post", "/device/v1/certificate"): messages.RenewResponse,
     ("post", "/device/v1/authorities"): messages.Authorities,
     ("get", "/device/v1/commands"): commands.Mailbox,
+    ("get", told.ROUTE): told.Told,
 }
 _FILES: Mapping[str, tuple[int, ...]] = {
     "/device/v1/assignment": (200, 204, 304),

@@ -14,6 +14,7 @@ import typer
 from fleet_server.accounts.roles import Role
 from fleet_server.duration import duration
 from fleet_server.errors import RefusedError
+from fleet_server.follower import cli as follower_cli
 from fleet_server.trust import cli as ca_cli
 from signing_keys import private_files
 
@@ -56,7 +57,7 @@ def token(  # noqa: PLR0913 (each is an option that a person gives)
         Role,
         typer.Option(
             help="viewer reads; publisher also uploads releases; operator also assigns them; "
-            "admin does everything."
+            "broker tells a broker elsewhere whom to refuse; admin does everything."
         ),
     ],
     data: Data,
@@ -150,20 +151,8 @@ def migrate(data: Data) -> None:
     sys.stdout.write(f"The database has revision {asyncio.run(steps.upgrade(url))}.\n")
 
 
-@app.command("broker-config")
-def broker_config(data: Data) -> None:
-    """Write the configuration of a Mosquitto that runs beside the server, and print its path.
-
-    Mosquitto takes the address from the settings `host` and `mqtt_port`, its certificates and the
-    list of revoked ones from the data directory, and runs as the directory's owner. The server
-    uses it with `broker_url = "mqtts://HOST:PORT"`. Make the configuration anew after an upgrade
-    and when those settings change.
-
-    Example: `mosquitto -c "$(skerry server broker-config --data DIR)"`
-    """
-    from fleet_server.broker.commands import configure  # noqa: PLC0415 (loaded with its command)
-
-    sys.stdout.write(f"{asyncio.run(configure(data.absolute()))}\n")
+app.command("broker-config")(follower_cli.broker_config)
+app.command("broker-follow")(follower_cli.broker_follow)
 
 
 @app.command()

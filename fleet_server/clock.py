@@ -18,3 +18,8 @@ def utc_now() -> datetime:
 def unix_ms(moment: datetime) -> int:
     """Return a moment as milliseconds since 1970."""
     return int(moment.timestamp() * 1000)
+
+
+def from_unix_ms(moment_ms: int) -> datetime:
+    """Return the moment of milliseconds since 1970."""
+    return datetime.fromtimestamp(moment_ms / 1000, UTC)

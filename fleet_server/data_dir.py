@@ -20,6 +20,20 @@ _ONLINE_FILES = (
 )
 
 
+def check_socket(path: Path) -> None:
+    """Accept the place of a socket.
+
+    Raises:
+        SetupError: its path is too long.
+    """
+    length = len(os.fsencode(path.absolute()))
+    if length > _SOCKET_PATH_BYTES:
+        raise SetupError(
+            f"the directory {path.parent.parent} is too deep: {path.absolute()} has {length} bytes "
+            f"and a socket path may have {_SOCKET_PATH_BYTES}; choose a shorter directory"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class DataDir:
     """The paths of docs/architecture.md; `skerry provision init` makes what `check` asks for."""
@@ -88,13 +102,7 @@ class DataDir:
                     f"{self.root} is not the data directory of a fleet server: {part.name}/ is "
                     "missing; make one with `skerry provision init` and pass its server/ folder"
                 )
-        longest = os.fsencode(self.signer_socket.absolute())
-        if len(longest) > _SOCKET_PATH_BYTES:
-            raise SetupError(
-                f"the data directory {self.root} is too deep: {self.signer_socket.absolute()} has "
-                f"{len(longest)} bytes and a socket path may have {_SOCKET_PATH_BYTES}; "
-                "choose a shorter directory"
-            )
+        check_socket(self.signer_socket)
 
     def check_files(self, *, assignment_key: bool = True) -> None:
         """Accept the directory if every key and certificate of a server is there.

@@ -21,6 +21,7 @@ from fleet_server.accounts import tables as _accounts  # noqa: F401 (registers i
 from fleet_server.alerts import tables as _alerts  # noqa: F401 (registers its tables)
 from fleet_server.assignments import tables as _assignments  # noqa: F401 (registers its tables)
 from fleet_server.audit import tables as _audit  # noqa: F401 (registers its tables)
+from fleet_server.broker import tables as _broker  # noqa: F401 (registers its tables)
 from fleet_server.commands import tables as _commands  # noqa: F401 (registers its tables)
 from fleet_server.database import Base
 from fleet_server.database_engine import described, make_engine, sqlite_path

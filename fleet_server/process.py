@@ -36,6 +36,8 @@ from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signer_child import SignerChild
 from fleet_server.assignments.signer_client import SignerClient
 from fleet_server.broker import wiring as broker_wiring
+from fleet_server.broker.followers import Followers
+from fleet_server.broker.publication import Publication
 from fleet_server.broker.wiring import Broker
 from fleet_server.clock import utc_now
 from fleet_server.commands import wiring as commands_wiring
@@ -151,8 +153,10 @@ async def _made(
     director = await asyncio.to_thread(Director, data.director)
     cas = DeviceCas(data.online)
     broker_context = broker_wiring.serving_context(data, cas)
+    publication = Publication(database=database, cas=cas, clock=utc_now)
+    followers = Followers(database=database, clock=utc_now)
     broker: Broker = (
-        broker_wiring.external(data, database, cas, link)
+        broker_wiring.external(data, publication, followers, link)
         if ports.mqtt is None
         else broker_wiring.embedded(ports.mqtt, broker_context, config, registry)
     )
@@ -197,16 +201,21 @@ async def _made(
             backlog=lambda: ingest.waiting,
             connections=lambda: broker.connections,
         ),
-        fleet_state=FleetState(database=database, components=components, clock=utc_now),
+        fleet_state=FleetState(
+            database=database, components=components, followers=followers, clock=utc_now
+        ),
         components=components,
         trust=Trust(
             releases=releases,
             assignments=assignments,
             director=director,
+            followers=followers,
             online=data.online,
             clock=utc_now,
         ),
         authorities=DeviceAuthorities(database=database, cas=cas, online=data.online),
+        publication=publication,
+        followers=followers,
         alerts=alerts_wiring.wired(database, utc_now, config),
         commands=commands_wiring.wired(database, utc_now, signer=signer, downlink=link),
     )

@@ -11,6 +11,8 @@ from fleet_server.accounts.service import Accounts
 from fleet_server.accounts.users import Users
 from fleet_server.alerts.wiring import AlertServices
 from fleet_server.assignments.service import Assignments
+from fleet_server.broker.followers import Followers
+from fleet_server.broker.publication import Publication
 from fleet_server.commands.wiring import CommandServices
 from fleet_server.components import Components
 from fleet_server.database import Database
@@ -56,6 +58,8 @@ class Services:
     fleet_state: FleetState
     trust: Trust
     authorities: DeviceAuthorities
+    publication: Publication
+    followers: Followers
     alerts: AlertServices
     commands: CommandServices
     components: Components

@@ -60,28 +60,6 @@ def _general_name(name: str) -> x509.GeneralName:
     return x509.DNSName(name.lower())
 
 
-def link(
-    new: x509.Certificate, *, issuer: x509.Certificate, issuer_key: EllipticCurvePrivateKey
-) -> x509.Certificate:
-    """Return the proof that an authority follows another one: its key, signed by the other."""
-    key = new.public_key()
-    if not isinstance(key, EllipticCurvePublicKey):
-        raise ProvisioningError("the new authority has a key of another kind")
-    lifetime = new.not_valid_after_utc - new.not_valid_before_utc - CLOCK_SKEW
-    begin = new.not_valid_before_utc + CLOCK_SKEW
-    issuer_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return (
-        _builder(new.subject, issuer.subject, key, now=begin, lifetime=lifetime)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(key_usage(signs_certificates=True), critical=True)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id),
-            critical=False,
-        )
-        .sign(issuer_key, SHA256())
-    )
-
-
 def server_certificate(
     names: Sequence[x509.GeneralName],
     key: EllipticCurvePublicKey,

@@ -16,11 +16,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from provisioning import certificates, durable_files, key_files
+from provisioning import durable_files, key_files
 from provisioning.encrypted_pem import encrypted_pem
 from provisioning.errors import ProvisioningError
 from provisioning.layout import Authority
-from signing_keys.authority_certificates import following_authority
+from signing_keys import authority_certificates
 
 MAX_AT_ONCE = 4
 
@@ -48,8 +48,8 @@ def follow(authority: Authority, *, passphrase: bytes, now: datetime) -> x509.Ce
     before = present[-1]
     before_key = key_of(authority, before, passphrase=passphrase)
     key = key_files.new_p256()
-    new = following_authority("Skerry fleet CA", key, now=now)
-    link = certificates.link(new, issuer=before, issuer_key=before_key)
+    new = authority_certificates.following_authority("Skerry fleet CA", key, now=now)
+    link = authority_certificates.link(new, issuer=before, issuer_key=before_key)
     try:
         _store(authority, key, passphrase)
         _write(authority.fleet_ca_handover, [*_links(authority), link, *present, new])

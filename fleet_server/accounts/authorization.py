@@ -40,6 +40,7 @@ def _requires(permission: Permission) -> Callable[..., Awaitable[Account]]:
 Reader = Annotated[Account, Depends(_requires(Permission.READ))]
 Publisher = Annotated[Account, Depends(_requires(Permission.PUBLISH))]
 Operator = Annotated[Account, Depends(_requires(Permission.ASSIGN))]
+Follower = Annotated[Account, Depends(_requires(Permission.FOLLOW))]
 Commander = Annotated[Account, Depends(_requires(Permission.COMMAND))]
 Administrator = Annotated[Account, Depends(_requires(Permission.ADMINISTER))]
 Decommissioner = Annotated[Account, Depends(_requires(Permission.DECOMMISSION))]

@@ -13,13 +13,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from fleet_server.devices.certificates import DeviceCa
 from fleet_server.releases import durable_files
 
 _HEADER_BYTES = 2
 
 
-def write(folder: Path, authorities: Sequence[DeviceCa]) -> None:
+def write(folder: Path, authorities: Sequence[x509.Certificate]) -> None:
     """Let the folder hold these authorities and no other.
 
     Raises:
@@ -28,9 +27,9 @@ def write(folder: Path, authorities: Sequence[DeviceCa]) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     wanted: dict[str, bytes] = {}
     for each in authorities:
-        hashed = subject_hash(each.certificate)
+        hashed = subject_hash(each)
         number = sum(name.startswith(hashed) for name in wanted)
-        wanted[f"{hashed}.{number}"] = each.certificate.public_bytes(Encoding.PEM)
+        wanted[f"{hashed}.{number}"] = each.public_bytes(Encoding.PEM)
     for name, content in wanted.items():
         path = folder / name
         if not path.exists() or path.read_bytes() != content:
@@ -39,6 +38,16 @@ def write(folder: Path, authorities: Sequence[DeviceCa]) -> None:
         if path.name not in wanted:
             path.unlink()
     durable_files.sync_folder(folder)
+
+
+def read(folder: Path) -> list[x509.Certificate]:
+    """Return the authorities that a folder holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: one of them is damaged.
+    """
+    return [x509.load_pem_x509_certificate(path.read_bytes()) for path in sorted(folder.iterdir())]
 
 
 def subject_hash(certificate: x509.Certificate) -> str:

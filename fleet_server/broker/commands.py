@@ -4,8 +4,12 @@ import os
 from pathlib import Path
 
 from fleet_server import settings
-from fleet_server.broker import client_authorities, mosquitto, revocation_list
-from fleet_server.broker.mosquitto import MosquittoFiles
+from fleet_server.broker import mosquitto
+from fleet_server.broker.acceptance import Held
+from fleet_server.broker.hand import Hand
+from fleet_server.broker.mosquitto import Listening
+from fleet_server.broker.mosquitto_files import MosquittoFiles
+from fleet_server.broker.publication import Publication
 from fleet_server.clock import utc_now
 from fleet_server.data_dir import DataDir
 from fleet_server.devices.authorities import DeviceCas
@@ -27,16 +31,16 @@ async def configure(root: Path) -> Path:
     data = DataDir(root)
     async with opened(root) as database:
         config = settings.load(data.settings_file, os.environ)
-        revoked = await revocation_list.revoked(database, now=utc_now())
-    authorities = DeviceCas(data.online).trusted
-    files = MosquittoFiles(data)
+        cas = DeviceCas(data.online)
+        told = await Publication(database=database, cas=cas, clock=utc_now).current()
+    files = MosquittoFiles.beside(data)
+    listening = Listening(config.host, config.mqtt_port, config.max_connections)
     try:
         for folder in (data.broker, data.run):
             folder.mkdir(mode=0o700, exist_ok=True)
-        client_authorities.write(files.authorities, authorities)
-        revocation_list.write(files.revoked, authorities, revoked.serials, now=utc_now())
+        Hand(files).write(Held.of(told.authorities))
         durable_files.write(files.access, mosquitto.access_list().encode())
-        durable_files.write(files.configuration, mosquitto.configuration(files, config).encode())
+        durable_files.write(files.configuration, mosquitto.configuration(files, listening).encode())
     except OSError as error:
         raise SetupError(f"cannot write below {data.root}: {error}") from error
     return files.configuration

@@ -1,40 +1,30 @@
 """A broker of its own: keeps it from serving devices that are shut out.
 
-The server says whom it refuses by a revocation list, which the broker reads when it is told to
-(SIGHUP). A list ends no session, so the server does. A device may have slipped in between list and
-end, so each session is ended again by the next look. The broker may be away at any time; what could
-not be done is done by a later look, and a new server process does all of it again.
+One beside the server is told by this process (`fleet_server.broker.hand`). One on another machine
+is told by what runs there (`fleet_server.follower`) and asks for it; here is only seen to it that
+somebody asks.
 """
 
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
-from sqlalchemy import or_, select
-
-from fleet_server import tenancy
-from fleet_server.broker import client_authorities, revocation_list, sessions
-from fleet_server.broker.mosquitto import MosquittoFiles
-from fleet_server.clock import Clock, unix_ms
+from fleet_server.broker.acceptance import Held
+from fleet_server.broker.followers import Followers
+from fleet_server.broker.hand import Hand
+from fleet_server.broker.mosquitto_files import MosquittoFiles
+from fleet_server.broker.publication import Publication
+from fleet_server.broker.told import Told
+from fleet_server.clock import Clock
 from fleet_server.complaints import Complaints
-from fleet_server.database import Database
-from fleet_server.devices.authorities import DeviceCas
-from fleet_server.devices.tables import Device
 from fleet_server.errors import FleetError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
-REPLACED_AFTER = timedelta(hours=1)
-"""A key that its device let go is listed by then; each list makes the broker's checks dearer."""
-
-_ENDED_TIMES = 2
-_PROGRAM = "mosquitto"
+_ASKED_WITHIN = timedelta(minutes=2)
 
 
 class ExternalBroker:
@@ -43,8 +33,8 @@ class ExternalBroker:
     def __init__(
         self,
         *,
-        database: Database,
-        cas: DeviceCas,
+        publication: Publication,
+        followers: Followers,
         files: MosquittoFiles,
         connected: Callable[[], bool],
         clock: Clock,
@@ -52,25 +42,20 @@ class ExternalBroker:
         """Know nothing yet.
 
         Args:
-            database: says who is shut out.
-            cas: sign the revocation lists.
-            files: where list, process id and socket of the broker are.
+            publication: says what brokers are told.
+            followers: who tell brokers on other machines.
+            files: where list, process id and socket of a broker beside the server are.
             connected: whether the server's own connection to the broker is up.
             clock: the wall clock.
         """
-        self._database = database
-        self._cas = cas
+        self._publication = publication
+        self._followers = followers
         self._files = files
+        self._hand = Hand(files)
         self._connected = connected
         self._clock = clock
         self._wanted = asyncio.Event()
         self._complaints = Complaints(time.monotonic)
-        self._listed: frozenset[int] | None = None
-        self._listed_by: list[str] = []
-        self._listed_at = datetime.fromtimestamp(0, UTC)
-        self._read: tuple[int, int] | None = None
-        """The list and the server's certificate that the broker has been told to read."""
-        self._ended: dict[str, int] = {}
 
     @property
     def serving(self) -> bool:
@@ -106,71 +91,24 @@ class ExternalBroker:
         """Bring list and sessions to what the database says.
 
         Raises:
-            UnavailableError: database or broker do not answer; the rest is left for the next look.
+            UnavailableError: database or broker do not answer, or nobody tells the broker; the rest
+                is left for the next look.
             OSError: the list cannot be written.
         """
-        now = self._clock()
-        revoked = await revocation_list.revoked(self._database, now=now)
-        if self._must_list(revoked, now):
-            self._listed_by = await asyncio.to_thread(self._list, revoked, now)
-            self._listed, self._listed_at = frozenset(revoked.serials), now
-            logger.info("revocation_list_written", extra={"certificates": len(self._listed)})
-        await asyncio.to_thread(self._reload)
-        shut_out = await self._shut_out(now)
-        self._ended = {each: self._ended.get(each, 0) for each in shut_out}
-        for device_id in (each for each in shut_out if self._ended[each] < _ENDED_TIMES):
-            await asyncio.to_thread(sessions.end, self._files.control, device_id)
-            self._ended[device_id] += 1
-
-    def _list(self, revoked: revocation_list.Revoked, now: datetime) -> list[str]:
-        """Write authorities and lists; returns the authorities' key ids."""
-        authorities = self._cas.trusted
-        client_authorities.write(self._files.authorities, authorities)
-        revocation_list.write(self._files.revoked, authorities, revoked.serials, now=now)
-        return [each.key_id for each in authorities]
-
-    def _must_list(self, revoked: revocation_list.Revoked, now: datetime) -> bool:
-        if self._listed is None or not revoked.shut_out <= self._listed:
-            return True
-        if self._listed_by != self._cas.key_ids:
-            return True
-        age = now - self._listed_at
-        return age > revocation_list.RENEWED_AFTER or (
-            age > REPLACED_AFTER and not revoked.replaced <= self._listed
-        )
-
-    def _reload(self) -> None:
-        """Make the broker read the list, and the server's certificate, if they are new."""
-        found = (_stamp(self._files.revoked), _stamp(self._files.data.online / "tls.crt"))
-        if found == self._read:
+        if not self._files.configuration.exists():
+            await self._check_followed()
             return
-        try:
-            pid = int(self._files.pid.read_text())
-            if Path(f"/proc/{pid}/comm").read_text().strip() != _PROGRAM:
-                raise ProcessLookupError(f"process {pid} is not {_PROGRAM}")
-            os.kill(pid, signal.SIGHUP)
-        except (OSError, ValueError) as error:
+        told = await self._publication.current()
+        await asyncio.to_thread(self._tell, told)
+
+    def _tell(self, told: Told) -> None:
+        self._hand.write(Held.of(told.authorities))
+        self._hand.enforce(told.shut_out)
+
+    async def _check_followed(self) -> None:
+        if not await self._followers.asked_since(self._clock() - _ASKED_WITHIN):
             raise UnavailableError(
-                "the broker cannot be told whom it has to refuse: start it with what `skerry "
-                f"server broker-config` writes, as the server's user ({error})"
-            ) from error
-        self._read = found
-        logger.info("broker_reloaded", extra={"broker_pid": pid})
-
-    async def _shut_out(self, now: datetime) -> list[str]:
-        """Return the devices that may still have a session and must have none."""
-        recently = unix_ms(now - revocation_list.LIFETIME)
-        query = select(Device.id).where(
-            Device.certificate_expires_ms > recently,
-            or_(revocation_list.is_shut_out(), Device.certificate_expires_ms <= unix_ms(now)),
-        )
-        with tenancy.everything():
-            async with self._database.reading() as session:
-                return list(await session.scalars(query.order_by(Device.id)))
-
-
-def _stamp(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
+                "nobody tells the broker whom it has to refuse: for one on this machine run "
+                "`skerry server broker-config`, for one on another machine `skerry server "
+                "broker-follow` there"
+            )

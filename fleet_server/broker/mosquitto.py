@@ -18,9 +18,8 @@ from fleet_protocol import topics
 from fleet_protocol.messages import MAX_MESSAGE_BYTES
 from fleet_protocol.topics import Topic
 from fleet_server.broker.connection import MAX_KEEP_ALIVE_S
-from fleet_server.data_dir import DataDir
+from fleet_server.broker.mosquitto_files import MosquittoFiles
 from fleet_server.devices.certificates import INGEST_NAME
-from fleet_server.settings import ServerSettings
 
 _OVERHEAD_BYTES = 1024
 """What a packet has beside its payload: header, topic, properties."""
@@ -53,8 +52,8 @@ listener {port} {host}
 max_connections {connections}
 tls_version tlsv1.2
 capath {authorities}
-certfile {online}/tls.crt
-keyfile {online}/tls.pem
+certfile {shown}/tls.crt
+keyfile {shown}/tls.pem
 crlfile {revoked}
 require_certificate true
 use_identity_as_username true
@@ -70,55 +69,27 @@ acl_file {access}
 
 
 @dataclass(frozen=True, slots=True)
-class MosquittoFiles:
-    """Where Mosquitto and the server meet, below the server's data directory."""
+class Listening:
+    """Where devices reach Mosquitto, and how many of them."""
 
-    data: DataDir
-
-    @property
-    def configuration(self) -> Path:
-        """What Mosquitto is started with."""
-        return self.data.broker / "mosquitto.conf"
-
-    @property
-    def access(self) -> Path:
-        """Who may do what on which topic."""
-        return self.data.broker / "access"
-
-    @property
-    def authorities(self) -> Path:
-        """The folder of the device CAs (`fleet_server.broker.client_authorities`)."""
-        return self.data.broker / "authorities"
-
-    @property
-    def revoked(self) -> Path:
-        """The revocation lists, one for each device CA."""
-        return self.data.broker / "revoked.pem"
-
-    @property
-    def pid(self) -> Path:
-        """Holds the process id of the running Mosquitto."""
-        return self.data.run / "mosquitto.pid"
-
-    @property
-    def control(self) -> Path:
-        """The socket by which the server ends sessions."""
-        return self.data.run / "broker.sock"
+    host: str
+    port: int
+    max_connections: int
 
 
-def configuration(files: MosquittoFiles, settings: ServerSettings) -> str:
+def configuration(files: MosquittoFiles, listening: Listening) -> str:
     """Return the content of ``mosquitto.conf``."""
-    owner = _user(files.data.root)
+    owner = user_of(files.folder)
     return _CONFIGURATION.format(
         pid=files.pid,
         user=f"user {owner}\n" if owner else "",
-        folder=files.data.broker,
+        folder=files.folder,
         packet_bytes=MAX_MESSAGE_BYTES + _OVERHEAD_BYTES,
         keep_alive_s=MAX_KEEP_ALIVE_S,
-        port=settings.mqtt_port,
-        host=settings.host,
-        connections=settings.max_connections,
-        online=files.data.online,
+        port=listening.port,
+        host=listening.host,
+        connections=listening.max_connections,
+        shown=files.shown,
         authorities=files.authorities,
         revoked=files.revoked,
         access=files.access,
@@ -137,9 +108,9 @@ def access_list() -> str:
     return "\n".join([*lines, ""])
 
 
-def _user(root: Path) -> str | None:
-    """Return who owns the data directory: Mosquitto, if root starts it, goes on as that user."""
+def user_of(folder: Path) -> str | None:
+    """Return who owns a folder: Mosquitto, if root starts it, goes on as that user."""
     try:
-        return pwd.getpwuid(root.stat().st_uid).pw_name
+        return pwd.getpwuid(folder.stat().st_uid).pw_name
     except KeyError:
         return None

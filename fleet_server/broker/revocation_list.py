@@ -7,19 +7,17 @@ messages go nowhere, but they are let in.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server import tenancy
 from fleet_server.clock import unix_ms
-from fleet_server.database import Database
 from fleet_server.devices.certificates import DeviceCa
 from fleet_server.devices.tables import Device, IssuedCertificate, PendingCertificate
-from fleet_server.releases import durable_files
 
 LIFETIME = timedelta(days=30)
 """OpenSSL refuses everybody once the list has expired: it outlives a long absence of the server."""
@@ -28,6 +26,9 @@ _BACKDATED = timedelta(minutes=5)
 """Room for many lists in a short time, and for a broker whose clock is a little behind."""
 
 RENEWED_AFTER = timedelta(days=1)
+
+REPLACED_AFTER = timedelta(hours=1)
+"""A key that its device let go is listed by then; each list makes the broker's checks dearer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +49,40 @@ class Revoked:
         return sorted(self.shut_out | self.replaced)
 
 
-def write(
-    path: Path, authorities: Sequence[DeviceCa], serials: Sequence[int], *, now: datetime
-) -> None:
-    """Sign a list for each authority and put them, in one file, in place of the present ones.
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A list as it is handed out.
 
-    Each names all certificates, also those of the others: their numbers are random, and while
-    there are several authorities who issued which is of no interest.
-
-    Raises:
-        OSError: the disk refuses; the old list is unchanged.
+    Attributes:
+        number: orders the lists of an authority (RFC 5280, 5.2.3).
+        dated: what it says of its own age.
     """
-    # Of two lists OpenSSL takes the one that is newer by a second at least; one from the future
-    # makes it refuse everybody.
-    newer = last_update(path) + timedelta(seconds=1)
+
+    pem: str
+    number: int
+    dated: datetime
+
+
+def signed(
+    authority: DeviceCa, serials: Sequence[int], *, before: Signed | None, now: datetime
+) -> Signed:
+    """Sign a list that takes the place of the one before.
+
+    It names all certificates, also those of other authorities: their numbers are random, and while
+    there are several authorities who issued which is of no interest. Of two lists OpenSSL takes the
+    one that is newer by a second at least; one from the future makes it refuse everybody. So the
+    date is bounded by the clock, and only the number never goes back.
+    """
+    newer = before.dated + timedelta(seconds=1) if before else now - _BACKDATED
     dated = min(now, max(now - _BACKDATED, newer)).replace(microsecond=0)
-    until = now + LIFETIME
-    signed = [each.revocation_list(serials, now=dated, until=until) for each in authorities]
-    durable_files.write(path, b"".join(each.public_bytes(Encoding.PEM) for each in signed))
+    number = max(int(dated.timestamp()), before.number + 1 if before else 0)
+    made = authority.revocation_list(serials, number=number, now=dated, until=now + LIFETIME)
+    return Signed(made.public_bytes(Encoding.PEM).decode(), number, dated)
 
 
-def last_update(path: Path) -> datetime:
-    """Return when the list in a file was signed; long ago if there is none."""
-    try:
-        return x509.load_pem_x509_crl(path.read_bytes()).last_update_utc
-    except (OSError, ValueError):
-        return datetime.fromtimestamp(0, UTC)
+def listed(pem: str) -> frozenset[int]:
+    """Return the serials on a list."""
+    return frozenset(each.serial_number for each in x509.load_pem_x509_crl(pem.encode()))
 
 
 def is_shut_out() -> ColumnElement[bool]:
@@ -81,12 +90,8 @@ def is_shut_out() -> ColumnElement[bool]:
     return or_(Device.revoked_ms.is_not(None), Device.decommissioned_ms.is_not(None))
 
 
-async def revoked(database: Database, *, now: datetime) -> Revoked:
-    """Ask the database what the list has to say.
-
-    Raises:
-        UnavailableError: the database failed.
-    """
+async def revoked(session: AsyncSession, *, now: datetime) -> Revoked:
+    """Ask the database what the lists have to say, for all tenants."""
     shut_out = is_shut_out()
     pending = select(PendingCertificate.certificate_serial)
     query = (
@@ -99,9 +104,19 @@ async def revoked(database: Database, *, now: datetime) -> Revoked:
         )
     )
     with tenancy.everything():
-        async with database.reading() as session:
-            rows = [(int(serial, 16), out) for serial, out in await session.execute(query)]
+        rows = [(int(serial, 16), out) for serial, out in await session.execute(query)]
     return Revoked(
         frozenset(serial for serial, out in rows if out),
         frozenset(serial for serial, out in rows if not out),
     )
+
+
+async def shut_out_devices(session: AsyncSession, *, now: datetime) -> list[str]:
+    """Return the devices of all tenants that may still have a session and must have none."""
+    recently = unix_ms(now - LIFETIME)
+    query = select(Device.id).where(
+        Device.certificate_expires_ms > recently,
+        or_(is_shut_out(), Device.certificate_expires_ms <= unix_ms(now)),
+    )
+    with tenancy.everything():
+        return list(await session.scalars(query.order_by(Device.id)))

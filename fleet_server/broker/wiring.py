@@ -11,10 +11,11 @@ from fleet_server.broker import probe, revocation
 from fleet_server.broker import tls as broker_tls
 from fleet_server.broker.embedded import EmbeddedBroker
 from fleet_server.broker.external import ExternalBroker
-from fleet_server.broker.mosquitto import MosquittoFiles
+from fleet_server.broker.followers import Followers
+from fleet_server.broker.mosquitto_files import MosquittoFiles
+from fleet_server.broker.publication import Publication
 from fleet_server.clock import utc_now
 from fleet_server.data_dir import DataDir
-from fleet_server.database import Database
 from fleet_server.devices.authorities import DeviceCas
 from fleet_server.devices.certificates import DeviceCa
 from fleet_server.devices.registry import EnrolledDevices
@@ -77,12 +78,14 @@ def embedded(
     )
 
 
-def external(data: DataDir, database: Database, cas: DeviceCas, link: MqttLink) -> ExternalBroker:
+def external(
+    data: DataDir, publication: Publication, followers: Followers, link: MqttLink
+) -> ExternalBroker:
     """Return what looks after the broker of another process."""
     return ExternalBroker(
-        database=database,
-        cas=cas,
-        files=MosquittoFiles(data),
+        publication=publication,
+        followers=followers,
+        files=MosquittoFiles.beside(data),
         connected=lambda: link.connected,
         clock=utc_now,
     )

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fleet_server.errors import MalformedError, RefusedError, SetupError
-from signing_keys.authority_certificates import CLOCK_SKEW, key_usage
+from signing_keys.authority_certificates import CLOCK_SKEW, key_usage, link
 
 LIFETIME = timedelta(days=90)
 
@@ -178,6 +178,10 @@ class DeviceCa:
         """How certificates name their issuer's key (RFC 5280, 4.2.1.1), in hexadecimal."""
         return x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()).digest.hex()
 
+    def link(self, new: x509.Certificate) -> x509.Certificate:
+        """Return the proof that another authority follows this one."""
+        return link(new, issuer=self._certificate, issuer_key=self._key)
+
     def issue(self, *, device_id: str, key: RequestedKey, now: datetime) -> IssuedCertificate:
         """Issue a certificate for a device's key."""
         return self._issue(device_id, DEVICE_URI + device_id, key.key, now)
@@ -187,12 +191,13 @@ class DeviceCa:
         return self._issue(INGEST_NAME, INGEST_URI, key, now)
 
     def revocation_list(
-        self, serials: Iterable[int], *, now: datetime, until: datetime
+        self, serials: Iterable[int], *, number: int, now: datetime, until: datetime
     ) -> x509.CertificateRevocationList:
         """Sign a list of certificates that are refused although they have not expired.
 
         Args:
             serials: of the certificates.
+            number: higher than that of every list before.
             now: the list counts as newer than those signed before.
             until: after it nobody who needs a list accepts any certificate.
         """
@@ -205,7 +210,7 @@ class DeviceCa:
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
                 critical=False,
             )
-            .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
+            .add_extension(x509.CRLNumber(number), critical=False)
         )
         entry = x509.RevokedCertificateBuilder().revocation_date(now)
         for serial in serials:

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server import tenancy
+from fleet_server.broker.followers import Followers
 from fleet_server.clock import unix_ms
 from fleet_server.components import Components
 from fleet_server.database import Database
@@ -39,17 +40,24 @@ class FleetState:
     """Asks for the state of the fleet."""
 
     def __init__(
-        self, *, database: Database, components: Components, clock: Callable[[], datetime]
+        self,
+        *,
+        database: Database,
+        components: Components,
+        followers: Followers,
+        clock: Callable[[], datetime],
     ) -> None:
         """Remember nothing yet.
 
         Args:
             database: to ask.
             components: of this process.
+            followers: of brokers on other machines.
             clock: the wall clock.
         """
         self._database = database
         self._components = components
+        self._followers = followers
         self._clock = clock
         self._fleets: dict[str, _Fleet] = {}
 
@@ -84,6 +92,32 @@ class FleetState:
         )
         for name, works in (await self._components.states()).items():
             up.labels(name).set(works)
+        return registry
+
+    async def brokers(self) -> CollectorRegistry:
+        """Return how brokers on other machines are told whom to refuse.
+
+        Raises:
+            UnavailableError: the database does not answer.
+        """
+        registry = CollectorRegistry()
+        fetched = Gauge(
+            "skerry_broker_follower_last_fetch_timestamp_seconds",
+            "When what tells a broker on another machine asked last.",
+            ("follower",),
+            registry=registry,
+        )
+        behind = Gauge(
+            "skerry_broker_follower_behind_seconds",
+            "For how long a broker on another machine lacks what it was told; 0 if it does not.",
+            ("follower",),
+            registry=registry,
+        )
+        for each in await self._followers.all():
+            fetched.labels(each.name).set(each.fetched.timestamp())
+            since = each.behind_since
+            lacks = (self._clock() - since).total_seconds() if since else 0
+            behind.labels(each.name).set(max(0, lacks))
         return registry
 
     async def storage(self) -> CollectorRegistry:

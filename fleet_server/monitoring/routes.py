@@ -24,6 +24,7 @@ async def metrics(services: Wired, account: Reader) -> Response:
     pages = [generate_latest(await services.fleet_state.metrics())]
     if account.tenant == tenancy.DEFAULT:
         pages.append(generate_latest(await services.fleet_state.components()))
+        pages.append(generate_latest(await services.fleet_state.brokers()))
         pages.append(generate_latest(await services.fleet_state.storage()))
         pages.append(generate_latest(services.metrics.registry))
     return Response(b"".join(pages), media_type=CONTENT_TYPE_LATEST)

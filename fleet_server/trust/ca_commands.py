@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fleet_server.audit import trail
+from fleet_server.broker import publication
 from fleet_server.clock import Clock
 from fleet_server.data_dir import DataDir
 from fleet_server.database import Database
@@ -139,6 +140,8 @@ async def retire_device_cas(root: Path, *, force: bool, clock: Clock) -> list[st
                 "away expire within 90 days. With --force MQTT refuses them until they renew"
             )
         async with _recorded(database, "retire_device_ca", ids):
+            async with database.writing() as session:
+                await publication.retire(session, ids, now=clock())
             for files, _ in former:
                 _remove(files)
         return ids

@@ -15,6 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tuf.api.metadata import Root, Targets
 
+from fleet_server.broker import revocation_list
+from fleet_server.broker.followers import Follower
 from fleet_server.devices.authorities import DeviceCas
 from fleet_server.errors import SetupError
 from fleet_server.releases.published import Published
@@ -38,7 +40,7 @@ class Expiry:
     """One thing that runs out.
 
     Attributes:
-        kind: ``metadata`` or ``certificate``.
+        kind: ``metadata``, ``certificate``, ``broker`` or ``token``.
         family: for the list of a family.
         key_ids: that may sign the metadata; or the SHA-256 of the certificate's public key.
         warn: how long before its end it is a warning; for the last quarter of that it is critical.
@@ -81,6 +83,8 @@ _CERTIFICATES = {
     ),
     "ingest.crt": ("ingest certificate", timedelta(days=30), _BY_ITSELF),
 }
+_FOLLOWER_SILENT = timedelta(minutes=5)
+_FOLLOWER_TOKEN = timedelta(days=30)
 _YEAR = timedelta(days=365)
 _FORMER_WARN = timedelta(days=120)
 _DEVICE_CA = (
@@ -107,6 +111,32 @@ def all_of(published: Published, director: Root, online: Path) -> list[Expiry]:
         *_authorities("device CA", device.certificates, device.issuing.certificate, _DEVICE_CA),
         *_authorities("fleet CA", fleet.trusted, fleet_cas.issuing(online, fleet), _FLEET_CA),
     ]
+
+
+def of_followers(followers: Sequence[Follower]) -> Iterator[Expiry]:
+    """Yield what runs out at brokers on other machines if nobody looks after them.
+
+    A list is fetched anew within a minute, and a follower that is silent for longer is told of.
+    """
+    for each in followers:
+        yield Expiry(
+            name=f"revocation list of the broker follower {each.name}",
+            kind="broker",
+            key_ids=(),
+            expires=each.fetched + revocation_list.LIFETIME,
+            warn=revocation_list.LIFETIME - _FOLLOWER_SILENT,
+            action="that broker does not learn whom to refuse, and refuses everybody after it: "
+            "look at `skerry server broker-follow` there; of one that is gone, take the token back",
+        )
+        yield Expiry(
+            name=f"token of the broker follower {each.name}",
+            kind="token",
+            key_ids=(),
+            expires=each.token_expires,
+            warn=_FOLLOWER_TOKEN,
+            action="its broker learns nothing after it: make another one of the same name, `skerry "
+            "server token --role broker`, and put it in place of the file",
+        )
 
 
 def _metadata(published: Published) -> Iterator[Expiry]:

@@ -1,14 +1,17 @@
 """Routes of trust: director roots for devices, adoption, expiries."""
 
 import asyncio
+import hashlib
 import re
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 
 from fleet_protocol import messages
-from fleet_server.accounts.authorization import Publisher, Reader, bearer_token
+from fleet_server import tenancy
+from fleet_server.accounts.authorization import Follower, Publisher, Reader, bearer_token
 from fleet_server.clock import utc_now
-from fleet_server.errors import NotFoundError
+from fleet_server.errors import NotFoundError, NotPermittedError
 from fleet_server.services import Wired
 from fleet_server.trust.schemas import AdoptRequest, AdoptResponse, ExpiryList, ExpiryView
 
@@ -53,6 +56,26 @@ async def adopt(body: AdoptRequest, services: Wired, _account: Publisher) -> Ado
     """
     documents = [document.encode() for document in body.documents]
     return AdoptResponse(adopted=await services.trust.adopt(documents))
+
+
+@router.get("/broker", responses={304: {"description": "The caller has what holds now."}})
+async def tell_broker(request: Request, services: Wired, account: Follower) -> Response:
+    """Tell a broker on another machine which device CAs to trust and which devices to refuse.
+
+    The answer is `fleet_server.broker.told.Told`. A broker serves the devices of all tenants, so
+    only tokens of the default one are told.
+    """
+    if account.tenant != tenancy.DEFAULT:
+        raise NotPermittedError(
+            "a broker serves the devices of all tenants: use a token of the tenant default"
+        )
+    told = msgspec.json.encode(await services.publication.current())
+    etag = f'"{hashlib.sha256(told).hexdigest()}"'
+    has_it = request.headers.get("if-none-match") == etag
+    await services.followers.fetched(account.name, has_it=has_it)
+    if has_it:
+        return Response(status_code=304, headers={"ETag": etag})
+    return Response(told, media_type="application/json", headers={"ETag": etag})
 
 
 @router.get("/expiries")

@@ -8,8 +8,10 @@ from pathlib import Path
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
+from fleet_server import tenancy
 from fleet_server.assignments.director import Director
 from fleet_server.assignments.service import Assignments
+from fleet_server.broker.followers import Followers
 from fleet_server.clock import Clock
 from fleet_server.errors import MalformedError, NotFoundError
 from fleet_server.releases.service import Releases
@@ -24,18 +26,20 @@ MAX_DOCUMENTS = 64
 class Trust:
     """Both repositories' offline metadata."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what it looks after, by keyword)
         self,
         *,
         releases: Releases,
         assignments: Assignments,
         director: Director,
+        followers: Followers,
         online: Path,
         clock: Clock,
     ) -> None:
         self._releases = releases
         self._assignments = assignments
         self.director = director
+        self._followers = followers
         self._online = online
         self._clock = clock
         self._told: dict[str, tuple[Level, int]] = {}
@@ -70,6 +74,8 @@ class Trust:
         """
         found = await self._all()
         own = []
+        if tenancy.current() == tenancy.DEFAULT:
+            found += expiries.of_followers(await self._followers.all())
         for one in found:
             if one.family is not None:
                 try:

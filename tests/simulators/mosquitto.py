@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet_server.broker.mosquitto import MosquittoFiles
+from fleet_server.broker.mosquitto_files import MosquittoFiles
 from tests.integration.server.running_server import RunningServer, eventually
 
 
@@ -32,7 +32,7 @@ class Mosquitto:
 
     @property
     def files(self) -> MosquittoFiles:
-        return MosquittoFiles(self.server.fleet.data)
+        return MosquittoFiles.beside(self.server.fleet.data)
 
     @property
     def log_path(self) -> Path:

@@ -24,6 +24,7 @@ def server_metrics(server: RunningServer) -> str:
     server.enroll("cam-1")
     token = server.api_token("viewer")
     server.request("GET", "/api/v1/devices", token=token)
+    server.request("GET", "/api/v1/trust/broker", token=server.api_token("broker"))
     answer = server.request("GET", "/metrics", token=token)
     assert answer.status == 200
     return answer.data.decode()

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from edge_agent import fleet_authorities
 from fleet_protocol.messages import MAX_FLEET_CAS, FleetCa
 from provisioning import certificates
-from signing_keys.authority_certificates import authority, following_authority
+from signing_keys.authority_certificates import authority, following_authority, link
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -29,7 +29,7 @@ class Ca:
         return pem(self.certificate)
 
     def link(self, new: "Ca") -> x509.Certificate:
-        return certificates.link(new.certificate, issuer=self.certificate, issuer_key=self.key)
+        return link(new.certificate, issuer=self.certificate, issuer_key=self.key)
 
     def follower(self, new: "Ca") -> FleetCa:
         return FleetCa(certificate_pem=new.pem, link_pem=pem(self.link(new)))
@@ -105,8 +105,8 @@ def own_certificate(first: Ca, server: ec.EllipticCurvePrivateKey) -> FleetCa:
 def link_by_own_certificate(first: Ca, server: ec.EllipticCurvePrivateKey) -> FleetCa:
     new = Ca()
     shown = first.server_certificate(server)
-    link = certificates.link(new.certificate, issuer=shown, issuer_key=server)
-    return FleetCa(certificate_pem=new.pem, link_pem=pem(link))
+    by_own = link(new.certificate, issuer=shown, issuer_key=server)
+    return FleetCa(certificate_pem=new.pem, link_pem=pem(by_own))
 
 
 def no_authority(first: Ca, _server: ec.EllipticCurvePrivateKey) -> FleetCa:

@@ -12,11 +12,12 @@ from fleet_server.database import Database
 from fleet_server.errors import NotAuthenticatedError, NotPermittedError, RefusedError
 from tests.unit.fleet_server.conftest import FakeClock
 
-READ, PUBLISH, ASSIGN, COMMAND, DECOMMISSION, ADMINISTER = (
+READ, PUBLISH, ASSIGN, COMMAND, FOLLOW, DECOMMISSION, ADMINISTER = (
     Permission.READ,
     Permission.PUBLISH,
     Permission.ASSIGN,
     Permission.COMMAND,
+    Permission.FOLLOW,
     Permission.DECOMMISSION,
     Permission.ADMINISTER,
 )
@@ -33,7 +34,8 @@ def accounts(database: Database, clock: FakeClock) -> Accounts:
         (Role.VIEWER, {READ}),
         (Role.PUBLISHER, {READ, PUBLISH}),
         (Role.OPERATOR, {READ, ASSIGN, COMMAND}),
-        (Role.ADMIN, {READ, PUBLISH, ASSIGN, COMMAND, DECOMMISSION, ADMINISTER}),
+        (Role.BROKER, {FOLLOW}),
+        (Role.ADMIN, set(Permission)),
     ],
 )
 async def test_roles(accounts: Accounts, role: Role, allowed: set[Permission]) -> None:

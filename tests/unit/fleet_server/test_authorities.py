@@ -233,10 +233,10 @@ def test_without_a_device_ca_nothing_starts(rig: Rig) -> None:
 
 async def test_the_brokers_folder_follows(rig: Rig, tmp_path: Path) -> None:
     folder = tmp_path / "authorities"
-    client_authorities.write(folder, rig.cas.trusted)
+    client_authorities.write(folder, rig.cas.certificates)
     (folder / "stray").write_text("")
     await rig.make()
-    client_authorities.write(folder, rig.cas.trusted)
+    client_authorities.write(folder, rig.cas.certificates)
     names = {f"{client_authorities.subject_hash(each)}.0" for each in rig.cas.certificates}
     assert {path.name for path in folder.iterdir()} == names
     (own,) = fleet_cas.FleetCas.load(rig.online).trusted

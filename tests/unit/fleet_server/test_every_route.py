@@ -43,8 +43,15 @@ NOT_OWNED = {
     "alert_watch": "says when the servers looked last; no route shows it",
     "fleet_heard": "says when the servers heard devices last; no route shows it",
     "deaf_spans": "says when they heard none; no route shows it",
+    "broker_authorities": "public, and the same for all; shown to the default tenant alone",
+    "broker_followers": "who tells the brokers of all; shown to the default tenant alone",
 }
 """Tables without an owner, each for a reason."""
+
+OF_THE_DEFAULT_TENANT = {
+    ("GET", "/api/v1/trust/broker"),  # a broker serves the devices of all tenants
+}
+"""Routes that other tenants' tokens are refused at, whatever their role, each for a reason."""
 
 MARK = "of-the-first"
 """In everything that belongs to the first tenant."""
@@ -148,7 +155,9 @@ async def test_every_table_has_an_owner(services: Services) -> None:
 async def test_every_route_asks_for_exactly_its_permission(services: Services) -> None:
     async with client_of(services) as client:
         for each in operations(create_app(services)):
-            tokens = {role: await token(services, "first", role) for role in Role}  # one logs out
+            only_default = (each.method, each.template) in OF_THE_DEFAULT_TENANT
+            whose = tenancy.DEFAULT if only_default else "first"
+            tokens = {role: await token(services, whose, role) for role in Role}  # one logs out
             assert (await client.request(each.method, each.path)).status_code == 401, each
             if each.template.startswith(OF_DEVICES):
                 admin = bearer(tokens[Role.ADMIN])
@@ -161,6 +170,10 @@ async def test_every_route_asks_for_exactly_its_permission(services: Services) -
                 allowed = answer.status_code not in {401, 403}
                 assert answer.status_code < 500, (each, answer.text)
                 assert allowed == (each.permission in granted), (each, role, answer.text)
+            if only_default:
+                theirs = bearer(await token(services, "first", Role.ADMIN))
+                answer = await client.request(each.method, each.path, headers=theirs)
+                assert answer.status_code == 403, each
 
 
 async def test_another_tenant_sees_and_changes_nothing(

@@ -1,7 +1,6 @@
 """What a Mosquitto beside the server is told: the topics of the contract, and whom to refuse."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -84,24 +83,29 @@ async def test_who_is_on_the_list(database: Database) -> None:
                 )
             )
         session.add(PendingCertificate(**{k: v for k, v in pending.items() if k in known}))
-    found = await revocation_list.revoked(database, now=NOW)
+    async with database.reading() as session:
+        found = await revocation_list.revoked(session, now=NOW)
+        gone = await revocation_list.shut_out_devices(session, now=NOW)
+    assert gone == ["gone", "stolen"]
     assert found.shut_out == {0xB1, 0xB2, 0xC2}
     assert found.replaced == {0xD1}
 
 
-def test_each_list_is_newer_and_none_is_from_the_future(fleet: Fleet, tmp_path: Path) -> None:
-    online, path = fleet.data.online, tmp_path / "revoked.pem"
+def test_each_list_is_newer_and_none_is_from_the_future(fleet: Fleet) -> None:
+    online = fleet.data.online
     ca = DeviceCa.load(key_file=online / "device-ca.pem", certificate_file=online / "device-ca.crt")
-    authority = x509.load_pem_x509_certificate((online / "device-ca.crt").read_bytes())
-    dates = []
+    before, made = None, []
     for serials in ([], [7], [7, 9]):
-        revocation_list.write(path, [ca], serials, now=NOW)
-        made = x509.load_pem_x509_crl(path.read_bytes())
-        assert made.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
-        assert sorted(each.serial_number for each in made) == serials
-        assert made.next_update_utc == NOW + revocation_list.LIFETIME
-        dates.append(made.last_update_utc)
-    assert dates == sorted(set(dates))
-    assert dates[-1] <= NOW
-    revocation_list.write(path, [ca], [], now=NOW - timedelta(days=1))  # the clock was put back
-    assert x509.load_pem_x509_crl(path.read_bytes()).last_update_utc <= NOW - timedelta(days=1)
+        before = revocation_list.signed(ca, serials, before=before, now=NOW)
+        found = x509.load_pem_x509_crl(before.pem.encode())
+        assert found.is_signature_valid(ca.certificate.public_key())  # type: ignore[arg-type]
+        assert sorted(revocation_list.listed(before.pem)) == serials
+        assert found.next_update_utc == NOW + revocation_list.LIFETIME
+        assert found.last_update_utc == before.dated
+        made.append(before)
+    assert made[-1].dated <= NOW
+    assert [each.dated for each in made] == sorted({each.dated for each in made})
+    put_back = revocation_list.signed(ca, [], before=before, now=NOW - timedelta(days=1))
+    assert put_back.dated <= NOW - timedelta(days=1)
+    numbers = [each.number for each in (*made, put_back)]
+    assert numbers == sorted(set(numbers))
