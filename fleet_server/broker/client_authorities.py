@@ -34,10 +34,11 @@ def write(folder: Path, authorities: Sequence[x509.Certificate]) -> None:
         path = folder / name
         if not path.exists() or path.read_bytes() != content:
             durable_files.write(path, content)
-    for path in folder.iterdir():
-        if path.name not in wanted:
-            path.unlink()
-    durable_files.sync_folder(folder)
+    stray = [path for path in folder.iterdir() if path.name not in wanted]
+    for path in stray:
+        path.unlink()
+    if stray:
+        durable_files.sync_folder(folder)
 
 
 def read(folder: Path) -> list[x509.Certificate]:

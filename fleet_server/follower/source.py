@@ -61,6 +61,7 @@ class Source:
 
         Raises:
             SigningKeyError: the token's file cannot be used.
+            SetupError: there is no CA to believe.
             UnavailableError: no answer, none that is whole, or the server is not able to.
             NotPermittedError: the token is not known, has expired, or may not ask this.
             TooLargeError, MalformedError: the answer is none of a fleet server.
@@ -68,6 +69,10 @@ class Source:
         headers = {"Authorization": f"Bearer {token_files.read(self._token_file)}"}
         if etag is not None:
             headers["If-None-Match"] = etag
+        if not self._ca.is_file():
+            raise SetupError(
+                f"there is no CA file {self._ca}: copy the fleet's public/fleet-ca.crt"
+            )
         with urllib3.PoolManager(ca_certs=str(self._ca), timeout=_TIMEOUT, retries=False) as pool:
             try:
                 answer = pool.request(
