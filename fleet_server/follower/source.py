@@ -71,7 +71,7 @@ class Source:
             headers["If-None-Match"] = etag
         if not self._ca.is_file():
             raise SetupError(
-                f"there is no CA file {self._ca}: copy the fleet's public/fleet-ca.crt"
+                f"there is no CA file {self._ca}: copy public/fleet-ca.crt"
             )
         with urllib3.PoolManager(ca_certs=str(self._ca), timeout=_TIMEOUT, retries=False) as pool:
             try:
