@@ -70,9 +70,7 @@ class Source:
         if etag is not None:
             headers["If-None-Match"] = etag
         if not self._ca.is_file():
-            raise SetupError(
-                f"there is no CA file {self._ca}: copy public/fleet-ca.crt"
-            )
+            raise SetupError(f"there is no CA file {self._ca}: copy public/fleet-ca.crt")
         with urllib3.PoolManager(ca_certs=str(self._ca), timeout=_TIMEOUT, retries=False) as pool:
             try:
                 answer = pool.request(

@@ -14,13 +14,12 @@ from fleet_server.broker.publication import Publication
 from fleet_server.broker.tables import BrokerAuthority
 from fleet_server.clock import unix_ms
 from fleet_server.database import Database
-from fleet_server.devices.authorities import DeviceCas
+from fleet_server.devices.authorities import CaFiles, DeviceCas
 from fleet_server.devices.certificates import DeviceCa
 from fleet_server.devices.enrollment import Enrollment
 from fleet_server.devices.tables import Device
 from fleet_server.devices.tokens import ClaimVerifier
 from fleet_server.tenancy import Tenant
-from fleet_server.trust import ca_commands
 from signing_keys.authority_certificates import following_authority
 from tests.unit.fleet_server.authority import DeviceKey, Fleet
 from tests.unit.fleet_server.conftest import FakeClock
@@ -93,7 +92,7 @@ async def test_a_new_authority_is_proven_and_a_retired_one_stays_away(
         key=(key := ec.generate_private_key(ec.SECP256R1())),
         certificate=following_authority("Skerry device CA", key, now=servers.clock()),
     )
-    files = ca_commands.CaFiles(fleet.data.online, 2)
+    files = CaFiles(fleet.data.online, 2)
     files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     files.certificate.write_bytes(ca.certificate.public_bytes(Encoding.PEM))
     process._cas.take()
