@@ -43,6 +43,12 @@ def figure(name: str, value: float, unit: str, how: str) -> Row:
 
 def publish(benchmark: str, rows: list[Row]) -> Path:
     """Print the table and write ``results/<benchmark>.json``."""
+    show(benchmark, rows)
+    return save(benchmark, rows)
+
+
+def show(benchmark: str, rows: list[Row]) -> None:
+    """Print the table."""
     table = Table(title=benchmark, title_justify="left")
     for heading in ("figure", "value", "unit", "goal", "met"):
         table.add_column(heading)
@@ -50,7 +56,6 @@ def publish(benchmark: str, rows: list[Row]) -> Path:
         met = {None: "", True: "[green]yes[/]", False: "[red]no[/]"}[row.met]
         table.add_row(row.name, f"{row.value:g}", row.unit, row.goal, met)
     Console().print(table)
-    return save(benchmark, rows)
 
 
 def save(benchmark: str, rows: list[Row]) -> Path:

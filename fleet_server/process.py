@@ -7,6 +7,7 @@ stored and acknowledged, the broker closes, the signer and the database last.
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -122,6 +123,8 @@ async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
         stack.push_async_callback(database.close)
         parts = await _made(data, config, ports, database, life)
         await _start(parts, ports, life, stack)
+        # What lives now lives long: no collection looks at it again, which would take 0.1 s.
+        gc.freeze()
         logger.info(
             "server_started",
             extra={

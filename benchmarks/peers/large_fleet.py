@@ -22,6 +22,7 @@ import asyncpg
 from benchmarks.measuring.environments import CACHE_VARIABLE, PROJECT, cache_folder
 from fleet_server import migrate
 from fleet_server.clock import unix_ms
+from fleet_server.devices import derived
 
 if TYPE_CHECKING:
     from tests.simulators.postgresql_cluster import Cluster
@@ -34,6 +35,11 @@ SETTINGS = ("shared_buffers=6GB", "work_mem=16MB", "random_page_cost=1.1", "max_
 _DATABASE = "fleet"
 _AT_ONCE = 100_000
 _STAMP = "loaded-at-unix-ms"
+_NAMES = {
+    *("site", "rack", "tier", "machine", "ram_gib", "accelerator", "agent_version"),
+    "runs.fashion_mnist",
+}
+"""Of the attributes of most devices."""
 _TABLES = ("devices", "device_terms", "assignments")
 
 _TEMPORARY = "CREATE TEMPORARY TABLE numbered (n int, site int, tenant text, id text)"
@@ -64,6 +70,8 @@ INSERT INTO device_terms (device_id, tenant, name, value, number)
 SELECT id, tenant, x.name, x.value, x.number
 FROM numbered, LATERAL (VALUES
     ('id', id, NULL::float8),
+    ('~stem', rtrim(id, '0123456789'), NULL),
+    ('~names', CASE WHEN n % 200 = 0 THEN '$with_legacy' ELSE '$without_legacy' END, NULL),
     ('site', 'site-' || site, NULL),
     ('rack', (n % 400)::text, n % 400),
     ('tier', CASE WHEN n % 10 = 0 THEN 'canary' ELSE 'main' END, NULL),
@@ -151,7 +159,7 @@ async def _fill(url: str, now_ms: int) -> None:
             began = time.perf_counter()
             await connection.execute(_NUMBERED, first, first + _AT_ONCE - 1)
             for statement in _FILLED:
-                await connection.execute(statement.replace("$1", str(now_ms)))
+                await connection.execute(_completed(statement, now_ms))
             await connection.execute("TRUNCATE numbered")
             _say(f"{first + _AT_ONCE - 1:,} devices", began)
         for statement in indices:
@@ -163,6 +171,13 @@ async def _fill(url: str, now_ms: int) -> None:
         _say("VACUUM ANALYZE", began)
     finally:
         await connection.close()
+
+
+def _completed(statement: str, now_ms: int) -> str:
+    """Fill in the time, and what stands for the names of a device's attributes."""
+    for placeholder, names in (("$with_legacy", {*_NAMES, "legacy"}), ("$without_legacy", _NAMES)):
+        statement = statement.replace(placeholder, derived.names_key(names))
+    return statement.replace("$1", str(now_ms))
 
 
 async def _indices_dropped(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:

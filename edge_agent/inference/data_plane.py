@@ -133,6 +133,11 @@ class DataPlane:
                     f"model {family!r} is assigned to this device but could not be loaded: "
                     f"{self.failed[family]}"
                 )
+            if WHOLE_SET in self.failed:
+                raise UnavailableError(
+                    f"nobody knows whether model {family[:80]!r} is assigned to this device: "
+                    f"{self.failed[WHOLE_SET]}"
+                )
             raise UnknownModelError(
                 f"no model {family[:80]!r} here; this device serves: {self._names()}"
             )

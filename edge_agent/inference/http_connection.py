@@ -104,6 +104,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._reading = True
         self._refused = False
         self._ending = False
+        self._heard_all = False
         self.deadline = math.inf
         """When the server's sweep shall call `expire`."""
         self._used_at = clock()
@@ -150,9 +151,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._advance()
 
     def eof_received(self) -> bool:
-        """Finish what is in work, then close."""
-        self._ending = True
-        return self._task is not None
+        """Answer what has been asked, then close."""
+        self._heard_all = True
+        return self._task is not None or not self._writable
 
     def pause_writing(self) -> None:
         """Take no further request while the caller does not read its answers."""
@@ -206,6 +207,9 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._refuse(error)
                 return
             if request is None:
+                if self._heard_all:
+                    self._transport.close()
+                    return
                 self._wait_for_more()
                 break
             self._phase = Phase.IDLE
@@ -257,7 +261,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         return self._limits.body_s + missing / self._limits.body_bytes_per_s
 
     def _balance_reading(self) -> None:
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or self._transport.is_closing() or self._heard_all:
             return
         wanted = self._refused or not self._reader.full
         if wanted is not self._reading:

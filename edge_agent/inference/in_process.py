@@ -33,7 +33,7 @@ from edge_agent.inference.tensors import Tensor
 from edge_agent.inference.v2_messages import PlacedModelMetadata
 from edge_agent.runtime_api import ActiveRelease
 from edge_agent.settings import RuntimeSettings
-from edge_agent.state_dir import StateDir
+from edge_agent.state_dir import StateDir, StateDirError
 from fleet_protocol import bytes_tensor
 from fleet_protocol.manifest import Datatype
 
@@ -58,9 +58,13 @@ class InProcessRuntime:
             runtime: settings; None for those of the state directory and the environment.
 
         Raises:
+            StateDirError: there is no such directory.
             SettingsError: the settings are wrong.
         """
         self._state = StateDir(Path(state).absolute())
+        if not self._state.root.is_dir():
+            raise StateDirError(f"there is no state directory {self._state.root}")
+        self._pid = os.getpid()
         chosen = runtime or settings.load_runtime(self._state.root, os.environ)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -155,7 +159,7 @@ class InProcessRuntime:
 
     def close(self) -> None:
         """Answer what is under way, then let go of all models; a second time does nothing."""
-        if self._loop.is_closed():
+        if self._loop.is_closed() or os.getpid() != self._pid:
             return
         self._wait(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -166,6 +170,12 @@ class InProcessRuntime:
         if self._loop.is_closed():
             work.close()
             raise UnavailableError("this runtime has been closed")
+        if os.getpid() != self._pid:
+            work.close()
+            raise UnavailableError(
+                "this process was forked from the one that made this runtime, and has none of its "
+                "threads: make one here, after the fork"
+            )
         future: Future[_Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

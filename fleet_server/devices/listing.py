@@ -5,8 +5,10 @@
    place on where the last answer ended, more of it each time, until the page is full. When that
    takes long, the answer is what was found by then, and how far it looked: conditions that are
    common each and rare together take several answers, none of which takes longer than another.
-3. If a part of an id was not found often enough soon, those that contain it are few, perhaps: the
-   index over parts of ids is given as long to say so.
+3. If what devices lack, or a part of their ids, held for few of the first that were looked at, its
+   own sources are asked for (`fleet_server.devices.narrowing`), and read instead.
+4. A part of an id that has none is in few ids, perhaps: the index over parts of ids is given as
+   long to say so.
 
 Which way is quicker is decided here from counts, not by a database from its statistics: it would
 often be wrong, as these know nothing of an attribute that lies together in the order of ids.
@@ -22,7 +24,7 @@ from sqlalchemy import Select, func, literal, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet_server.devices import sources
+from fleet_server.devices import narrowing, sources
 from fleet_server.devices.sources import Condition, Source, Span, Wanted
 from fleet_server.devices.walk import Walk, Window
 
@@ -34,7 +36,9 @@ _FEW = 3000
 _AT_FIRST = 1000
 _GROWTH = 4
 _RARE = 10
-"""The index over parts of ids is asked where so many windows would have to be read for a page."""
+"""Other sources are asked for where so many windows would have to be read for a page."""
+_SPARSE = 4
+"""One in so many devices may be in a source that is read instead of another."""
 _PARTS_S = 0.025
 """So long the index over parts of ids is waited for."""
 _MAX_COMMON = 1000
@@ -133,28 +137,34 @@ class Listing:
             ids.extend(await self._ids(window, limit - len(ids)))
             return len(ids) == limit
 
-        ordered, walk = self._ordered(found), self._walk(found)
-        is_asked = len(ordered) > 1 or bool(self._asked(ordered[0]))
-        size = max(self._at_first(found), limit) if is_asked else limit
-        if self._with_part is not None:
-            # Most texts are found at once, or nearly nowhere.
-            end = await walk.run(after, size, take, until=self._monotonic())
+        size = self._size_of_page(found, limit)
+        if self._with_part is not None or narrowing.applies(self._wanted):
+            # Most of such conditions hold for nearly all, or nearly none.
+            end = await self._walk(found).run(after, size, take, until=self._monotonic())
             if end is None:
                 return Found(ids, None)
-            after = end
+            looked, after, narrow = Span(after, end=end), end, []
             if len(ids) * _RARE < limit:
-                read = partial(self._rare, self._with_part, Span(end), limit - len(ids))
-                rare = await self._in_time(read)
-                if rare is not None:
-                    return Found([*ids, *rare], None)
-        return Found(ids, await walk.run(after, size, take, until=until))
+                narrow = await self._narrow(looked, size)
+                found += narrow
+                size = self._size_of_page(found, limit)
+                if self._with_part is not None and self._is_asked(found, self._wanted.search):
+                    read = partial(self._rare, self._with_part, Span(end), limit - len(ids))
+                    rare = await self._in_time(read)
+                    if rare is not None:
+                        return Found([*ids, *rare], None)
+            if not narrow and self._monotonic() >= until:
+                return Found(ids, after)
+        return Found(ids, await self._walk(found).run(after, size, take, until=until))
 
     async def count(self, limit: int) -> Counted:
         """Count the devices, up to a limit."""
         until = self._monotonic() + BUDGET_S
         found = await self._sources()
-        every = [*found, sources.everything(self._wanted)]
-        whole = next((each for each in every if self._is_answer(each)), None)
+        if len(self._wanted.conditions) == 1:
+            found += await narrowing.of(self._session, self._wanted)
+        known = [*found, sources.everything(self._wanted)]
+        whole = next((each for each in known if self._is_answer(each)), None)
         if whole is not None:
             number = await self._session.scalar(self._size(whole, limit)) or 0
             return Counted(number, is_capped=number == limit)
@@ -162,11 +172,14 @@ class Listing:
         if small is not None:
             number = await self._number(small, limit)
             return Counted(number, is_capped=number == limit)
-        if self._with_part is not None:
+        if self._with_part is not None and self._is_asked(found, self._wanted.search):
             count_rare = partial(self._number_of_rare, self._with_part, limit)
             rare = await self._in_time(count_rare)
             if rare is not None:
                 return Counted(rare, is_capped=rare == limit)
+        return await self._number_of_walked(found, limit, until)
+
+    async def _number_of_walked(self, found: list[Source], limit: int, until: float) -> Counted:
         number = 0
 
         async def take(window: Window) -> bool:
@@ -174,11 +187,33 @@ class Listing:
             number += await self._number(window, limit - number)
             return number == limit
 
-        end = await self._walk(found).run("", self._at_first(found), take, until=until)
+        size = self._at_first(found)
+        end = await self._walk(found).run("", size, take, until=self._monotonic())
+        narrow = []
+        if end is not None and number * _RARE < size and len(self._wanted.conditions) > 1:
+            narrow = await self._narrow(Span("", end=end), size)
+        if end is not None and (narrow or self._monotonic() < until):
+            found += narrow
+            end = await self._walk(found).run(end, self._at_first(found), take, until=until)
         return Counted(number, is_capped=end is not None or number == limit)
 
     async def _sources(self) -> list[Source]:
         return await sources.of(self._session, self._wanted)
+
+    async def _narrow(self, span: Span, size: int) -> list[Source]:
+        """Return the further sources that have few of the ids of a span.
+
+        Args:
+            span: its ids were looked at.
+            size: how many these are, about.
+        """
+        found = await narrowing.of(self._session, self._wanted)
+        if not found:
+            return []
+        few = max(1, size // _SPARSE)
+        sizes = [each.size(span, few).label(f"n{at}") for at, each in enumerate(found)]
+        row = (await self._session.execute(select(*sizes))).one()
+        return [each for each, number in zip(found, row, strict=True) if number < few]
 
     def _walk(self, found: Sequence[Source]) -> Walk:
         return Walk(self._session, self._wanted, self._ordered(found), monotonic=self._monotonic)
@@ -254,6 +289,12 @@ class Listing:
             return max(1, _AT_FIRST // look_ups)
         return _AT_FIRST * _GROWTH**2
 
+    def _size_of_page(self, found: Sequence[Source], limit: int) -> int:
+        """Return how many to look at first for a page: no more, if nothing is asked of them."""
+        ordered = self._ordered(found)
+        is_asked = len(ordered) > 1 or bool(self._asked(ordered[0]))
+        return max(self._at_first(found), limit) if is_asked else limit
+
     def _look_ups(self, source: Source) -> int:
         """Return how often something is looked up for each device of a source."""
         return sum(type(each) is not str for each in self._asked(source))
@@ -261,6 +302,10 @@ class Listing:
     def _asked(self, source: Source) -> Sequence[Condition]:
         """Return the conditions that a source does not answer."""
         return [each for each in self._wanted.conditions if each not in source.answers]
+
+    def _is_asked(self, found: Sequence[Source], condition: Condition) -> bool:
+        """Say whether no source answers a condition."""
+        return all(condition not in each.answers for each in found)
 
     def _is_answer(self, source: Source) -> bool:
         return (source.is_distinct or source.is_ordered) and not self._asked(source)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, defer
 
 from fleet_server import tenancy
 from fleet_server.assignments.tables import Assignment
@@ -29,6 +29,12 @@ from fleet_server.errors import NotAuthenticatedError, NotFoundError
 logger = logging.getLogger(__name__)
 
 MAX_COUNTED = 10_000
+
+_LISTED = [
+    defer(column, raiseload=True)
+    for column in (Device.claim, Device.public_key_pem, Device.certificate_pem)
+]
+"""Without what is large and what no list shows."""
 
 
 class Connections(Protocol):
@@ -218,8 +224,9 @@ class Devices:
     async def _records(self, session: AsyncSession, ids: Sequence[str]) -> list[DeviceRecord]:
         if not ids:
             return []
-        devices = await session.scalars(select(Device).where(Device.id.in_(ids)))
-        assigned = await session.scalars(select(Assignment).where(Assignment.device_id.in_(ids)))
+        devices = await session.scalars(select(Device).where(Device.id.in_(ids)).options(*_LISTED))
+        query = select(Assignment).where(Assignment.device_id.in_(ids))
+        assigned = await session.scalars(query.options(defer(Assignment.document, raiseload=True)))
         found = {device.id: device for device in devices}
         assignments = {each.device_id: each for each in assigned}
         return [self._record(found[each], assignments.get(each)) for each in ids if each in found]

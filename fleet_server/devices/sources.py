@@ -66,12 +66,12 @@ class Span:
     """The ids between two.
 
     Attributes:
-        after: where it begins.
+        after: where it begins; the database may be asked for it in the same statement.
         is_included: whether that one is in it.
         end: the last that is in it; None for all that follow.
     """
 
-    after: str
+    after: str | ColumnElement[str]
     is_included: bool = False
     end: str | None = None
 
@@ -125,6 +125,12 @@ class Source:
         first = select(both.c.device_id).where(both.c.before.is_distinct_from(both.c.device_id))
         return first.order_by(both.c.device_id).limit(limit).subquery()
 
+    def start(self, span: Span) -> Select[str]:
+        """Return the first id of a span; the source is ordered."""
+        parts = [select(each.first(1).c.device_id) for each in self.branches(span)]
+        every = parts[0] if len(parts) == 1 else union_all(*parts)
+        return select(func.min(every.subquery().c.device_id).label("device_id"))
+
     def size(self, span: Span, limit: int) -> ColumnElement[int]:
         """Return how many ids are in a span, up to a limit; twice, those it gives twice."""
         parts = [select(each.first(limit)) for each in self.branches(span)]
@@ -141,7 +147,7 @@ async def known(session: AsyncSession, wanted: Wanted) -> Wanted:
     """Say of comparisons for which numbers they hold, where these are not too many."""
     requirements: list[Requirement | Numbers] = []
     for each in wanted.requirements:
-        numbers = await _values(session, wanted, each) if isinstance(each, Compared) else []
+        numbers = await values(session, wanted, each) if isinstance(each, Compared) else []
         if isinstance(each, Compared) and 0 < len(numbers) <= MAX_BRANCHES:
             requirements.append(Numbers(each, tuple(map(float, numbers))))
         else:
@@ -193,8 +199,8 @@ async def _of_requirement(
         case Numbers():
             return _of_values(wanted, requirement, requirement.numbers)
         case Has(name):
-            values = await _values(session, wanted, requirement)
-            if len(values) > MAX_BRANCHES or not values:
+            every = await values(session, wanted, requirement)
+            if len(every) > MAX_BRANCHES or not every:
                 return _of_range(wanted, requirement)
             excluded = {
                 value
@@ -202,21 +208,21 @@ async def _of_requirement(
                 if isinstance(each, NoneOf) and each.name == name
                 for value in each.values
             }
-            left = [value for value in values if value not in excluded]
-            return _of_values(wanted, requirement, left or values)
+            left = [value for value in every if value not in excluded]
+            return _of_values(wanted, requirement, left or every)
         case Compared():
             return _of_range(wanted, requirement)
     return None
 
 
 def _of_values(
-    wanted: Wanted, requirement: Requirement | Numbers, values: Sequence[str | float]
+    wanted: Wanted, requirement: Requirement | Numbers, some: Sequence[str | float]
 ) -> Source:
     return Source(
         answers=[requirement],
-        branches=partial(_with_values, wanted, requirement.name, values),
+        branches=partial(_with_values, wanted, requirement.name, some),
         is_ordered=True,
-        is_distinct=len(values) == 1,
+        is_distinct=len(some) == 1,
     )
 
 
@@ -229,10 +235,16 @@ def _of_range(wanted: Wanted, requirement: Compared | Has) -> Source:
     )
 
 
-async def _values(
+async def values(
     session: AsyncSession, wanted: Wanted, requirement: Has | Compared
 ) -> Sequence[str | float]:
-    """Return the values of a name, each found in the index after the one before; not too many."""
+    """Return the values of a name, or its numbers that compare so; up to one more than is read."""
+    found = values_above(wanted, requirement, MAX_BRANCHES + 1)
+    return list(await session.scalars(select(found.c.value)))
+
+
+def values_above(wanted: Wanted, requirement: Has | Compared, limit: int) -> Subquery:
+    """Return the values of a name, each found in the index after the one before."""
 
     def smallest(*, above: ColumnElement[Any] | None) -> Select[Any]:
         column = _TERM.value if isinstance(requirement, Has) else _TERM.number
@@ -246,8 +258,15 @@ async def _values(
     found = smallest(above=None).cte("found", recursive=True)
     following = smallest(above=found.c.value).scalar_subquery()
     found = found.union_all(select(following).where(found.c.value.is_not(None)))
-    query = select(found.c.value).where(found.c.value.is_not(None)).limit(MAX_BRANCHES + 1)
-    return list(await session.scalars(query))
+    return select(found.c.value).where(found.c.value.is_not(None)).limit(limit).subquery()
+
+
+def first_with(wanted: Wanted, name: str, value: ColumnElement[str]) -> ColumnElement[str]:
+    """Return the first id that has a value."""
+    query = select(func.min(_TERM.device_id)).where(
+        _TERM.tenant == wanted.tenant, _TERM.name == name, _TERM.value == value
+    )
+    return query.scalar_subquery()
 
 
 def _ids(wanted: Wanted, span: Span) -> list[Branch]:
@@ -272,15 +291,16 @@ _ID_NAME: ColumnElement[str] = literal_column(f"'{ID}'")
 """Written out, as the condition of the index over parts of ids is."""
 
 
+def with_value(wanted: Wanted, name: str, value: str | float, span: Span) -> Branch:
+    """Return the devices of a span that have a value."""
+    column = _TERM.value if isinstance(value, str) else _TERM.number
+    return Branch(_named(wanted, name, span).where(column == value), _TERM.device_id)
+
+
 def _with_values(
-    wanted: Wanted, name: str, values: Sequence[str | float], span: Span
+    wanted: Wanted, name: str, some: Sequence[str | float], span: Span
 ) -> list[Branch]:
-    branches = []
-    for value in values:
-        query = _named(wanted, name, span)
-        column = _TERM.value if isinstance(value, str) else _TERM.number
-        branches.append(Branch(query.where(column == value), _TERM.device_id))
-    return branches
+    return [with_value(wanted, name, each, span) for each in some]
 
 
 def _in_range(wanted: Wanted, requirement: Compared | Has, span: Span) -> list[Branch]:

@@ -1,8 +1,8 @@
 """Walks through what several ordered sources have in common, a window of ids after the other.
 
-Each source says of its next ids how many there are, the first and the last of them. No device can
-come before the greatest of the first ones, so the walk goes on from there; the window ends where
-the sparsest source's next ids end. Another source that has not many more of them in that window is
+No device can come before the greatest of the sources' next ids, so the walk goes on from there.
+Each source says of its ids from there on how many there are, and the last of them; the window ends
+where the sparsest source's ids end. Another source that has not many more of them in that window is
 read beside it, as both are in order; of one that has far more, each device is looked up by its key.
 For all that, PostgreSQL takes as long as for a few thousand ids, wherever in the list they lie.
 """
@@ -22,20 +22,16 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 
 from fleet_server.devices import health, selection
 from fleet_server.devices.health import Health
-from fleet_server.devices.selector import ID
 from fleet_server.devices.sources import Condition, Source, Span, Wanted
-from fleet_server.devices.tables import Device, DeviceTerm
+from fleet_server.devices.tables import Device
 
 _AT_LEAST = 100
 _GROWTH = 4
 _BESIDE = 8
 """So many ids that are read in order cost no more than one that is looked up."""
-_LEAP_S = 0.01
-"""So much longer an answer may take to read where the walk leapt to."""
 _WORTH = 300
 """Look-ups for which it is worth to ask whether they could be spared."""
 
@@ -78,9 +74,8 @@ class Outlook:
     """What a source has next.
 
     Attributes:
-        number: of ids, up to the limit that was asked for.
-        start: the greatest of the first ids of all sources.
-        is_passed: all of its ids come before that.
+        number: of ids from the greatest next one of all sources on, up to the limit asked for.
+        start: the greatest of the first of these of all sources.
         reach: the place of its last id among those of all sources.
     """
 
@@ -88,7 +83,6 @@ class Outlook:
     number: int
     last: str
     start: str
-    is_passed: bool
     reach: int
 
 
@@ -128,48 +122,42 @@ class Walk:
         Returns:
             The last id that was looked at; None after the last device, and where it was enough.
         """
-        span: Span | None = Span(after)
         step = self._first_of_one if len(self._sources) == 1 else self._next_of_several
-        while span is not None:
+        while True:
             began = self._monotonic()
-            is_enough, span = await step(span, size, take)
-            if is_enough or span is None:
+            end = await step(after, size, take)
+            if end is None:
                 return None
-            now = self._monotonic()
-            if span.is_included and now < until + _LEAP_S:
-                continue
+            now, after = self._monotonic(), end
             if now >= until:
-                return span.after if not span.is_included else await self._before(span.after)
+                return after
             fits = round(size * (until - now) / max(now - began, 1e-6))
             size = max(_AT_LEAST, min(size * _GROWTH, fits))
-        return None
 
-    async def _first_of_one(self, span: Span, size: int, take: Take) -> tuple[bool, Span | None]:
-        """Take the next ids of the only source; where they end is asked if more are needed."""
+    async def _first_of_one(self, after: str, size: int, take: Take) -> str | None:
+        """Take the next ids of the only source; where they end is asked if more are needed.
+
+        Returns:
+            The last of them; None if that was enough, or there are no more.
+        """
         (source,) = self._sources
-        ids = source.first(span, size)
+        ids = source.first(Span(after), size)
         if await take(self.window(source, ids)):
-            return True, None
+            return None
         last = select(ids.c.device_id).order_by(ids.c.device_id).offset(size - 1).limit(1)
-        end = await self._session.scalar(last)
-        return False, None if end is None else Span(end)
+        return await self._session.scalar(last)
 
-    async def _next_of_several(self, span: Span, size: int, take: Take) -> tuple[bool, Span | None]:
-        seen = await self._outlooks(span, size)
+    async def _next_of_several(self, after: str, size: int, take: Take) -> str | None:
+        """Take what several sources have in common next; returns the same."""
+        seen = await self._outlooks(Span(after), size)
         if len(seen) < len(self._sources):
-            return False, None  # one of them has no more
-        full = [each for each in seen if each.number == size]
-        here = Span(seen[0].start, is_included=True)
-        if not span.is_included and any(each.is_passed for each in full):
-            return False, here  # once: the one that is the farthest on may as well be read
+            return None  # one of them has no more
         base, beside, others = _chosen(seen, size)
-        if base.number == size:
-            here = Span(here.after, is_included=True, end=base.last)
+        end = base.last if base.number == size else None
+        here = Span(base.start, is_included=True, end=end)
         beside += await self._comparable(here, base, others)
         ids = _common(base.source, beside, here, size)
-        if await take(self.window(base.source, ids, beside)):
-            return True, None
-        return False, None if here.end is None else Span(here.end)
+        return None if await take(self.window(base.source, ids, beside)) else end
 
     def window(self, source: Source, ids: Subquery, beside: Sequence[Source] = ()) -> Window:
         """Return ids with what the sources that they are from do not answer."""
@@ -182,7 +170,10 @@ class Walk:
 
         Ids are compared by the database, which alone knows how it orders them.
         """
-        some = [each.first(span, size) for each in self._sources]
+        nexts = union_all(*(each.start(span) for each in self._sources)).subquery()
+        leap = select(func.max(nexts.c.device_id).label("device_id")).cte("leap")
+        here = Span(select(leap.c.device_id).scalar_subquery(), is_included=True)
+        some = [each.first(here, size) for each in self._sources]
         rows = union_all(
             *(
                 select(
@@ -194,18 +185,16 @@ class Walk:
                 for at, ids in enumerate(some)
             )
         ).subquery()
-        start = func.max(rows.c.first).over()
         query = select(
             rows.c.at,
             rows.c.number,
             rows.c.last,
-            start.label("start"),
-            (rows.c.last < start).label("is_passed"),
-            func.rank().over(order_by=rows.c.last).label("reach"),
+            func.max(rows.c.first).over(),
+            func.rank().over(order_by=rows.c.last),
         ).where(rows.c.number > 0)
         return [
-            Outlook(self._sources[at], number, last, first, is_passed, reach)
-            for at, number, last, first, is_passed, reach in await self._session.execute(query)
+            Outlook(self._sources[at], number, last, start, reach)
+            for at, number, last, start, reach in await self._session.execute(query)
         ]
 
     async def _comparable(
@@ -221,14 +210,6 @@ class Walk:
         sizes = [each.size(span, limit).label(f"n{at}") for at, each in enumerate(spared)]
         row = (await self._session.execute(select(*sizes))).one()
         return [each for each, number in zip(spared, row, strict=True) if number < limit]
-
-    async def _before(self, device_id: str) -> str:
-        """Return the id before one."""
-        term = aliased(DeviceTerm)
-        query = select(func.max(term.value)).where(
-            term.tenant == self._wanted.tenant, term.name == ID, term.value < device_id
-        )
-        return await self._session.scalar(query) or ""
 
 
 def _common(base: Source, beside: Sequence[Source], span: Span, size: int) -> Subquery:

@@ -1,5 +1,7 @@
 """The runtime inside the caller's process: the same answers, refusals and swaps, and no socket."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from edge_agent.inference.errors import (
     UnknownModelError,
 )
 from edge_agent.settings import RuntimeSettings
-from edge_agent.state_dir import StateDir
+from edge_agent.state_dir import StateDir, StateDirError
 from fleet_protocol.manifest import Datatype
 from tests.integration.runtime.reference_calls import golden
 from tests.simulators.onnx_files import identity_release
@@ -124,6 +126,30 @@ def test_a_new_release_is_served_without_a_dropped_call(device: StateDir) -> Non
     runtime.close()
     with pytest.raises(UnavailableError, match="has been closed"):
         runtime.infer(FAMILY, {"image": image()})
+
+
+def test_a_process_that_was_forked_is_told_so(runtime: InProcessRuntime) -> None:
+    def ask() -> str:
+        try:
+            runtime.infer(FAMILY, {"image": image()})
+        except UnavailableError as error:
+            runtime.close()
+            return str(error)
+        return "answered"
+
+    reader, writer = os.pipe()
+    if not (child := os.fork()):
+        signal.alarm(10)
+        os.write(writer, ask().encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert b"make one here, after the fork" in os.read(reader, 1000)
+    assert runtime.ready
+
+
+def test_a_misspelt_directory_is_an_error(device: StateDir) -> None:
+    with pytest.raises(StateDirError, match="there is no state directory"):
+        InProcessRuntime(device.root / "misspelt")
 
 
 def test_the_agents_package_loads_without_numpy() -> None:

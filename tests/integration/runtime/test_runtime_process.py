@@ -46,6 +46,8 @@ def test_a_corrupt_commitment_is_reported_and_repaired_by_control(state: StateDi
             ready = public.call("GET", "/v2/health/ready")
             assert ready.status == 503
             assert "active.json" in ready.error
+            unknown = public.call("GET", "/v2/models/fashion_mnist")
+            assert (unknown.status, "nobody knows whether" in unknown.error) == (503, True)
             assert set(status(runtime).failed) == {"active.json"}
             body = msgspec.json.encode(release)
             assert admin.call("POST", "/admin/releases", body).status == 200

@@ -231,6 +231,14 @@ def test_compressed_bodies_that_are_none_are_refused(
     assert "traceback" not in runtime.log_text()
 
 
+def test_other_bodies_are_not_compressed(client: RawClient) -> None:
+    body = gzip.compress(b"{}")
+    head = f"POST /v2/repository/index HTTP/1.1\r\nContent-Length: {len(body)}\r\n"
+    client.socket.sendall(f"{head}Content-Encoding: gzip\r\n\r\n".encode() + body)
+    response = client.receive()
+    assert (response.status, "send this body as it is" in response.error) == (415, True)
+
+
 @pytest.mark.parametrize(
     ("accepted", "encoding"),
     [

@@ -1,5 +1,7 @@
 """Labels, facts, groups, lists: what operators set, what devices say, and who is selected by it."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from fleet_protocol.messages import Capabilities, Reported, RunningModel
@@ -18,6 +20,7 @@ from fleet_server.errors import MalformedError, NotFoundError, RefusedError
 from fleet_server.paging import cursor, key_of
 from fleet_server.telemetry.store import TelemetryStore
 from fleet_server.telemetry.uplink import Uplink
+from tests.unit.fleet_server import derived_terms
 from tests.unit.fleet_server.authority import DeviceKey, Fleet
 from tests.unit.fleet_server.conftest import FakeClock
 
@@ -55,7 +58,8 @@ def report(*versions: str, accelerators: tuple[str, ...] = (), memory: int = 4 <
 
 
 @pytest.fixture
-async def devices(fleet: Fleet, database: Database, clock: FakeClock) -> Devices:
+async def devices(fleet: Fleet, database: Database, clock: FakeClock) -> AsyncIterator[Devices]:
+    """Devices whose derived terms follow whatever a test does."""
     online = fleet.data.online
     enrollment = Enrollment(
         database=database,
@@ -67,7 +71,8 @@ async def devices(fleet: Fleet, database: Database, clock: FakeClock) -> Devices
     )
     for name in ("cam-1", "cam-2", "gate-1"):
         await enrollment.enroll(token=fleet.claim_token(name), csr_pem=DeviceKey.new(name).csr())
-    return Devices(database=database, connections=[NoConnections()], clock=clock)
+    yield Devices(database=database, connections=[NoConnections()], clock=clock)
+    assert await derived_terms.wrong(database) == {}
 
 
 @pytest.fixture

@@ -1,16 +1,20 @@
 """Pages and counts are what the selector language says, however they are found."""
 
+import importlib
 import random
 from collections.abc import Iterator
 from itertools import count
 
 import pytest
-from sqlalchemy import String, cast, func, insert, update
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Connection, String, cast, delete, func, insert, update
 
 from fleet_server import tenancy
 from fleet_server.clock import unix_ms
 from fleet_server.database import Database
-from fleet_server.devices import health, listing, sources, walk
+from fleet_server.database_engine import make_engine
+from fleet_server.devices import derived, health, listing, sources, walk
 from fleet_server.devices.health import Health, Signs
 from fleet_server.devices.selector import ID, number_of, parse
 from fleet_server.devices.service import Devices, Filters
@@ -18,6 +22,7 @@ from fleet_server.devices.silence import SilenceWatch
 from fleet_server.devices.sources import Branch, Span, Wanted, has_search_index
 from fleet_server.devices.tables import Device, DeviceTerm
 from fleet_server.tenancy import Tenant
+from tests.unit.fleet_server import derived_terms
 from tests.unit.fleet_server.conftest import FakeClock
 
 DEVICES = 60
@@ -45,6 +50,15 @@ ASKED = (
     "tier=main,tier=canary",
     "nowhere",
     "rack>99",
+    "!rare,site!=s0",
+    "rare!=yes",
+    "rare!=no",
+    "!nowhere",
+    "nowhere!=x,!rare",
+    "tier notin (main)",
+    "version notin (v0,v9),site in (s0,s4)",
+    "!site",
+    "id!=cam-001,version!=v0",
 )
 
 
@@ -90,10 +104,10 @@ class Fleet:
                     "device_id": prefix + device_id,
                     "tenant": tenant,
                     "name": name,
-                    "value": prefix + value if name == ID else value,
+                    "value": prefix + value if name in {ID, derived.STEM} else value,
                     "number": number_of(value),
                 }
-                for name, values in self.attributes[device_id].items()
+                for name, values in with_derived(self.attributes[device_id]).items()
                 for value in values
             ]
             yield {**device, **named, **_BLANK}, terms
@@ -105,9 +119,16 @@ class Fleet:
             device_id
             for device_id, found in sorted(self.attributes.items())
             if selector.holds({name: frozenset(values) for name, values in found.items()})
-            and search in device_id
+            and search.lower() in device_id
             and word in {None, health.of(self.signs[device_id], now_ms=now_ms)}
         ]
+
+
+def with_derived(attributes: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return attributes with the terms that are derived from them."""
+    (device_id,) = attributes[ID]
+    key = derived.names_key(attributes.keys() - {ID})
+    return {**attributes, derived.NAMES: [key], derived.STEM: [derived.stem(device_id)]}
 
 
 @pytest.fixture
@@ -174,12 +195,12 @@ async def test_an_answer_that_takes_long_ends_where_it_looked_to(
     devices = Devices(
         database=database, connections=(), clock=fleet.clock, monotonic=lambda: next(slow)
     )
-    filters = Filters(selectors=(parse("tier!=main,site=s3"),))
+    filters = Filters(health=Health.HEALTHY)
     first = await devices.page(filters, after=None, limit=10)
     assert len(first.devices) < 10
     assert first.next_after is not None
     ids, pages = await everything(devices, filters, 10)
-    assert ids == fleet.expected("tier!=main,site=s3")
+    assert ids == fleet.expected("*", "", Health.HEALTHY)
     assert pages > 1
     assert (await devices.count(filters)).is_capped
 
@@ -236,3 +257,25 @@ async def test_offline_devices_are_listed_whether_they_are_marked_or_not(
             update(Device).where(Device.id == expected[0]).values(last_seen_ms=now_ms)
         )
     assert (await everything(devices, filters, 5))[0] == expected[1:]
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_a_fleet_that_exists_gets_what_is_derived(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with database.writing() as session:
+        await session.execute(
+            delete(DeviceTerm).where(DeviceTerm.name.in_((derived.NAMES, derived.STEM)))
+        )
+    step = importlib.import_module("fleet_server.migrations.versions.0015_what_devices_lack")
+    monkeypatch.setattr(step, "_AT_ONCE", DEVICES // 4)
+
+    def upgrade(connection: Connection) -> None:
+        with Operations.context(MigrationContext.configure(connection)):
+            step.upgrade()
+
+    engine = make_engine(database_url)
+    async with engine.execution_options(skerry_writes=True).begin() as connection:
+        await connection.run_sync(upgrade)
+    await engine.dispose()
+    assert await derived_terms.wrong(database) == {}

@@ -15,6 +15,7 @@ from fleet_server.devices.tables import Device
 from fleet_server.errors import SetupError
 from fleet_server.telemetry.tables import Window
 from tests.simulators.postgresql_cluster import Cluster
+from tests.unit.fleet_server import derived_terms
 
 SCHEMAS = Path(__file__).with_name("schemas")
 """A dump of a filled database for each released schema, as the tools of the database write it."""
@@ -80,6 +81,7 @@ async def test_every_released_schema_is_upgraded_with_its_data(
     async with database.reading() as session:
         devices = list(await session.scalars(select(Device.id).order_by(Device.id)))
         windows = list(await session.scalars(select(Window.sequence).order_by(Window.id)))
+    assert await derived_terms.wrong(database) == {}
     await database.close()
     assert devices == ["cam-01", "cam-02"]
     assert windows == [1, 2]
