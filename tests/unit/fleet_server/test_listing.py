@@ -267,7 +267,7 @@ async def test_a_fleet_that_exists_gets_what_is_derived(
         await session.execute(
             delete(DeviceTerm).where(DeviceTerm.name.in_((derived.NAMES, derived.STEM)))
         )
-    step = importlib.import_module("fleet_server.migrations.versions.0015_what_devices_lack")
+    step = importlib.import_module("fleet_server.migrations.versions.0017_what_devices_lack")
     monkeypatch.setattr(step, "_AT_ONCE", DEVICES // 4)
 
     def upgrade(connection: Connection) -> None:
