@@ -257,7 +257,10 @@ class DataPlane:
                 limits = self._policy.limits(release)
                 await self._make_room(release, limits.wanted_instances)
                 served = await self._loading_thread.load(
-                    release, instances=limits.wanted_instances, beside_calls=bool(self._active)
+                    release,
+                    instances=limits.wanted_instances,
+                    beside_calls=bool(self._active),
+                    before=self._asleep(release),
                 )
                 served.open(
                     limits=limits,
@@ -371,6 +374,11 @@ class DataPlane:
             del self._active[served.release.family]
             self._sleep.begin(served)
             await self._departures.start(self._out_of_reach(served))
+
+    def _asleep(self, release: ActiveRelease) -> ServedRelease | None:
+        """Return the sleeping release that is this one."""
+        served = self._sleep.get(release.family)
+        return served if served and _identity(served.release) == _identity(release) else None
 
     def _family(self, family: str) -> list[ServedRelease]:
         return [served for served in self._held.values() if served.release.family == family]

@@ -47,7 +47,12 @@ class LoadingThread:
         return await self._run(partial(self._loader.memory_needed, release, instances=instances))
 
     async def load(
-        self, release: ActiveRelease, *, instances: int, beside_calls: bool
+        self,
+        release: ActiveRelease,
+        *,
+        instances: int,
+        beside_calls: bool,
+        before: ServedRelease | None = None,
     ) -> ServedRelease:
         """Load and warm a release; see `ReleaseLoader.load`.
 
@@ -58,7 +63,7 @@ class LoadingThread:
         self._began = self._clock()
         try:
             return await self._run(
-                partial(self._loader.load, release, instances=instances, lull=lull)
+                partial(self._loader.load, release, instances=instances, lull=lull, before=before)
             )
         finally:
             self._began = 0.0

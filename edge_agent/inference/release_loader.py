@@ -72,6 +72,7 @@ class ReleaseLoader:
         *,
         instances: int = 1,
         lull: Callable[[], None] | None = None,
+        before: ServedRelease | None = None,
     ) -> ServedRelease:
         """Load, check, warm up and time a release.
 
@@ -79,6 +80,7 @@ class ReleaseLoader:
             release: whose file is among the blobs.
             instances: runs at a time that shall be possible, with copies of the model if need be.
             lull: waits until a step meets as few calls as can be; None where nobody is called.
+            before: the same release, asleep, whose counts go on.
 
         Raises:
             DeviceFaultError: the file is gone or cannot be read, or the memory does not reach.
@@ -98,7 +100,7 @@ class ReleaseLoader:
         rest()
         backend.version()  # imports the library, whose own memory is not the model's
         trim_heap()
-        before = anonymous_bytes()
+        taken_bytes = anonymous_bytes()
 
         def load_and_warm_up(file: Path) -> tuple[Model, WarmUp]:
             model = _loaded(backend, file, release, instances=instances)
@@ -115,7 +117,8 @@ class ReleaseLoader:
         # What is built for an accelerator may take minutes, which nobody waits for twice.
         model, warmed = blaming_rightly(load_and_warm_up, path, again=release.accelerator == CPU)
         try:
-            counters = self._counters(release)
+            counters = before.continued_counters() if before is not None else None
+            counters = counters or self._counters(release)
         except LoadError:
             model.close()
             raise
@@ -134,7 +137,7 @@ class ReleaseLoader:
             instances=instances,
         )
         trim_heap()
-        served.memory_bytes = max(anonymous_bytes() - before, known.total_bytes)
+        served.memory_bytes = max(anonymous_bytes() - taken_bytes, known.total_bytes)
         return served
 
     def memory_needed(self, release: ActiveRelease, *, instances: int) -> Need:

@@ -63,6 +63,9 @@ class ServedRelease:
         self.in_flight = 0
         self.mirror: Callable[[Sequence[Tensor], Sequence[Tensor]], None] | None = None
         """Is shown the inputs and outputs of each counted call; None, and free, without shadow."""
+        self.asleep = False
+        """Out of memory, and loaded again by its next call, which goes on with its counts."""
+        self._counters_to_close = [counters]
         self._runs = 0
         self._idle: asyncio.Event | None = None
         self._input_specs = {spec.name: spec for spec in release.inputs}
@@ -181,9 +184,26 @@ class ServedRelease:
         return self.scheduler.longest_run_s
 
     def close(self) -> None:
-        """Free the model and close the counters; nothing may be in flight."""
-        self.counters.close()
+        """Free the model and, unless it only sleeps, close the counters; nothing is in flight."""
+        if not self.asleep:
+            self.end_counting()
         self.model.close()
+
+    def continued_counters(self) -> CounterWriter | None:
+        """Give the counters to the same release in its next life; None the second time.
+
+        A file for each life would fill the disk of a device on which models take turns. Called in
+        the loading thread while the event loop may end the counting: whoever pops them, has them.
+        """
+        try:
+            return self._counters_to_close.pop()
+        except IndexError:
+            return None
+
+    def end_counting(self) -> None:
+        """Close the counters, unless the next life goes on with them."""
+        if (counters := self.continued_counters()) is not None:
+            counters.close()
 
     def leave(self) -> None:
         """Take one call out of flight."""

@@ -98,12 +98,14 @@ class Sleep:
 
     def begin(self, served: ServedRelease) -> None:
         """Take note of an active release that leaves memory now."""
+        served.asleep = True
         self._asleep[served.release.family] = served
         logger.info("release_asleep", extra=served.log_fields)
 
     def end(self, family: str) -> None:
         """Forget a family: it is awake, or no longer served."""
-        self._asleep.pop(family, None)
+        if (served := self._asleep.pop(family, None)) is not None:
+            served.end_counting()
 
     def called(self, family: str) -> None:
         """Begin to wake a family if it is asleep.
@@ -136,7 +138,8 @@ class Sleep:
 
     def close(self) -> None:
         """Wake nobody any more."""
-        self._asleep.clear()
+        for family in self.families:
+            self.end(family)
         for waking in self._waking.values():
             waking.cancel()
 

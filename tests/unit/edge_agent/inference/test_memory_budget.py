@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent import counters
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.errors import (
@@ -281,6 +282,27 @@ async def test_an_idle_model_sleeps_and_its_next_call_wakes_it(
     assert await plane.unload_family("a") == 0
     with pytest.raises(UnknownModelError):
         plane.active("a")
+
+
+async def test_a_model_that_wakes_goes_on_counting(make_plane: MakePlane, state: StateDir) -> None:
+    plane = make_plane(evict_idle=True)
+    for family in ("a", "b"):
+        await serve(plane, sized(family, 60))
+    for _ in range(3):
+        for family in ("a", "b"):
+            await plane.awake(family)
+            plane.active(family).counters.answered(7.0)
+    files = [counters.read(path) for path in sorted(state.run.glob("counters-*"))]
+    assert [(each.label.family, each.requests, each.closed) for each in files] == [
+        ("a", 3, False),
+        ("b", 3, False),
+    ]
+    # The one that sleeps is final once it is served no more, or by another version.
+    await plane.unload_family("a")
+    await plane.load(sized("b", 40, "2.0.0"))
+    plane.activate("b", "2.0.0")
+    await plane.unload("b", "1.0.0")
+    assert all(counters.read(path).closed for path in sorted(state.run.glob("counters-*"))[:2])
 
 
 async def test_what_describes_a_sleeping_model_leaves_it_asleep(make_plane: MakePlane) -> None:
