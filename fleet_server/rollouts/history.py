@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server.rollouts import interventions, newer, telling
 from fleet_server.rollouts.members import IN_FLIGHT, MemberState, Outcome
-from fleet_server.rollouts.snapshot import Snapshot
+from fleet_server.rollouts.snapshot import Snapshot, head_of
 from fleet_server.rollouts.state import OVER, Decision, Head, Kind, Status
 from fleet_server.rollouts.tables import (
     Rollout,
@@ -86,7 +86,7 @@ async def write(session: AsyncSession, seen: Snapshot, decision: Decision) -> bo
         )
     await _supersede(session, seen, decision.head)
     if decision.head.status in _TAKES_BACK and decision.head.status is not seen.view.head.status:
-        await newer.hand_down(session, seen.row)
+        await _tell_newer(session, seen, await newer.hand_down(session, seen.row))
     if decision.head.status in _TELLS_NOBODY:
         await _spare(session, seen, tally)
     if decision.become is not None:
@@ -95,6 +95,24 @@ async def write(session: AsyncSession, seen: Snapshot, decision: Decision) -> bo
     await telling.tell(session, seen, decision)
     await _let_rest(session, seen, decision.head)
     return True
+
+
+async def _tell_newer(session: AsyncSession, seen: Snapshot, changed: Mapping[int, int]) -> None:
+    """Note in the history of newer rollouts that another one changed their way back."""
+    now_ms = seen.view.now_ms
+    for rollout_id, devices in sorted(changed.items()):
+        row = await session.get_one(Rollout, rollout_id, with_for_update=True)
+        row.revision, row.changed_ms = row.revision + 1, now_ms
+        noted = Decision(
+            kind=Kind.OBSERVED,
+            reason=(
+                f"Rollout {seen.row.id} takes {seen.row.version} back: {devices} devices of this "
+                "one would now go back to what they ran before it."
+            ),
+            inputs={"now_ms": now_ms, "rollout": seen.row.id, "devices": devices},
+            head=head_of(row),
+        )
+        await append(session, row, row.revision, noted, at_ms=now_ms)
 
 
 async def _spare(session: AsyncSession, seen: Snapshot, tally: Tally) -> None:

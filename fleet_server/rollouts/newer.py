@@ -6,12 +6,12 @@ returned the device, it belongs to the older one again. Where the older one take
 meanwhile, the newer one returns devices to what they ran before both.
 """
 
-from sqlalchemy import ColumnElement, Select, exists, select, update
+from sqlalchemy import ColumnElement, Select, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from fleet_server import tenancy
-from fleet_server.rollouts.members import MemberState
+from fleet_server.rollouts.members import TO_RECALL, MemberState
 from fleet_server.rollouts.tables import Rollout, RolloutMember
 
 _LEFT_ALONE = (
@@ -41,10 +41,13 @@ async def that_changed(session: AsyncSession, row: Rollout, device_id: str) -> i
     )
 
 
-async def hand_down(session: AsyncSession, row: Rollout) -> None:
+async def hand_down(session: AsyncSession, row: Rollout) -> dict[int, int]:
     """Let newer rollouts not return devices to the release that ``row`` takes back.
 
     They return them to what ``row`` would have returned them to, if it had not left them alone.
+
+    Returns:
+        For each of them of how many devices that changes the way back.
     """
     own, later = aliased(RolloutMember), aliased(Rollout)
     before = select(own.previous_version).where(
@@ -53,17 +56,56 @@ async def hand_down(session: AsyncSession, row: Rollout) -> None:
         own.previous_version.is_not(None),
     )
     those = select(later.id).where(later.family == row.family, later.id > row.id)
+    led_there = (
+        RolloutMember.rollout_id.in_(those),
+        RolloutMember.previous_version == row.version,
+        exists(before),
+    )
+    counted = select(RolloutMember.rollout_id, func.count()).where(*led_there)
     with tenancy.everything():  # a family has one tenant, and the statement names the table twice
+        found = await session.execute(counted.group_by(RolloutMember.rollout_id))
+        changed = {rollout_id: devices for rollout_id, devices in found}  # noqa: C416 (rows are typed)
         await session.execute(
             update(RolloutMember)
-            .where(
-                RolloutMember.rollout_id.in_(those),
-                RolloutMember.previous_version == row.version,
-                exists(before),
-            )
+            .where(*led_there)
             .values(previous_version=before.scalar_subquery())
             .execution_options(synchronize_session=False)
         )
+    return changed
+
+
+async def ran_before(
+    session: AsyncSession, rollout_id: int, device_id: str, assigned: str
+) -> str | None:
+    """Return what a device ran that was assigned a release which it does not run.
+
+    An older rollout may have let it fetch that release ahead, or seen it refuse it, and been
+    aborted since: going back there would bring it what nobody wants any more.
+
+    Args:
+        session: of the caller's transaction.
+        rollout_id: of the rollout that changes the device now.
+        device_id: of the device.
+        assigned: the release that it was assigned.
+
+    Returns:
+        None if no older rollout knows better than its assignment.
+    """
+    own, older = aliased(Rollout), aliased(Rollout)
+    query = (
+        select(RolloutMember.previous_version)
+        .join(older, older.id == RolloutMember.rollout_id)
+        .join(own, own.family == older.family)
+        .where(
+            own.id == rollout_id,
+            older.id < rollout_id,
+            older.version == assigned,
+            RolloutMember.device_id == device_id,
+            RolloutMember.state.in_([state.value for state in TO_RECALL]),
+        )
+        .order_by(older.id.desc())
+    )
+    return await session.scalar(query.limit(1))
 
 
 def _changes(row: Rollout, device_id: InstrumentedAttribute[str]) -> Select[int]:

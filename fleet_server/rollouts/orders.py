@@ -22,6 +22,7 @@ from fleet_server.assignments.signing import MAX_BATCH
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
 from fleet_server.errors import FleetError, NotFoundError, RefusedError, UnavailableError
+from fleet_server.rollouts import newer
 from fleet_server.rollouts import plan as plans
 from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.plan import Plan
@@ -203,7 +204,9 @@ async def _signed(
         .values(assignment_version=changed.version, ordered_ms=at_ms)
     )
     if order.state in _FORWARD:
-        before = changed.before.version if changed.before is not None else ""
+        assigned = changed.before.version if changed.before is not None else ""
+        ran = await newer.ran_before(session, order.rollout_id, order.device_id, assigned)
+        before = assigned if ran is None else ran
         await session.execute(
             update(RolloutMember)
             .where(*of_member, RolloutMember.previous_version.is_(None))

@@ -379,12 +379,46 @@ async def test_an_older_rollout_leaves_alone_what_a_newer_one_has_changed(world:
     await world.rollouts.intervene(older, Intervention.ROLL_BACK, who="ann", why="")
     await world.run(server, ticks=10)
     assert await world.status(older) is Status.ROLLED_BACK
+    told = [row.reason for row in await world.history(newer) if f"Rollout {older} " in row.reason]
+    assert ["2 devices" in reason for reason in told] == [True]
+    assert "go back to what they ran before it" in told[0]
     kept = dict.fromkeys(("cam-000", "cam-001", "late"), "3.0.0")
     assert world.fleet.assigned == dict.fromkeys(known, "1.0.0") | kept
     await world.rollouts.intervene(newer, Intervention.ROLL_BACK, who="ann", why="")
     await world.run(server, ticks=20)  # `late` cannot say that it runs nothing
     assert await world.status(newer) is Status.ROLLED_BACK
     assert world.fleet.assigned == dict.fromkeys(known, "1.0.0") | {"late": None}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_what_an_aborted_rollout_let_devices_fetch_ahead_is_never_activated(
+    world: World, *, replaced: bool
+) -> None:
+    """Neither by itself, nor when a newer rollout, begun at once, goes back."""
+    await world.populate(6, lambda _: Device(takes_ms=60_000))
+    server = world.server()
+    ahead = a_plan(stages=(Stage(percent=100),), download_ahead=True, max_in_flight=1)
+    older = await world.create(ahead)
+    await world.run(server, ticks=2, seconds=1)
+    fetched = [name for name, state in (await world.states(older)).items() if state is S.PREPARED]
+    assert world.fleet.held == set(fetched)
+    assert len(fetched) == 5
+    await world.rollouts.intervene(older, Intervention.ABORT, who="ann", why="")
+    if replaced:
+        for device in world.fleet.devices.values():
+            device.takes_ms, device.fate = 1000, UpdateState.ROLLED_BACK
+        newer = await world.create(
+            a_plan(stages=(Stage(percent=100),), version="3.0.0", max_in_flight=6)
+        )
+        await world.run(server, ticks=2, seconds=1)
+        assert {world.fleet.assigned[name] for name in fetched} == {"3.0.0"}
+    for _ in range(12):
+        await world.run(server, ticks=1)
+        activating = set(fetched) - world.fleet.held
+        assert "2.0.0" not in {world.fleet.assigned[name] for name in activating}
+    assert {world.fleet.assigned[name] for name in fetched} == {"1.0.0"}
+    assert not replaced or await world.status(newer) is Status.ROLLED_BACK
 
 
 async def test_decommissioned_devices_drop_out(world: World) -> None:
