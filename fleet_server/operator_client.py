@@ -13,6 +13,7 @@ from fleet_server.errors import FleetError
 
 _TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
 _PAGE = 500
+_CHUNK_BYTES = 65_536
 _NO_CONTENT = 204
 _REFUSED = 400
 
@@ -54,13 +55,21 @@ class OperatorClient:
             retries=False,
         )
 
-    def get(self, path: str, fields: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def get(
+        self, path: str, fields: Mapping[str, str] | None = None, *, timeout_s: float | None = None
+    ) -> dict[str, Any]:
         """Return the JSON of a route.
+
+        Args:
+            path: of the route.
+            fields: of the query.
+            timeout_s: how long to wait for connection and answer each, if not as ever.
 
         Raises:
             ApiError: no answer, or a refusal.
         """
-        return self._request("GET", path, fields=dict(fields or {}))
+        timeout = _TIMEOUT if timeout_s is None else urllib3.Timeout(timeout_s, timeout_s)
+        return self._request("GET", path, fields=dict(fields or {}), timeout=timeout)
 
     def put(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         """Send JSON to a route and return its answer.
@@ -104,6 +113,22 @@ class OperatorClient:
         if response.status >= _REFUSED:
             raise self._refusal(response, _content(response))
         return response.data
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        """Yield the bytes of a route as they come; an answer that is cut off is an error.
+
+        Raises:
+            ApiError: no answer, a refusal, or the connection broke.
+        """
+        response = self._asked("GET", path, preload_content=False)
+        try:
+            if response.status >= _REFUSED:
+                raise self._refusal(response, _content(response))
+            yield from response.stream(_CHUNK_BYTES)
+        except urllib3.exceptions.HTTPError as error:
+            raise ApiError(f"{self._server} broke off its answer: {error}", status=None) from error
+        finally:
+            response.release_conn()
 
     def pages(self, path: str, key: str, fields: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """Yield the items of all pages of a list.

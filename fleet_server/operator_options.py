@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fleet_server.operator_client import OperatorClient
+from fleet_server.trust.expiry_warning import warn_of_expiries
 from signing_keys import token_files
 
 Server = Annotated[
@@ -14,7 +15,9 @@ Server = Annotated[
 TokenFile = Annotated[
     Path,
     typer.Option(
-        envvar="SKERRY_FLEET_TOKEN_FILE", help="File with a token of `skerry server token --out`."
+        envvar="SKERRY_FLEET_TOKEN_FILE",
+        help="File with a token of `skerry fleet login`, `skerry fleet token create` or "
+        "`skerry server token --out`.",
     ),
 ]
 CaFile = Annotated[
@@ -25,6 +28,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 
 
 def connected(server: str, token_file: Path, ca: Path | None) -> OperatorClient:
+    """Return the client that a command's options mean, and warn of what runs out.
+
+    Raises:
+        SigningKeyError: the token file cannot be read, others may open it, or it holds no token.
+        ApiError: the address is not an HTTPS one, or the CA file is absent.
+    """
+    client = client_of(server, token_file, ca)
+    warn_of_expiries(client)
+    return client
+
+
+def client_of(server: str, token_file: Path, ca: Path | None) -> OperatorClient:
     """Return the client that a command's options mean.
 
     Raises:

@@ -21,6 +21,17 @@ from rich.text import Text
 from fleet_protocol.plain_text import plain, plain_lines
 from fleet_server.errors import FleetError
 
+_COLOURS = {
+    "updated": "green",
+    "failed": "red",
+    "updating": "yellow",
+    "waiting": "yellow",
+    "ok": "green",
+    "warning": "yellow",
+    "critical": "red",
+    "expired": "red",
+}
+
 _FILE_WIDTH = 500
 """Columns where nobody looks at a terminal: programs read whole lines."""
 
@@ -97,8 +108,12 @@ def waits_for(shown: Status, what: str) -> None:
     shown.update(Text(plain(what)))
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write the file that a command was asked for: the whole of it, or nothing.
+def write_file(path: Path, content: Iterable[bytes]) -> None:
+    """Write the file that a command was asked for: the whole of it, or nothing; mode 600.
+
+    Args:
+        path: of the file.
+        content: piece by piece.
 
     Raises:
         FleetError: it cannot be written there; what was there before still is.
@@ -106,17 +121,25 @@ def write_file(path: Path, content: bytes) -> None:
     temporary: Path | None = None
     try:
         if path.exists() and not path.is_file():  # a pipe or a device has no other name
-            path.write_bytes(content)
+            with path.open("wb") as pipe:
+                pipe.writelines(content)
             return
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
-            file.write(content)
+            file.writelines(content)
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        raise FleetError(f"cannot write {path}: {error.strerror or error}") from error
+        if isinstance(error, OSError):
+            raise FleetError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
+
+
+def coloured(word: str) -> Text:
+    """Return a word of a table in the colour of what it means."""
+    return Text(word, _COLOURS.get(word, ""))
 
 
 def time_text(unix_ms: int | None) -> str:

@@ -213,7 +213,7 @@ def logs(  # noqa: PLR0913 (each is an option that a person gives)
         return
     content = _unpacked(client.download(f"/api/v1/commands/{answered['id']}/log"))
     if output is not None:
-        write_file(output, content)
+        write_file(output, [content])
     if as_json:
         print_json(answered)
     elif output is None:

@@ -134,9 +134,14 @@ def _settings(stated: list[str], file: Path | None) -> object:
     """Return the settings of the options.
 
     Raises:
-        RefusedError: an option is not of the form.
+        RefusedError: there is none, or an option is not of the form.
         FleetError: the file cannot be read.
     """
+    if bool(stated) == (file is not None):
+        raise RefusedError(
+            "say what to set: --set section.key=value (repeated for more), or else --file; `skerry "
+            "fleet config remove` lets a configuration go"
+        )
     if file is not None:
         try:
             content: object = json.loads(file.read_text())

@@ -59,15 +59,15 @@ def test_commands_print_in_one_place() -> None:
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
-    operator_output.write_file(kept, b"new")
+    operator_output.write_file(kept, [b"new"])
     assert kept.read_bytes() == b"new"
     assert kept.stat().st_mode & 0o777 == 0o600
     (tmp_path / "folder").mkdir()
     for unwritable in (tmp_path / "nowhere" / "log", tmp_path / "folder", Path("/proc/log")):
         with pytest.raises(FleetError, match=f"cannot write {unwritable}: "):
-            operator_output.write_file(unwritable, b"x")
+            operator_output.write_file(unwritable, [b"x"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "kept"]
-    operator_output.write_file(Path("/dev/null"), b"x")
+    operator_output.write_file(Path("/dev/null"), [b"x"])
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,5 +79,5 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(FleetError, match="No space left"):
-        operator_output.write_file(log, b"new")
+        operator_output.write_file(log, [b"new"])
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("log", b"old")]
