@@ -41,7 +41,8 @@ def expressions_of(dashboard: Path) -> Iterator[str]:
 
 
 def test_the_rules_are_valid_and_fire_when_they_should() -> None:
-    assert "SUCCESS: 18 rules found" in promtool("check", "rules", RULES)
+    rules = len(re.findall(r"^ +- (?:alert|record):", RULES.read_text(), re.MULTILINE))
+    assert f"SUCCESS: {rules} rules found" in promtool("check", "rules", RULES)
     promtool("test", "rules", RULES.with_name("skerry-rules-test.yml"))
 
 
