@@ -28,9 +28,21 @@ from fleet_server.assignments.tables import Assignment
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
 from fleet_server.devices import changes
-from fleet_server.errors import UnavailableError
+from fleet_server.errors import RefusedError, UnavailableError
 
 LIFETIME = timedelta(days=30)
+
+
+class OvertakenError(UnavailableError):
+    """Another server assigned to one of the devices first: nothing was done, plan anew."""
+
+
+class RefusedAheadError(RefusedError):
+    """The signer refuses, and has signed what the database does not know.
+
+    Either another server is about to store that, so that planning anew helps soon, or the database
+    comes from a backup.
+    """
 
 
 class Signing(Protocol):
@@ -80,7 +92,8 @@ class Issuing:
 
         Raises:
             RefusedError: the signer refuses.
-            UnavailableError: signer or database do not answer, or another server assigned first.
+            OvertakenError: another server assigned to one of the devices since the plans were made.
+            UnavailableError: signer or database do not answer.
         """
         signed: list[Assignment] = []
         for start in range(0, len(plans), MAX_BATCH):
@@ -104,7 +117,7 @@ class Issuing:
                 replace(plan, version=max(plan.version, error.highest.get(plan.device_id, 0) + 1))
                 for plan in plans
             ]
-            documents = await self._signer.sign([_request(plan, expires_s) for plan in plans])
+            documents = await self._sign_above([_request(plan, expires_s) for plan in plans])
         await asyncio.to_thread(self._verify, plans, documents)
         return [
             Assignment(
@@ -118,6 +131,14 @@ class Issuing:
             )
             for plan, document in zip(plans, documents, strict=True)
         ]
+
+    async def _sign_above(self, requests: list[SignRequest]) -> list[bytes]:
+        try:
+            return await self._signer.sign(requests)
+        except VersionTakenError as error:  # it signs for another server at the same time
+            raise _overtaken() from error
+        except RefusedError as error:
+            raise RefusedAheadError(str(error)) from error
 
     def _verify(self, plans: Sequence[Plan], documents: Sequence[bytes]) -> None:
         for plan, document in zip(plans, documents, strict=True):
@@ -175,9 +196,9 @@ async def _check_bases(session: AsyncSession, ids: Sequence[str], bases: Mapping
         raise _overtaken()
 
 
-def _overtaken() -> UnavailableError:
-    return UnavailableError(
-        "another server assigned to one of these devices at the same time, so nothing was "
+def _overtaken() -> OvertakenError:
+    return OvertakenError(
+        "other servers assigned to some of these devices at the same time, so nothing was "
         "assigned; try again",
         retry_after_s=1,
     )

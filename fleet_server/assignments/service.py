@@ -5,6 +5,7 @@ it signed, stores it and sends it out.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
@@ -17,7 +18,14 @@ from fleet_protocol.delivery import ANY_TIME, Terms
 from fleet_server.assignments import ahead, plans
 from fleet_server.assignments.director import Director
 from fleet_server.assignments.entries import Entry
-from fleet_server.assignments.issuing import LIFETIME, Downlink, Issuing, Signing
+from fleet_server.assignments.issuing import (
+    LIFETIME,
+    Downlink,
+    Issuing,
+    OvertakenError,
+    RefusedAheadError,
+    Signing,
+)
 from fleet_server.assignments.plans import Change, Changed
 from fleet_server.assignments.tables import Assignment
 from fleet_server.clock import Clock, unix_ms
@@ -29,6 +37,8 @@ from fleet_server.releases.tables import Release
 logger = logging.getLogger(__name__)
 
 _PAGE = 500
+_PAUSES_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Before another attempt to be first on devices that other servers assign to as well."""
 
 
 class ReleaseIndex(Protocol):
@@ -77,25 +87,36 @@ class Assignments:
     ) -> list[Assignment]:
         """Set one family's release for some devices (None: for all that are not decommissioned).
 
-        Nothing changes unless all can be signed. The terms of the other families stay.
+        Nothing changes unless all can be signed. The terms of the other families stay. Where
+        another server assigns at the same time, this one's assignment is planned anew upon it.
 
         Raises:
             NotFoundError: the release or a device does not exist.
             RefusedError: a device was decommissioned, there is no device, or the signer refuses.
-            UnavailableError: signer or database do not answer.
+            UnavailableError: signer or database do not answer, or other servers were first every
+                time.
         """
         entry = await self.entry(family, version, terms)
         async with self._turn:
-            epoch = await self._epoch()
-            async with self._database.reading() as session:
-                rows = (await session.execute(plans.known())).all()
-            planned = plans.with_release(rows, entry, devices, epoch=epoch)
-            assigned = await self._issuing.issue(planned)
+            for pause_s in _PAUSES_S:
+                with contextlib.suppress(OvertakenError, RefusedAheadError):
+                    assigned = await self._assigned(entry, devices)
+                    break
+                await asyncio.sleep(pause_s)
+            else:
+                assigned = await self._assigned(entry, devices)
         logger.info(
             "release_assigned",
             extra={"family": family, "version": version, "devices": len(assigned)},
         )
         return assigned
+
+    async def _assigned(self, entry: Entry, devices: Sequence[str] | None) -> list[Assignment]:
+        epoch = await self._epoch()
+        async with self._database.reading() as session:
+            rows = (await session.execute(plans.known())).all()
+        planned = plans.with_release(rows, entry, devices, epoch=epoch)
+        return await self._issuing.issue(planned)
 
     async def entry(self, family: str, version: str, terms: Terms = ANY_TIME) -> Entry:
         """Return what an assignment says of a release.
@@ -120,7 +141,8 @@ class Assignments:
 
         Raises:
             RefusedError: the signer refuses.
-            UnavailableError: signer or database do not answer, or another server assigned first.
+            OvertakenError: another server assigned first, so what was ordered has to be looked at.
+            UnavailableError: signer or database do not answer.
         """
         async with self._turn:
             rows = await self._known([change.device_id for change in ordered])

@@ -44,7 +44,9 @@ logger = logging.getLogger(__name__)
 MAX_PER_MINUTE = 600
 """Commands that the people of one tenant may issue; configuration by the server is not counted."""
 
-_ATTEMPTS = 3
+_ATTEMPTS = 8
+"""To be first on devices that other servers command too; each that fails, another one has won."""
+
 _LISTED = 5
 _AUDITED = 200
 
@@ -100,7 +102,8 @@ class Issuing:
             RefusedError: a device was decommissioned, or the signer refuses.
             ConflictError: a device has as many open commands as it may have.
             ThrottledError: the tenant has issued too many.
-            UnavailableError: signer or database do not answer.
+            UnavailableError: signer or database do not answer, or other servers were first every
+                time.
         """
         chosen = sorted(set(devices))
         async with self._database.reading() as session:
@@ -148,7 +151,11 @@ class Issuing:
         rows: list[DeviceCommand] = []
         async with self._turn:
             for _attempt in range(_ATTEMPTS):
-                rows = await self._signed(drafts, order, self._clock())
+                try:
+                    rows = await self._signed(drafts, order, self._clock())
+                except VersionTakenError as error:  # by another server, twice while this one asked
+                    drafts = _above(drafts, error)
+                    continue
                 drafts = await self._store(rows, drafts, order)
                 if not drafts:
                     break
@@ -174,8 +181,7 @@ class Issuing:
                 documents = await self._signer.sign_commands(batch)
             except VersionTakenError as error:
                 # Signed and never stored, or stored in a database that was restored since.
-                above = [draft.above(error.highest.get(draft.device_id, 0)) for draft in some]
-                batch = [_request(draft, issued_ms, expires_ms) for draft in above]
+                batch = [_request(draft, issued_ms, expires_ms) for draft in _above(some, error)]
                 documents = await self._signer.sign_commands(batch)
             rows += [
                 _row(request, document, order.who)
@@ -249,6 +255,10 @@ async def _check_known(session: AsyncSession, chosen: Sequence[str]) -> None:
 
 def _draft(device_id: str, standing: Standing, action: Action) -> _Draft:
     return _Draft(device_id, standing, action).above(standing.last)
+
+
+def _above(drafts: Sequence[_Draft], taken: VersionTakenError) -> list[_Draft]:
+    return [draft.above(taken.highest.get(draft.device_id, 0)) for draft in drafts]
 
 
 def _request(draft: _Draft, issued_ms: int, expires_ms: int) -> SignCommand:

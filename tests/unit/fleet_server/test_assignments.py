@@ -1,5 +1,6 @@
 """Assigning: complete lists, all or nothing, healed when database and signer disagree."""
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,8 +13,9 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from fleet_protocol import delivery
 from fleet_protocol.delivery import ANY_TIME, Terms, Window
-from fleet_server.assignments import entries
+from fleet_server.assignments import entries, service
 from fleet_server.assignments.director import Director
+from fleet_server.assignments.issuing import OvertakenError
 from fleet_server.assignments.schemas import DeliveryBody
 from fleet_server.assignments.service import Assignments
 from fleet_server.assignments.signer import AssignmentSigner, VersionNotHigherError
@@ -69,7 +71,7 @@ class Index:
 
     async def installable(self, family: str, version: str) -> Release:
         if version in self.withdrawn:
-            raise NotFoundError(f"{version} was withdrawn")
+            raise NotFoundError(f"release {family} {version} was withdrawn")
         return Release(
             family=family,
             version=version,
@@ -277,6 +279,56 @@ async def test_when_the_signer_is_from_the_backup_too_the_devices_word_counts(
     await report(database, "cam-1", held)
     rows = await assignments.assign(family=FAMILY, version="1.0.1", devices=None)
     assert {row.device_id: row.version for row in rows} == {"cam-1": follows, "cam-2": 2}
+
+
+def another_server(
+    fleet: Fleet, url: str, signer: InProcessSigner, clock: FakeClock
+) -> Assignments:
+    return Assignments(
+        database=Database(url),
+        releases=Index(),
+        signer=signer,
+        downlink=Published(),
+        director=Director(fleet.data.director),
+        clock=clock,
+    )
+
+
+async def test_servers_that_assign_to_one_device_at_once_both_do(
+    assignments: Assignments,
+    fleet: Fleet,
+    database_url: str,
+    signer: InProcessSigner,
+    clock: FakeClock,
+) -> None:
+    """None is told to try again, no version is given twice, and the last one stands."""
+    other = another_server(fleet, database_url, signer, clock)
+    calls = [
+        server.assign(family=family, version=f"1.0.{number}", devices=["cam-1"])
+        for number in range(3)
+        for server, family in ((assignments, FAMILY), (other, OTHER_FAMILY))
+    ]
+    versions = [row.version for rows in await asyncio.gather(*calls) for row in rows]
+    assert len(set(versions)) == len(calls)
+    (last,) = await assignments.assign(family=FAMILY, version="2.0.0", devices=["cam-1"])
+    assert {entry.family for entry in entries.decode(last.entries)} == {FAMILY, OTHER_FAMILY}
+    await other._database.close()
+
+
+async def test_who_is_overtaken_every_time_is_told_so(
+    assignments: Assignments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[object] = []
+    monkeypatch.setattr(service, "_PAUSES_S", (0.0,) * 7)
+
+    async def overtaken(*arguments: object) -> list[Assignment]:
+        attempts.append(arguments)
+        raise OvertakenError("others were first", retry_after_s=1)
+
+    monkeypatch.setattr(assignments._issuing, "issue", overtaken)
+    with pytest.raises(OvertakenError):
+        await assignments.assign(family=FAMILY, version="1.0.0", devices=["cam-1"])
+    assert len(attempts) == 8
 
 
 async def test_renewal_takes_no_device_back_in_time(

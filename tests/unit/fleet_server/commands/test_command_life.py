@@ -1,5 +1,8 @@
 """A command from its order to its answer."""
 
+import asyncio
+from dataclasses import replace
+
 import msgspec
 import pytest
 from sqlalchemy import inspect, select
@@ -12,6 +15,7 @@ from fleet_server.commands.schemas import CommandSummary, CommandView
 from fleet_server.commands.signing import SignCommand
 from fleet_server.commands.states import CommandState, Standing, standings
 from fleet_server.commands.tables import DeviceCommand
+from fleet_server.database import Database
 from fleet_server.devices.tables import Device
 from fleet_server.errors import ConflictError, NotFoundError, RefusedError, ThrottledError
 from tests.unit.fleet_server.commands.conftest import DEVICES, World
@@ -129,6 +133,24 @@ async def test_two_servers_keep_one_order(world: World) -> None:
     )
     assert asked.sequence > raced[0].sequence
     assert world.mailbox() == [raced[0].sequence, asked.sequence]
+
+
+async def test_servers_that_command_one_device_at_once_all_do(
+    world: World, database_url: str
+) -> None:
+    others = [Database(database_url) for _ in range(2)]
+    servers = [replace(world, database=database).server() for database in others]
+    asked = [
+        server.issuing.issue(
+            devices=DEVICES[:1], action=Diagnostics(), lifetime_s=60, who=f"{turn}"
+        )
+        for turn in range(4)
+        for server in servers
+    ]
+    sequences = [row.sequence for rows in await asyncio.gather(*asked) for row in rows]
+    assert len(set(sequences)) == len(asked)
+    for database in others:
+        await database.close()
 
 
 async def test_limits(world: World) -> None:
