@@ -7,7 +7,8 @@ import pytest
 
 from edge_agent.state_dir import StateDir
 
-collect_ignore = [] if "SOAK_S" in os.environ else ["test_rollout_campaign.py"]
+_LONG = ["test_openapi_campaign.py", "test_rollout_campaign.py"]
+collect_ignore = [] if "SOAK_S" in os.environ else _LONG
 
 
 @pytest.fixture
