@@ -1,15 +1,15 @@
 """Device lists, selectors, searches and counts over a million devices in PostgreSQL.
 
 Each kind is asked with other values and from other places in the list each time, in pages of 100;
-the time is that of the service, with the tenant's condition and the rows read, without HTTP. An
-answer may hold less than a page where few of very many are wanted (`listing.py`): so the time until
-a page is full or the list ends is measured as well, over as many answers as that takes.
+the time is that of the service on the event loop of a server, with the tenant's condition and the
+rows read, without HTTP. An answer may hold less than a page where few of very many are wanted
+(`listing.py`): so the time until a page is full or the list ends is measured as well, over as many
+answers as that takes.
 
 ``python -m benchmarks.device_queries PART...`` measures only the kinds whose name contains one of
 the parts, for whoever works on them, and keeps no result.
 """
 
-import asyncio
 import gc
 import random
 import sys
@@ -20,6 +20,7 @@ from functools import partial
 from typing import TypeVar
 
 import asyncpg
+import uvloop
 
 from benchmarks import report
 from benchmarks.peers.large_fleet import DEVICES, SITES, SMALL_TENANT, large_fleet
@@ -103,7 +104,7 @@ HARD: dict[str, Make] = {
 
 def run() -> list[Row]:
     """Make the fleet, if it is not there, and measure."""
-    return asyncio.run(_measured(_rows))
+    return uvloop.run(_measured(_rows))
 
 
 async def _measured(measure: Callable[[Devices], Awaitable[list[Row]]]) -> list[Row]:
@@ -235,4 +236,4 @@ def _quantile(taken: list[float], share: float) -> float:
 
 
 if __name__ == "__main__":
-    report.show("device_queries", asyncio.run(_measured(partial(_some, parts=sys.argv[1:]))))
+    report.show("device_queries", uvloop.run(_measured(partial(_some, parts=sys.argv[1:]))))

@@ -140,6 +140,7 @@ class Listing:
         size = self._size_of_page(found, limit)
         if self._with_part is not None or narrowing.applies(self._wanted):
             # Most of such conditions hold for nearly all, or nearly none.
+            size = size if self._wanted.search else min(size, limit * _GROWTH)
             end = await self._walk(found).run(after, size, take, until=self._monotonic())
             if end is None:
                 return Found(ids, None)
@@ -208,8 +209,8 @@ class Listing:
             size: how many these are, about.
         """
         found = await narrowing.of(self._session, self._wanted)
-        if not found:
-            return []
+        if not found or len(self._wanted.conditions) == 1:  # of which the span showed few
+            return found
         few = max(1, size // _SPARSE)
         sizes = [each.size(span, few).label(f"n{at}") for at, each in enumerate(found)]
         row = (await self._session.execute(select(*sizes))).one()
