@@ -1,5 +1,6 @@
 """The commands of `skerry agent` that look at the hardware: ``devices`` and ``bench``."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from edge_agent.devices import Devices
 from edge_agent.errors import AgentError
 from edge_agent.operator_output import print_json, shown
 from edge_agent.state_dir import StateDir
+from fleet_protocol.log_format import JsonFormatter
 
 
 def show_devices(state: StateDir, *, as_json: bool) -> None:
@@ -23,6 +25,7 @@ def show_devices(state: StateDir, *, as_json: bool) -> None:
     Raises:
         AgentError: the settings are malformed.
     """
+    _log_on_standard_error()
     found = accelerator_survey.survey(state, dict(os.environ))
     if as_json:
         print_json(found)
@@ -55,6 +58,7 @@ def run_bench(state: StateDir, options: BenchOptions) -> None:
     Raises:
         AgentError: there is nothing to measure, or the picture cannot be drawn.
     """
+    _log_on_standard_error()
     if options.png is not None:
         picture.check(options.png)
     library = settings.load(state.root, os.environ).runtime.edgetpu_library
@@ -81,6 +85,13 @@ def run_bench(state: StateDir, options: BenchOptions) -> None:
         print_rows(f"{name} on {cpu}, {options.threads} thread(s) a call", rows)
     if options.png is not None:
         picture.draw(f"{name} on {cpu}", rows, options.png)
+
+
+def _log_on_standard_error() -> None:
+    """Let warnings be read with their reasons, such as why a backend is not loaded."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def _print_devices(found: Devices) -> None:

@@ -27,6 +27,8 @@ _LOOK_AGAIN_S = 5.0
 
 _TRY_AGAIN_S = 300.0
 
+_EXTRAS = {"onnxruntime": "onnx", "litert": "litert", "openvino": "openvino"}
+
 
 @dataclass(frozen=True, slots=True)
 class _Known:
@@ -146,7 +148,11 @@ def with_used(
 
 def not_installed(name: str) -> str:
     """Return the sentence for a backend without its library."""
-    extra = {"onnxruntime": "onnx"}.get(name, name)
+    extra = _EXTRAS.get(name)
+    if extra is None:
+        return (
+            f"{name} finds no library on this device; whoever made this backend says what it needs"
+        )
     return f"{name} is not installed: pip install 'skerry[{extra}]'"
 
 

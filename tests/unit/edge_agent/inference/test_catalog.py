@@ -14,7 +14,7 @@ from edge_agent.inference.backends import catalog
 from edge_agent.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
 from edge_agent.inference.errors import LoadError
 from edge_agent.inference.probe import Prober
-from edge_agent.inference.survey import Survey, with_used
+from edge_agent.inference.survey import Survey, not_installed, with_used
 from edge_agent.runtime_api import Placement
 from fleet_protocol.manifest import Format
 
@@ -198,6 +198,11 @@ def test_a_library_that_is_not_installed_is_not_asked() -> None:
     assert {place.problem for place in places} == {
         "onnxruntime is not installed: pip install 'skerry[onnx]'"
     }
+
+
+def test_no_extra_of_ours_is_named_for_a_backend_of_others() -> None:
+    assert "skerry[litert]" in not_installed("litert")
+    assert "skerry[" not in not_installed("abacus")
 
 
 def test_the_hardware_is_looked_at_every_few_seconds() -> None:
