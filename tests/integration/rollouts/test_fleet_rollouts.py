@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.settings import ControlSettings
+from fleet_server.rollouts.watching import RESTS
 from tests.integration.server.running_server import RunningServer
 from tests.simulators import rollout_record
 from tests.simulators.agent_processes import Devices
@@ -83,18 +84,18 @@ async def test_a_bad_release_goes_back_and_a_good_one_outlives_a_killed_server(
     assert f"rollout {good}" in await commanded(
         campaign, "rollback", str(good), "--reason", "a drill"
     )
-    said = await commanded(campaign, "watch", str(good))
+    said = await commanded(campaign, "watch", str(good), status=RESTS["rolled_back"])
     assert said.splitlines()[-1].startswith("rolled_back")
     await campaign.served("1.0.0")
 
 
-async def commanded(campaign: Campaign, *arguments: str) -> str:
-    """Run a command of `skerry fleet rollout`."""
+async def commanded(campaign: Campaign, *arguments: str, status: int = 0) -> str:
+    """Run a command of `skerry fleet rollout` that ends with a status."""
     server = campaign.server
     token = server.fleet.authority.root / "token"
     token.touch(mode=0o600)
     token.write_text(campaign.token)
     where = ["--server", server.url, "--token-file", str(token), "--ca", str(server.ca)]
     done = await asyncio.to_thread(server.skerry, "fleet", "rollout", *arguments, *where)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     return done.stdout
