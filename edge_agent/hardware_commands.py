@@ -16,6 +16,7 @@ from edge_agent.devices import Devices
 from edge_agent.errors import AgentError
 from edge_agent.operator_output import print_json, shown
 from edge_agent.state_dir import StateDir
+from fleet_protocol.counting import counted
 from fleet_protocol.log_format import JsonFormatter
 
 
@@ -82,7 +83,7 @@ def run_bench(state: StateDir, options: BenchOptions) -> None:
         report = BenchReport(model=name, cpu=cpu, threads=options.threads, rows=rows)
         print_json(report)
     else:
-        print_rows(f"{name} on {cpu}, {options.threads} thread(s) a call", rows)
+        print_rows(f"{name} on {cpu}, {counted(options.threads, 'thread')} a call", rows)
     if options.png is not None:
         picture.draw(f"{name} on {cpu}", rows, options.png)
 

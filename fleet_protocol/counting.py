@@ -9,4 +9,4 @@ def counted(number: int, noun: str, plural: str = "") -> str:
         noun: for one of them.
         plural: for all other numbers, where it is not the noun with an s.
     """
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -1,8 +1,9 @@
 """What follows from the observations of some devices and their open alerts. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from fleet_protocol.counting import counted
 from fleet_server.alerts import engine, evidence
 from fleet_server.alerts.engine import State, Step
 from fleet_server.alerts.evidence import Evidence
@@ -80,15 +81,21 @@ def decide(
             yield subject, made
 
 
-_UNITS = {
-    Signal.SILENCE_S: ("was not heard of for {:.0f} s", "{:.0f} s"),
-    Signal.RUNTIME_DOWN: ("says that its runtime does not run", ""),
-    Signal.ALARMS: ("reports {:.0f} alarm(s)", "{:.0f}"),
-    Signal.P95_MS: ("has a p95 latency of {:.2f} ms", "{:.2f} ms"),
-    Signal.ERROR_RATE: ("fails on {:.1%} of calls", "{:.1%}"),
-    Signal.TEMPERATURE_CELSIUS: ("is at {:.1f} degrees Celsius", "{:.1f}"),
-    Signal.OUTBOX_DROPS: ("dropped telemetry {:.0f} time(s)", "{:.0f}"),
-    Signal.CERTIFICATE_DAYS: ("has a certificate that expires in {:.1f} days", "{:.1f} days"),
+_UNITS: Mapping[Signal, tuple[Callable[[float], str], str]] = {
+    Signal.SILENCE_S: ("was not heard of for {:.0f} s".format, "{:.0f} s"),
+    Signal.RUNTIME_DOWN: ("says that its runtime does not run".format, ""),
+    Signal.ALARMS: (lambda value: f"reports {counted(round(value), 'alarm')}", "{:.0f}"),
+    Signal.P95_MS: ("has a p95 latency of {:.2f} ms".format, "{:.2f} ms"),
+    Signal.ERROR_RATE: ("fails on {:.1%} of calls".format, "{:.1%}"),
+    Signal.TEMPERATURE_CELSIUS: ("is at {:.1f} degrees Celsius".format, "{:.1f}"),
+    Signal.OUTBOX_DROPS: (
+        lambda value: f"dropped telemetry {counted(round(value), 'time')}",
+        "{:.0f}",
+    ),
+    Signal.CERTIFICATE_DAYS: (
+        "has a certificate that expires in {:.1f} days".format,
+        "{:.1f} days",
+    ),
 }
 
 
@@ -96,5 +103,5 @@ def sentence(subject: Subject, seen: Observation) -> str:
     """Say what was seen, and what the limit is."""
     said, limit = _UNITS[seen.rule.signal]
     who = f"{subject.family} on {subject.device_id}" if subject.family else subject.device_id
-    what = "is not known" if seen.value is None else said.format(seen.value)
+    what = "is not known" if seen.value is None else said(seen.value)
     return f"{who} {what}" + (f" (limit {limit.format(seen.rule.fires_at)})" if limit else "")

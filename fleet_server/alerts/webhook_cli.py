@@ -8,7 +8,7 @@ import typer
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
 from fleet_server.operator_output import print_json, print_table, say
 
-app = typer.Typer(no_args_is_help=True, help="Where notices of alerts go.")
+app = typer.Typer(no_args_is_help=True, help="Where notices of alerts and rollouts go.")
 
 Name = Annotated[str, typer.Argument(help="Name of the webhook.")]
 

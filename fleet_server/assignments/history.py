@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from fleet_protocol.counting import counted
 from fleet_server.assignments import entries
 from fleet_server.assignments.tables import Assignment
 from fleet_server.audit import trail
@@ -35,7 +36,7 @@ async def record(session: AsyncSession, signed: Sequence[Assignment]) -> None:
         await trail.record(
             session,
             "assignment",
-            f"{len(devices)} devices",
+            counted(len(devices), "device"),
             before=before[tenant],
             after=devices,
             tenant=tenant,

@@ -23,6 +23,7 @@ from statistics import median
 
 import msgspec
 
+from fleet_protocol.counting import counted
 from fleet_protocol.histogram import Histogram
 from fleet_server.rollouts.plan import ComparisonPolicy
 from fleet_server.rollouts.rank_tests import (
@@ -98,8 +99,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
             f"{100 * (self.worse_by or 0.0):+.1f} {'%' if 'latency' in self.question else 'points'}"
         )
         return (
-            f"{self.question} {change} on {self.new_devices} devices against {self.against} "
-            f"(margin {100 * self.margin:g}, p {self.p:.2g}, limit {self.limit:.2g})"
+            f"{self.question} {change} on {counted(self.new_devices, 'device')} against "
+            f"{self.against} (margin {100 * self.margin:g}, p {self.p:.2g}, limit {self.limit:.2g})"
         )
 
 

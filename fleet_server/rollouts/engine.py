@@ -12,6 +12,7 @@ gives the same decision. In this order it asks:
 
 import msgspec
 
+from fleet_protocol.counting import counted
 from fleet_server.rollouts import returning, sentences
 from fleet_server.rollouts.comparison import Samples, compare, heard
 from fleet_server.rollouts.harm import harm_of
@@ -165,8 +166,8 @@ def _gate(view: View) -> Decision | None:
         if counts.answered < plan.min_samples:
             return _hold(
                 view,
-                f"stage {stage + 1} has {counts.answered} devices that answered, and is judged "
-                f"from {plan.min_samples} on",
+                f"stage {stage + 1} has {counted(counts.answered, 'device')} that answered, and is "
+                f"judged from {plan.min_samples} on",
             )
         if not _soaked(view) or _gate_waits_for_look(view):
             return None
@@ -193,8 +194,9 @@ def _turn(view: View) -> Decision | None:
     return Decision(
         kind=Kind.ACTIVATED,
         reason=(
-            f"{len(devices)} devices activate {view.plan.version}: {view.in_flight} of at most "
-            f"{view.plan.max_in_flight} were changing."
+            counted(len(devices), "device activates", "devices activate")
+            + f" {view.plan.version}: {view.in_flight} of at most {view.plan.max_in_flight} were "
+            "changing."
         ),
         inputs=sentences.inputs(view),
         head=view.head,
@@ -210,7 +212,8 @@ def _ahead(view: View) -> Decision | None:
     why = "their turn comes" if view.window_open else "the maintenance window opens"
     return Decision(
         kind=Kind.PREPARED,
-        reason=f"{len(devices)} devices fetch {view.plan.version} before {why}.",
+        reason=counted(len(devices), "device fetches", "devices fetch")
+        + f" {view.plan.version} before {why}.",
         inputs=sentences.inputs(view),
         head=view.head,
         devices=devices,

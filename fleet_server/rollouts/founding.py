@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy import ColumnElement, and_, exists, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from fleet_protocol.counting import counted
 from fleet_server import tenancy
 from fleet_server.assignments import entries
 from fleet_server.assignments.tables import Assignment
@@ -92,7 +93,7 @@ class Founding:
                     kind=Kind.CREATED,
                     reason=(
                         f"{who} created the rollout of {plan.family} {plan.version} to "
-                        f"{len(ordered)} devices in {len(ends)} stages."
+                        f"{counted(len(ordered), 'device')} in {counted(len(ends), 'stage')}."
                         + (_NOTHING_TO_COMPARE if first_of_family else "")
                     ),
                     inputs={"stage_ends": ends, "operator": who},
@@ -225,7 +226,11 @@ def _all_waiting(ends: Sequence[int]) -> Tally:
 def _taken_in(seen: snapshot.Snapshot, joined: Sequence[str]) -> Decision:
     return Decision(
         kind=Kind.JOINED,
-        reason=f"{len(joined)} devices joined the group; their turn comes in the last stage.",
+        reason=counted(
+            len(joined),
+            "device joined the group; its turn comes in the last stage.",
+            "devices joined the group; their turn comes in the last stage.",
+        ),
         inputs={"now_ms": seen.view.now_ms},
         head=seen.view.head,
         devices=tuple(joined),

@@ -8,6 +8,7 @@ those that settled would hardly ever happen at the allowed share.
 import math
 from collections.abc import Mapping
 
+from fleet_protocol.counting import counted
 from fleet_server.rollouts.rank_tests import binomial_tail
 from fleet_server.rollouts.state import StageCounts, View
 
@@ -44,7 +45,7 @@ def _over(of: Mapping[str, int], counts: StageCounts, share: float) -> str:
     judged, bad = _judged(counts), sum(of.values())
     allowed = math.floor(share * counts.size + 1e-9)
     what = " and ".join(f"{count} {word}" for word, count in of.items() if count)
-    said = f"of {judged} judged devices {what}"
+    said = f"of {counted(judged, 'judged device')} {what}"
     if bad > allowed:
         return f"{said}, at most {allowed} of its {counts.size} may ({100 * share:g} %)"
     if bad <= share * judged:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from fleet_protocol.counting import counted
 from fleet_server.errors import ConflictError
 from fleet_server.rollouts import sentences
 from fleet_server.rollouts.members import MemberState
@@ -79,7 +80,7 @@ def intervene(view: View, wanted: Intervention, *, who: str, why: str) -> Decisi
             compared_devices=view.total(MemberState.HEALTHY),
         )
         bad = view.total(MemberState.FAILED, MemberState.SILENT)
-        accepted = f" and accepted {bad} failed or silent devices" if bad else ""
+        accepted = f" and accepted {counted(bad, 'failed or silent device')}" if bad else ""
     said = f": {why}" if why else ""
     return Decision(
         kind=_KINDS[wanted],

@@ -6,6 +6,7 @@ answer, are recalled at once: nothing waits for them and they take no room in th
 
 import msgspec
 
+from fleet_protocol.counting import counted
 from fleet_server.rollouts import sentences
 from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.state import MAX_DEVICES, Decision, Kind, Status, View, Wait
@@ -25,8 +26,12 @@ def decide(view: View) -> Decision | Wait:
         return Decision(
             kind=Kind.RETURNED,
             reason=(
-                f"{len(devices)} devices go back to what they ran: {view.in_flight} of at most "
-                f"{view.plan.max_in_flight} were changing."
+                counted(
+                    len(devices),
+                    "device goes back to what it ran",
+                    "devices go back to what they ran",
+                )
+                + f": {view.in_flight} of at most {view.plan.max_in_flight} were changing."
             ),
             inputs=sentences.inputs(view),
             head=view.head,
@@ -36,14 +41,27 @@ def decide(view: View) -> Decision | Wait:
     if view.to_return or view.in_flight:
         return sentences.wait(
             view,
-            f"rolling back: {view.in_flight} devices have not said that they are back"
-            f"{sentences.untold(view)}",
+            "rolling back: "
+            + counted(
+                view.in_flight,
+                "device has not said that it is back",
+                "devices have not said that they are back",
+            )
+            + sentences.untold(view),
         )
-    silent = view.total(_S.RECALLED)
-    rest = f"; {silent} have not answered and go back when they do" if silent else ""
+    silent = counted(
+        view.total(_S.RECALLED),
+        "has not answered and goes back when it does",
+        "have not answered and go back when they do",
+    )
+    back = counted(
+        view.total(_S.RETURNED),
+        "device runs what it ran before",
+        "devices run what they ran before",
+    )
     return Decision(
         kind=Kind.ROLLED_BACK,
-        reason=f"Rolled back: {view.total(_S.RETURNED)} devices run what they ran before{rest}.",
+        reason=f"Rolled back: {back}{'; ' + silent if view.total(_S.RECALLED) else ''}.",
         inputs=sentences.inputs(view),
         head=msgspec.structs.replace(view.head, status=Status.ROLLED_BACK),
     )
@@ -56,9 +74,12 @@ def recall(view: View) -> Decision | None:
         return None
     return Decision(
         kind=Kind.RECALLED,
-        reason=(
-            f"{len(devices)} devices that refused {view.plan.version}, have not activated it or do "
-            "not answer are assigned again what they ran; nothing waits for them."
+        reason=counted(
+            len(devices),
+            f"device that refused {view.plan.version}, has not activated it or does not answer is "
+            "assigned again what it ran; nothing waits for it.",
+            f"devices that refused {view.plan.version}, have not activated it or do not answer are "
+            "assigned again what they ran; nothing waits for them.",
         ),
         inputs=sentences.inputs(view),
         head=view.head,

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from fleet_protocol.counting import counted
 from fleet_server.rollouts.members import MemberState
 from fleet_server.rollouts.state import Status, View, Wait
 from fleet_server.rollouts.windows import next_opening
@@ -36,7 +37,8 @@ def inputs(view: View) -> dict[str, object]:
 def stage(view: View, index: int) -> str:
     """Say how the devices of a stage ended."""
     counts = view.stages[index]
-    parts = [f"{counts.of(_S.HEALTHY)} of {counts.size} devices of stage {index + 1} are healthy"]
+    healthy, verb = counts.of(_S.HEALTHY), "is" if counts.of(_S.HEALTHY) == 1 else "are"
+    parts = [f"{healthy} of {counted(counts.size, 'device')} of stage {index + 1} {verb} healthy"]
     if counts.of(_S.FAILED):
         parts.append(f"{counts.of(_S.FAILED)} failed")
     if counts.of(_S.SILENT):
@@ -55,8 +57,12 @@ def waiting(view: View) -> str:
         return f"{where} waits for the maintenance window that opens at {opens:%Y-%m-%d %H:%MZ}"
     if open_still:
         return (
-            f"{where}: {stage(view, index)}, {counts.of(_S.ACTIVATING)} are changing"
-            f"{untold(view)}, {counts.of(_S.WAITING, _S.PREPARED)} wait for their turn"
+            f"{where}: {stage(view, index)}, "
+            + counted(counts.of(_S.ACTIVATING), "is changing", "are changing")
+            + f"{untold(view)}, "
+            + counted(
+                counts.of(_S.WAITING, _S.PREPARED), "waits for its turn", "wait for their turn"
+            )
         )
     soak_ms = view.plan.stages[index].soak_s * 1000
     if view.settled_ms is not None and view.watched_ms < soak_ms:
@@ -69,7 +75,8 @@ def untold(view: View) -> str:
     """Say how many of those that change wait for the server itself, "" for none."""
     if not view.untold:
         return ""
-    return f" ({view.untold} of them have no signed assignment yet, and their time does not run)"
+    have = counted(view.untold, "of them has", "of them have")
+    return f" ({have} no signed assignment yet, and no time is counted)"
 
 
 def late(view: View) -> str:
@@ -77,7 +84,11 @@ def late(view: View) -> str:
     silent = view.total(_S.RECALLED)
     if view.head.status is not Status.ROLLED_BACK or not silent:
         return ""
-    return f"rolled back: {silent} devices have not answered and go back when they do"
+    return "rolled back: " + counted(
+        silent,
+        "device has not answered and goes back when it does",
+        "devices have not answered and go back when they do",
+    )
 
 
 def deaf(view: View) -> str:

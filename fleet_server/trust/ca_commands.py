@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from fleet_protocol.counting import counted
 from fleet_server.audit import trail
 from fleet_server.broker import publication
 from fleet_server.clock import Clock
@@ -135,9 +136,10 @@ async def retire_device_cas(root: Path, *, force: bool, clock: Clock) -> list[st
         held = sum([await _holders(database, *each, clock) for each in former])
         if held and not force:
             raise RefusedError(
-                f"{held} devices still hold certificates of it. They renew by "
-                "themselves within hours of being online; the certificates of those that stay "
-                "away expire within 90 days. With --force MQTT refuses them until they renew"
+                counted(held, "device still holds a certificate", "devices still hold certificates")
+                + " of it. Devices renew by themselves within hours of being online; the "
+                "certificates of those that stay away expire within 90 days. With --force MQTT "
+                "refuses them until they renew"
             )
         async with _recorded(database, "retire_device_ca", ids):
             async with database.writing() as session:
@@ -197,9 +199,10 @@ async def check_known(root: Path, certificate: x509.Certificate, *, clock: Clock
         count = await device_authorities.strangers(database, known, clock=clock)
     if count:
         raise RefusedError(
-            f"{count} devices do not trust the new fleet CA yet and could not reach the server any "
-            "more. They learn it within hours of being online. Wait, or renew the certificate with "
-            "`--former-ca` meanwhile; with --force those devices need new claims"
+            counted(count, "device does not trust", "devices do not trust")
+            + " the new fleet CA yet and could not reach the server any more. Devices learn it "
+            "within hours of being online. Wait, or renew the certificate with `--former-ca` "
+            "meanwhile; with --force those devices need new claims"
         )
 
 

@@ -38,6 +38,7 @@ from fleet_protocol.command_answers import (
     UpdateFact,
 )
 from fleet_protocol.commands import Action, Command
+from fleet_protocol.counting import counted
 
 _SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
 _MAX_NAME = 200
@@ -96,7 +97,8 @@ class DiagnosticsAction:
         books = await self._database.transact(self._books)
         result = await asyncio.to_thread(self._result, books)
         serving = "the runtime serves" if result.runtime_up else "the runtime does not answer"
-        return Done(f"{serving}, {len(books.updates)} model families are known", result)
+        known = counted(len(books.updates), "model family is", "model families are")
+        return Done(f"{serving}, {known} known", result)
 
     def _books(self, connection: sqlite3.Connection) -> _Books:
         accepted = assignment.load(connection)

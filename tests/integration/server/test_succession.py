@@ -108,7 +108,7 @@ def test_devices_move_to_a_new_device_ca(provisioned: Fleet, tmp_path: Path) -> 
 
         refused = server.skerry("server", "ca", "retire-device-ca")
         assert refused.returncode != 0
-        assert "1 devices still hold" in refused.stderr
+        assert "1 device still holds" in refused.stderr
         for each in (alice, bob):  # one of each CA
             revoke(server, each)
             eventually(lambda each=each: not connects(server, each.device_id, each.files))  # type: ignore[misc]

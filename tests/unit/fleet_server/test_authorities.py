@@ -135,7 +135,7 @@ async def test_the_old_one_goes_when_no_device_needs_it(rig: Rig) -> None:
     status = {each.key: each for each in await ca_commands.status(rig.root, clock=rig.clock)}
     assert (status[old].state, status[old].devices) == ("former", 1)
     assert (status[new].state, status[new].devices) == ("issues", 2)
-    with pytest.raises(RefusedError, match="1 devices still hold"):
+    with pytest.raises(RefusedError, match="1 device still holds"):
         await rig.retire()
     rig.clock.now += timedelta(days=91)  # `away` has expired
     assert await rig.retire() == [old]
@@ -152,7 +152,7 @@ async def test_a_certificate_that_names_no_issuer_is_of_the_first_one(rig: Rig) 
     async with rig.database.writing() as session:
         await session.execute(update(IssuedCertificate).values(issuer=None))
     await rig.make()
-    with pytest.raises(RefusedError, match="1 devices still hold"):
+    with pytest.raises(RefusedError, match="1 device still holds"):
         await rig.retire()
     await rig.retire(force=True)
     third = await rig.make()
@@ -262,7 +262,7 @@ async def test_a_new_fleet_ca_reaches_devices_before_the_servers_certificate(rig
 
     by_new = check_renewed(rig.online, renewed(), now=datetime.now(UTC))
     by_new.verify_directly_issued_by(new)
-    with pytest.raises(RefusedError, match="1 devices do not trust the new fleet CA"):
+    with pytest.raises(RefusedError, match="1 device does not trust the new fleet CA"):
         await ca_commands.check_known(rig.root, by_new, clock=rig.clock)
     by_former = check_renewed(rig.online, renewed(former_ca=True), now=datetime.now(UTC))
     await ca_commands.check_known(rig.root, by_former, clock=rig.clock)

@@ -95,7 +95,7 @@ def test_gates(counts: Counts, kind: Kind, said: str) -> None:
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
-        ({S.HEALTHY: 4, S.ACTIVATING: 1}, "1 are changing"),
+        ({S.HEALTHY: 4, S.ACTIVATING: 1}, "1 is changing"),
         ({S.WAITING: 3, S.FAILED: 2}, "3 wait for their turn"),  # two are fewer than three
         ({S.WAITING: 3, S.SILENT: 2}, "2 fell silent"),
     ],
