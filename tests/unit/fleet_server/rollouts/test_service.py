@@ -69,7 +69,7 @@ async def test_a_release_that_is_withdrawn_midway_is_taken_back_and_a_newer_one_
     assert set(world.fleet.assigned.values()) == {"1.0.0"}
     assert (states.count(S.RETURNED), states.count(S.WAITING)) == (8, 2)
     stop = next(row for row in await world.history(bad) if row.kind == Kind.STOPPED)
-    assert "cannot be assigned any more: 2.0.0 was withdrawn" in stop.reason
+    assert f"cannot be assigned any more: release {FAMILY} 2.0.0 was withdrawn" in stop.reason
     good = await world.create(a_plan(version="3.0.0"))
     await world.run(server, ticks=8)
     assert await world.status(good) is Status.COMPLETED
