@@ -22,7 +22,7 @@ from schemathesis import GenerationMode
 from fleet_server.accounts.roles import Role
 from fleet_server.tenant_names import DEFAULT
 from fleet_server.token_issue import issue
-from tests.integration.server.running_server import RunningServer, serving
+from tests.integration.server.running_server import EnrolledDevice, RunningServer, serving
 from tests.simulators.openapi_callers import Callers
 from tests.simulators.postgresql_cluster import Cluster
 from tests.unit.fleet_server.authority import Fleet
@@ -61,8 +61,9 @@ def servers(
     asyncio.run(cluster.drop(url))
 
 
-def tokens(server: RunningServer) -> dict[str, Callable[[], str | None]]:
+def tokens(device: EnrolledDevice) -> dict[str, Callable[[], str | None]]:
     """Every role in two tenants, a device, one that is unknown, and nobody."""
+    server = device.server
 
     def of(role: Role, tenant: str) -> str:
         lifetime = timedelta(days=1)
@@ -76,11 +77,12 @@ def tokens(server: RunningServer) -> dict[str, Callable[[], str | None]]:
     made |= {f"{_FOREIGN} {role.value}": of(role, _FOREIGN) for role in Role}
     made["unknown"] = "no such token"
     said = {who: partial(str, token) for who, token in made.items()}
-    return {"nobody": lambda: None, "device": server.enroll(_DEVICE).key.token, **said}
+    return {"nobody": lambda: None, "device": device.key.token, **said}
 
 
 def test_no_answer_is_a_surprise(servers: list[RunningServer]) -> None:
-    callers = Callers(servers, tokens(servers[0]), {"device_id": _DEVICE})
+    device = servers[0].enroll(_DEVICE)
+    callers = Callers(servers, partial(tokens, device), {"device_id": _DEVICE})
     until = time.monotonic() + float(os.environ["SOAK_S"])
     for turn in itertools.count():
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
