@@ -72,6 +72,9 @@ class RuntimeSettings(
         port: its port; 0 turns TCP off and leaves the Unix socket.
         threads: threads of one inference call inside the backend.
         max_request_bytes: a larger request is refused with 413.
+        request_memory_bytes: that the requests of all connections over HTTP may take together from
+            their first byte to their answer; never less than ``max_request_bytes``. One that finds
+            no room is refused with 503.
         max_connections: further connections wait for one to close.
         shared_memory: let applications of this machine pass tensors in system shared memory.
         shared_memory_bytes: of all regions that they may have registered together.
@@ -102,6 +105,7 @@ class RuntimeSettings(
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8500
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     max_request_bytes: Bytes = 64 * 1024 * 1024
+    request_memory_bytes: Bytes = 256 * 1024 * 1024
     max_connections: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 512
     shared_memory: bool = False
     shared_memory_bytes: Bytes = 1024 * 1024 * 1024

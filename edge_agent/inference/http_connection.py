@@ -9,8 +9,10 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Protocol, cast
 
+from edge_agent.inference.body_memory import BodyMemory
 from edge_agent.inference.busy_poll import GRACE_S, BusyPoll
 from edge_agent.inference.http_messages import (
     Answer,
@@ -27,6 +29,9 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOIN_BYTES = 64 * 1024
 """Up to this size copying the parts together is cheaper than sending them one by one."""
 
+_RETRY_S = 1.0
+"""When a caller who was refused for want of room may come again."""
+
 _BODY_AWAIT_S = 2e-3
 """So long after its head the pieces of a body are waited for awake. One that takes longer comes
 from somebody slow, or is so large that waking up does not count."""
@@ -38,6 +43,8 @@ class Limits:
 
     Attributes:
         max_body_bytes: of one request.
+        max_bodies_bytes: of all requests that are being received or answered; never less than
+            `max_body_bytes`.
         head_s: from the first byte of a head to its last.
         body_s: for any body, on top of the time at `body_bytes_per_s`.
         body_bytes_per_s: the slowest sender, or reader, that is still waited for.
@@ -49,6 +56,7 @@ class Limits:
     """
 
     max_body_bytes: int
+    max_bodies_bytes: int = 256 * 1024 * 1024
     head_s: float = 10.0
     body_s: float = 30.0
     body_bytes_per_s: float = 64 * 1024
@@ -60,6 +68,11 @@ class Limits:
 
 class Owner(Protocol):
     """The server, as a connection sees it."""
+
+    @property
+    def memory(self) -> BodyMemory:
+        """For the bodies of all its connections."""
+        ...
 
     def opened(self, connection: "HttpConnection") -> None:
         """Keep account of a new connection."""
@@ -87,7 +100,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         Args:
             handler: answers the requests.
             limits: see there.
-            owner: told when the connection opens and closes.
+            owner: told when the connection opens and closes; has the memory for bodies.
             clock: stamps requests and measures deadlines.
             poll: keeps the loop awake for what is about to come.
         """
@@ -96,7 +109,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._owner = owner
         self._clock = clock
         self._poll = poll
-        self._reader = RequestReader(max_body_bytes=limits.max_body_bytes, clock=clock)
+        self._memory = owner.memory
+        self._reader = RequestReader(
+            max_body_bytes=limits.max_body_bytes, memory=owner.memory, clock=clock
+        )
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._phase = Phase.IDLE
@@ -134,6 +150,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the reason changes nothing)
         """Forget the caller; a call in work runs to its end and is counted."""
         self._transport = None
+        self._reader.leave()
         self._owner.closed(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (the reader knows better)
@@ -221,6 +238,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                 answer = self._handler(request)
             if isinstance(answer, HttpResponse):
                 self._send(request, answer)
+                self._memory.give_back(len(request.body))
                 self._answered_at = self._clock()
             else:
                 self._task = asyncio.get_running_loop().create_task(
@@ -234,6 +252,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             response = await answer
         finally:
             self._poll.at_work -= 1
+            self._memory.give_back(len(request.body))
         self._task = None
         self._send(request, response)
         self._advance()
@@ -291,9 +310,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
-        response = failure_response(error.status, str(error))
+        retry_after_s = _RETRY_S if error.status == HTTPStatus.SERVICE_UNAVAILABLE else None
+        response = failure_response(error.status, str(error), retry_after_s=retry_after_s)
         self._refused = True
-        self._reader = RequestReader(max_body_bytes=0, clock=self._clock)
+        self._reader.leave()
+        self._reader = RequestReader(max_body_bytes=0, memory=self._memory, clock=self._clock)
         self.deadline = self._clock() + self._limits.linger_s
         transport.write(response.head(keep_alive=False) + b"".join(response.parts))
         if transport.can_write_eof():

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from edge_agent.errors import AgentError
+from edge_agent.inference.body_memory import BodyMemory
 from edge_agent.inference.busy_poll import BusyPoll
 from edge_agent.inference.http_connection import HttpConnection, Limits
 from edge_agent.inference.http_messages import Handler
@@ -96,6 +97,7 @@ class HttpServer:
         self._handler = handler
         self._limits = limits
         self._clock = clock
+        self.memory = BodyMemory(max(limits.max_bodies_bytes, limits.max_body_bytes))
         self._poll = BusyPoll(clock=clock)
         self._room = asyncio.Semaphore(max_connections)
         self._connections: set[HttpConnection] = set()

@@ -118,7 +118,9 @@ class RuntimeProcess:
             self._regions if is_loopback(settings.host) else None
         )
         limits = Limits(
-            max_body_bytes=settings.max_request_bytes, requests_per_s=settings.rate_limit_per_s
+            max_body_bytes=settings.max_request_bytes,
+            max_bodies_bytes=settings.request_memory_bytes,
+            requests_per_s=settings.rate_limit_per_s,
         )
         self._public = HttpServer(
             handler=self._application_routes(self._regions),

@@ -7,6 +7,7 @@ A body of known length is received straight into the memory that the model will 
 from collections.abc import Callable
 from enum import Enum, auto
 
+from edge_agent.inference.body_memory import BodyMemory
 from edge_agent.inference.http_messages import HttpError, HttpRequest
 from edge_agent.inference.request_head import HeadParser, RequestHead
 from edge_agent.inference.tensors import Data
@@ -36,14 +37,18 @@ class Phase(Enum):
 class RequestReader:
     """Takes bytes in, gives requests out, in order."""
 
-    def __init__(self, *, max_body_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, *, max_body_bytes: int, memory: BodyMemory, clock: Callable[[], float]
+    ) -> None:
         """Start between two requests.
 
         Args:
             max_body_bytes: a longer body is refused before it is read.
+            memory: what a body takes is taken from there; whoever gets the request gives it back.
             clock: stamps requests.
         """
         self._max_body_bytes = max_body_bytes
+        self._memory = memory
         self._clock = clock
         self._inbox_bytes = bytearray(MAX_HEAD_BYTES)
         self._inbox = memoryview(self._inbox_bytes)
@@ -58,8 +63,14 @@ class RequestReader:
         self._continue_due = False
         self._body: memoryview | None = None
         self._filled = 0
+        self._taken = 0
         self._wire_bytes = 0
         self._blank_bytes = 0
+
+    def leave(self) -> None:
+        """Give back what a body takes that will not come whole."""
+        self._memory.give_back(self._taken)
+        self._taken = 0
 
     @property
     def phase(self) -> Phase:
@@ -115,6 +126,7 @@ class RequestReader:
             return self._chunked(self._parser, head)
         if self._body is None:
             self._body = self._begin_body(head)
+        self._take(self._filled)
         if self._filled < len(self._body):
             return None
         return self._finished(head, self._body, keep_alive=head.keep_alive)
@@ -174,6 +186,7 @@ class RequestReader:
         size = len(parser.chunks)
         if size > self._max_body_bytes:
             raise self._too_large()
+        self._take(size)
         if self._wire_bytes > _MAX_CHUNK_OVERHEAD * size + MAX_HEAD_BYTES:
             raise HttpError(400, "the chunked body is almost nothing but framing")
         if not parser.done:
@@ -182,6 +195,11 @@ class RequestReader:
         return self._finished(
             head, parser.chunks, keep_alive=head.keep_alive and not parser.followed
         )
+
+    def _take(self, received: int) -> None:
+        """Account for a body as it comes: what is only announced takes no memory yet."""
+        self._memory.take(received - self._taken)
+        self._taken = received
 
     def _too_large(self) -> HttpError:
         return HttpError(

@@ -25,7 +25,9 @@ def answer(request: HttpRequest) -> HttpResponse:
 
 
 @contextlib.contextmanager
-def serving(path: Path, max_connections: int = 8, **limits: float) -> Iterator[Path]:
+def serving(
+    path: Path, max_connections: int = 8, max_bodies_bytes: int = LARGE * 100, **limits: float
+) -> Iterator[Path]:
     """Serve on uvloop in a thread, as the process does."""
     started = threading.Event()
     stops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
@@ -33,7 +35,7 @@ def serving(path: Path, max_connections: int = 8, **limits: float) -> Iterator[P
     async def serve() -> None:
         server = HttpServer(
             handler=answer,
-            limits=Limits(max_body_bytes=LARGE, **limits),
+            limits=Limits(max_body_bytes=LARGE, max_bodies_bytes=max_bodies_bytes, **limits),
             max_connections=max_connections,
             clock=time.perf_counter,
         )
@@ -138,6 +140,25 @@ def test_a_refused_caller_who_goes_on_sending_is_cut_off(path: Path) -> None:
         assert client.receive().status == 400
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             send_without_end(client)
+
+
+def test_callers_share_the_memory_for_bodies(path: Path) -> None:
+    size = LARGE * 3 // 4
+    request = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
+    with serving(path, max_bodies_bytes=LARGE), RawClient(path) as client:
+        for _ in range(3):  # an answered request has given its memory back
+            client.socket.sendall(request)
+            assert client.receive().status == 200
+        with RawClient(path) as slow:
+            slow.socket.sendall(request[:-1])
+            client.socket.sendall(request)
+            refused = client.receive()
+            assert refused.status == 503
+            assert "(setting runtime.request_memory_bytes)" in refused.error
+            assert refused.headers["retry-after"] == "1"
+        with RawClient(path) as again:
+            again.socket.sendall(request)
+            assert again.receive().status == 200
 
 
 def test_a_slow_reader_gets_everything(path: Path) -> None:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from edge_agent.inference.body_memory import BodyMemory
 from edge_agent.inference.busy_poll import GRACE_S, BusyPoll
 from edge_agent.inference.http_connection import HttpConnection, Limits
 from edge_agent.inference.http_messages import HttpResponse
@@ -48,6 +49,8 @@ class _Caller:
 
 
 class _Owner:
+    memory = BodyMemory(_BODY_BYTES)
+
     def opened(self, connection: HttpConnection) -> None: ...
 
     def closed(self, connection: HttpConnection) -> None: ...

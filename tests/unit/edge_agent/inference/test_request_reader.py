@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from edge_agent.inference.body_memory import BodyMemory
 from edge_agent.inference.http_messages import HttpError, HttpRequest
 from edge_agent.inference.request_reader import MAX_HEAD_BYTES, Phase, RequestReader
 
@@ -30,7 +31,7 @@ def pour(reader: RequestReader, data: bytes) -> Iterator[HttpRequest]:
 
 
 def read(*pieces: bytes, limit: int = LIMIT) -> list[HttpRequest]:
-    reader = RequestReader(max_body_bytes=limit, clock=lambda: 5.0)
+    reader = RequestReader(max_body_bytes=limit, memory=BodyMemory(1 << 40), clock=lambda: 5.0)
     found: list[HttpRequest] = []
     for piece in pieces:
         for request in pour(reader, piece):
@@ -197,7 +198,7 @@ def phase(reader: RequestReader) -> Phase:
 
 
 def test_phases_tell_what_is_awaited() -> None:
-    reader = RequestReader(max_body_bytes=LIMIT, clock=lambda: 0.0)
+    reader = RequestReader(max_body_bytes=LIMIT, memory=BodyMemory(1 << 40), clock=lambda: 0.0)
     assert phase(reader) is Phase.IDLE
     assert not list(pour(reader, b"POST / HTTP/1.1\r\nExpect: 100-continue\r\n"))
     assert phase(reader) is Phase.HEAD
@@ -223,3 +224,24 @@ def test_a_head_that_comes_again_is_understood_as_the_first_time() -> None:
 def test_a_head_of_a_chunked_body_is_never_taken_for_known() -> None:
     chunked = b"POST /a HTTP/1.1\r\n" + CHUNKED + b"3\r\none\r\n0\r\n\r\n"
     assert [bytes(request.body) for request in read(*[chunked] * 3)] == [b"one"] * 3
+
+
+def test_bodies_share_memory_that_they_take_as_they_come() -> None:
+    memory = BodyMemory(100)
+    slow, other = (
+        RequestReader(max_body_bytes=90, memory=memory, clock=lambda: 0.0) for _ in range(2)
+    )
+    head = b"POST / HTTP/1.1\r\nContent-Length: 90\r\n\r\n"
+    assert not [*pour(slow, head + bytes(60))], "it announces 90 and takes 60"
+    with pytest.raises(
+        HttpError, match=r"take 60 bytes.*more than 100 .*request_memory"
+    ) as refused:
+        [*pour(other, head + bytes(41))]
+    assert refused.value.status == 503
+    slow.leave()
+    other = RequestReader(max_body_bytes=90, memory=memory, clock=lambda: 0.0)
+    assert len([*pour(other, head + bytes(90))]) == 1
+    with pytest.raises(HttpError, match="request_memory"):
+        memory.take(11)  # until whoever has the request gives it back
+    memory.give_back(90)
+    memory.take(100)
