@@ -5,6 +5,7 @@ sentence for people, and what to look for in the log if the request came far eno
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -38,6 +39,15 @@ _MAX_DETAIL = 2000
 _PYDANTIC_PREFIX = "Value error, "
 _NOT_AN_OBJECT = frozenset({"model_attributes_type", "dict_type", "model_type"})
 """What pydantic calls a body that is text, or a list, where an object should be."""
+
+_NOT_JSON = "json_invalid"
+_LENGTHS = frozenset({"too_long", "too_short"})
+_ITEMS = re.compile(r"item(?=s? after validation)")
+"""What pydantic calls the characters of a text whose length is looked at after its form."""
+
+_DATETIME = "datetime_"
+_UNREADABLE_BODY = "There was an error parsing the body"
+"""FastAPI, of a body that is no text."""
 
 STATUS: Mapping[type[SkerryError], tuple[int, str]] = {
     MalformedError: (400, "malformed"),
@@ -111,10 +121,18 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
 
 def _said(problem: Mapping[str, Any]) -> str:
     """Return one of pydantic's findings as a sentence about a field."""
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] in _NOT_AN_OBJECT and where == "body":
+    kind, where = problem["type"], ".".join(str(part) for part in problem["loc"])
+    if kind in _NOT_AN_OBJECT and where == "body":
         return "body: it must be a JSON object, sent as Content-Type: application/json"
-    return f"{where}: {str(problem['msg']).removeprefix(_PYDANTIC_PREFIX)}"
+    if kind == _NOT_JSON:
+        reason = (problem.get("ctx") or {}).get("error", "it ends too early")
+        return f"body: it is not JSON: {reason} (at character {problem['loc'][-1]})"
+    said = str(problem["msg"]).removeprefix(_PYDANTIC_PREFIX)
+    if kind in _LENGTHS and isinstance(problem.get("input"), str):
+        said = _ITEMS.sub("character", said)
+    if kind.startswith(_DATETIME):
+        said += "; write it like 2026-05-31T12:00:00Z"
+    return f"{where}: {said}"
 
 
 async def _from_framework(request: Request, error: Exception) -> JSONResponse:
@@ -126,6 +144,8 @@ async def _from_framework(request: Request, error: Exception) -> JSONResponse:
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "another method")
         detail = f"{path} takes {allowed}, not {request.method}"
+    elif detail == _UNREADABLE_BODY:
+        detail = "body: it cannot be read as JSON in UTF-8"
     code = _CODES.get(error.status_code, "http")
     return answer(error.status_code, code, detail, error.headers)
 
