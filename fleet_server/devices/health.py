@@ -57,18 +57,6 @@ def of(signs: Signs, *, now_ms: int) -> Health:
     return Health.DEGRADED if signs.runtime_up is False else Health.HEALTHY
 
 
-def of_device(device: Device, *, now_ms: int) -> Health:
-    """Derive the health of a stored device."""
-    signs = Signs(
-        decommissioned_ms=device.decommissioned_ms,
-        revoked_ms=device.revoked_ms,
-        certificate_expires_ms=device.certificate_expires_ms,
-        last_seen_ms=device.last_seen_ms,
-        runtime_up=device.runtime_up,
-    )
-    return of(signs, now_ms=now_ms)
-
-
 def condition(health: Health, *, now_ms: int) -> ColumnElement[bool]:
     """Return the condition on `Device` for a word; `of` in SQL."""
     enrolled = Device.decommissioned_ms.is_(None)

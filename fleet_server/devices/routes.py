@@ -15,9 +15,9 @@ from fleet_server.accounts.authorization import (
 )
 from fleet_server.assignments import entries
 from fleet_server.assignments.entries import Entry
-from fleet_server.assignments.tables import Assignment
 from fleet_server.devices import attributes, update_progress
 from fleet_server.devices.health import Health
+from fleet_server.devices.records import DeviceRecord, ShownAssignment
 from fleet_server.devices.schemas import (
     AssignedEntry,
     AssignmentView,
@@ -28,7 +28,7 @@ from fleet_server.devices.schemas import (
     LabelChanges,
 )
 from fleet_server.devices.selector import MAX_LENGTH, parse
-from fleet_server.devices.service import DeviceRecord, Filters
+from fleet_server.devices.service import Filters
 from fleet_server.paging import AfterName, Limit, cursor
 from fleet_server.services import Wired
 
@@ -177,7 +177,7 @@ def _view(record: DeviceRecord) -> DeviceView:
     )
 
 
-def _assignment(row: Assignment, assigned: list[Entry]) -> AssignmentView:
+def _assignment(row: ShownAssignment, assigned: list[Entry]) -> AssignmentView:
     return AssignmentView(
         version=row.version,
         signed_ms=row.signed_ms,

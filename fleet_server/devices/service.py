@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
-from sqlalchemy import select, update
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute, defer
+from sqlalchemy.orm import InstrumentedAttribute
 
 from fleet_server import tenancy
-from fleet_server.assignments.tables import Assignment
 from fleet_server.audit import trail
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
-from fleet_server.devices import attributes, changes, health, selector, terms
+from fleet_server.devices import attributes, changes, records, selector, terms
 from fleet_server.devices.health import Health
 from fleet_server.devices.listing import CommonParts, Counted, Listing
+from fleet_server.devices.records import DeviceRecord
 from fleet_server.devices.registry import refusal
 from fleet_server.devices.selector import Selector
 from fleet_server.devices.sources import Wanted, has_search_index, known
@@ -30,27 +30,12 @@ logger = logging.getLogger(__name__)
 
 MAX_COUNTED = 10_000
 
-_LISTED = [
-    defer(column, raiseload=True)
-    for column in (Device.claim, Device.public_key_pem, Device.certificate_pem)
-]
-"""Without what is large and what no list shows."""
-
 
 class Connections(Protocol):
     """The live connections of devices."""
 
     async def disconnect(self, device_id: str) -> None:
         """Close the device's connection, if it has one."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceRecord:
-    """A device with its newest assignment."""
-
-    device: Device
-    assignment: Assignment | None
-    health: Health
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +94,9 @@ class Devices:
         async with self._database.reading() as session:
             listing = await self._listing(session, filters)
             found = await listing.page(after=after or "", limit=limit)
-            records = await self._records(session, found.ids)
+            shown = await records.read(session, found.ids, now_ms=unix_ms(self._clock()))
         last = found.ids[-1] if len(found.ids) == limit else found.searched_to
-        return DevicePage(records, last)
+        return DevicePage(shown, last)
 
     async def count(self, filters: Filters) -> Counted:
         """Count devices, up to `MAX_COUNTED` and for a bounded time.
@@ -148,10 +133,10 @@ class Devices:
             UnavailableError: the database failed.
         """
         async with self._database.reading() as session:
-            device = await session.get(Device, device_id)
-            if device is None:
-                raise _no_device(device_id)
-            return self._record(device, await session.get(Assignment, device_id))
+            shown = await records.read(session, [device_id], now_ms=unix_ms(self._clock()))
+        if not shown:
+            raise _no_device(device_id)
+        return shown[0]
 
     async def authenticate(self, token: str | None) -> str:
         """Return which device signed a token for an HTTPS request, and enter its tenant.
@@ -220,20 +205,6 @@ class Devices:
         for each in self._connections:
             await each.disconnect(device_id)
         return record
-
-    async def _records(self, session: AsyncSession, ids: Sequence[str]) -> list[DeviceRecord]:
-        if not ids:
-            return []
-        devices = await session.scalars(select(Device).where(Device.id.in_(ids)).options(*_LISTED))
-        query = select(Assignment).where(Assignment.device_id.in_(ids))
-        assigned = await session.scalars(query.options(defer(Assignment.document, raiseload=True)))
-        found = {device.id: device for device in devices}
-        assignments = {each.device_id: each for each in assigned}
-        return [self._record(found[each], assignments.get(each)) for each in ids if each in found]
-
-    def _record(self, device: Device, assignment: Assignment | None) -> DeviceRecord:
-        now_ms = unix_ms(self._clock())
-        return DeviceRecord(device, assignment, health.of_device(device, now_ms=now_ms))
 
     async def _wanted(self, session: AsyncSession, filters: Filters) -> Selector:
         """Return the selectors of a request, and of its group, as one."""
