@@ -10,7 +10,6 @@ answers as that takes.
 the parts, for whoever works on them, and keeps no result.
 """
 
-import gc
 import random
 import sys
 import time
@@ -25,7 +24,7 @@ import uvloop
 from benchmarks import report
 from benchmarks.peers.large_fleet import DEVICES, SITES, SMALL_TENANT, large_fleet
 from benchmarks.report import Row, at_most, figure
-from fleet_server import tenancy
+from fleet_server import collector, tenancy
 from fleet_server.database import Database
 from fleet_server.devices.health import Health
 from fleet_server.devices.selector import parse
@@ -113,7 +112,7 @@ async def _measured(measure: Callable[[Devices], Awaitable[list[Row]]]) -> list[
         now = datetime.fromtimestamp(fleet.now_ms / 1000, UTC)
         devices = Devices(database=database, connections=(), clock=lambda: now)
         await _warm(fleet.url)
-        gc.freeze()  # as a server does when it has started
+        collector.settle()  # as a server does when it has started
         tenancy.enter(tenancy.DEFAULT)
         try:
             return await measure(devices)

@@ -7,7 +7,6 @@ stored and acknowledged, the broker closes, the signer and the database last.
 import argparse
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import resource
@@ -25,7 +24,7 @@ from pathlib import Path
 import uvloop
 
 from fleet_protocol.errors import SkerryError
-from fleet_server import https, listening, logs, maintenance, migrate, settings
+from fleet_server import collector, https, listening, logs, maintenance, migrate, settings
 from fleet_server.accounts import first_admin
 from fleet_server.accounts import wiring as accounts_wiring
 from fleet_server.accounts.openid import OpenId
@@ -123,8 +122,7 @@ async def serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
         stack.push_async_callback(database.close)
         parts = await _made(data, config, ports, database, life)
         await _start(parts, ports, life, stack)
-        # What lives now lives long: no collection looks at it again, which would take 0.1 s.
-        gc.freeze()
+        collector.settle()
         logger.info(
             "server_started",
             extra={
