@@ -146,7 +146,7 @@ def test_devices_move_to_a_new_fleet_ca(
     done = server.skerry("provision", "renew-certificate", *where, *secret, *current)
     assert done.returncode == 0, done.stderr
     refused = server.skerry("server", "install-certificate", str(renewed))
-    assert "devices do not trust the new fleet CA" in refused.stderr
+    assert "1 device does not trust the new fleet CA yet" in refused.stderr
 
     watch.ask()
     installed = server.skerry("server", "install-certificate", str(renewed))

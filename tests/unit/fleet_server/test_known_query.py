@@ -48,5 +48,5 @@ def test_it_says_which_there_are() -> None:
 
 
 def test_an_identity_provider_may_add_its_own() -> None:
-    (answer,) = asyncio.run(_answers([(CALLBACK, "get")], "?iss=https://id.example&state=s"))
-    assert answer.json()["detail"] == "query.code: Field required"
+    (answer,) = asyncio.run(_answers([(CALLBACK, "get")], "?iss=https://id.example&code=c"))
+    assert answer.json()["detail"] == "query.state: Field required"

@@ -106,7 +106,7 @@ async def test_no_command_begins_before_the_verdict(device: TunedDevice) -> None
     running.cancel()
     assert [(one.outcome, one.detail) for one in await answers(device)] == [
         (Outcome.DONE, "configuration tuned 7 is in effect"),
-        (Outcome.DONE, "the runtime serves, 1 model families are known"),
+        (Outcome.DONE, "the runtime serves, 1 model family is known"),
     ]
     assert machine.trials == [False]
 
