@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet_server.devices import narrowing, sources
 from fleet_server.devices.sources import Condition, Source, Span, Wanted
-from fleet_server.devices.walk import Walk, Window
+from fleet_server.devices.walk import Walk, Window, fits
 
 BUDGET_S = 0.02
 """After so long an answer is what was found so far."""
@@ -188,12 +188,13 @@ class Listing:
             number += await self._number(window, limit - number)
             return number == limit
 
-        size = self._at_first(found)
-        end = await self._walk(found).run("", size, take, until=self._monotonic())
+        size, began = self._at_first(found), self._monotonic()
+        end = await self._walk(found).run("", size, take, until=began)
+        took_s = self._monotonic() - began
         narrow = []
         if end is not None and number * _RARE < size and len(self._wanted.conditions) > 1:
             narrow = await self._narrow(Span("", end=end), size)
-        if end is not None and (narrow or self._monotonic() < until):
+        if end is not None and (narrow or fits(until - self._monotonic(), took_s=took_s)):
             found += narrow
             end = await self._walk(found).run(end, self._at_first(found), take, until=until)
         return Counted(number, is_capped=end is not None or number == limit)

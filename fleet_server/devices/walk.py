@@ -129,10 +129,10 @@ class Walk:
             if end is None:
                 return None
             now, after = self._monotonic(), end
-            if now >= until:
+            if not fits(until - now, took_s=now - began):
                 return after
-            fits = round(size * (until - now) / max(now - began, 1e-6))
-            size = max(_AT_LEAST, min(size * _GROWTH, fits))
+            most = round(size * (until - now) / max(now - began, 1e-6))
+            size = max(_AT_LEAST, min(size * _GROWTH, most))
 
     async def _first_of_one(self, after: str, size: int, take: Take) -> str | None:
         """Take the next ids of the only source; where they end is asked if more are needed.
@@ -210,6 +210,14 @@ class Walk:
         sizes = [each.size(span, limit).label(f"n{at}") for at, each in enumerate(spared)]
         row = (await self._session.execute(select(*sizes))).one()
         return [each for each, number in zip(spared, row, strict=True) if number < limit]
+
+
+def fits(left_s: float, *, took_s: float) -> bool:
+    """Say whether there is time for another step like the last one.
+
+    For fewer ids it would hardly be shorter: most of a step is its statements.
+    """
+    return left_s >= took_s
 
 
 def _common(base: Source, beside: Sequence[Source], span: Span, size: int) -> Subquery:
