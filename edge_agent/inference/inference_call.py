@@ -5,11 +5,11 @@ from collections.abc import Callable
 from types import TracebackType
 
 from edge_agent.inference import batches
+from edge_agent.inference.batch_run import Outputs, Pending
 from edge_agent.inference.errors import RefusedError, RequestError
 from edge_agent.inference.inference_request import InferenceRequest
 from edge_agent.inference.lone_caller import ALONE_S
 from edge_agent.inference.response_cache import Key, ResponseCache
-from edge_agent.inference.scheduler import Outputs, Pending
 from edge_agent.inference.scheduling import DEFAULT_PRIORITY
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.statistics import Timeline

@@ -15,71 +15,26 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from edge_agent.inference import batches
+from edge_agent.inference.batch_run import BatchRun, Outputs, Pending, Runner
 from edge_agent.inference.errors import DeadlineError, RefusedError
 from edge_agent.inference.run_times import RunTimes
 from edge_agent.inference.scheduling import QueueLimits, Refusal, Run, RunQueue, Ticket
 from edge_agent.inference.statistics import Timeline
-from edge_agent.inference.tensors import Tensor
 from edge_agent.inference.workers import Workers
 
 logger = logging.getLogger(__name__)
 
 _MILLISECOND = 1e-3
 
-Outputs = list[Tensor]
 
-
-class Pending(Ticket):
-    """A call with what it brings and the future that its caller waits for."""
-
-    __slots__ = ("feed", "future", "line")
-
-    def __init__(
-        self,
-        *,
-        feed: batches.Feed,
-        line: Timeline,
-        level: int,
-        deadline: float,
-        batch_key: object,
-    ) -> None:
-        super().__init__(
-            arrived=line.queued,
-            level=level,
-            deadline=deadline,
-            items=line.items,
-            batch_key=batch_key,
-        )
-        self.feed = feed
-        self.line = line
-        self.future: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
-
-
-@dataclass(slots=True)
-class _Batch:
-    """A run under way, or laid out."""
-
-    calls: Sequence[Pending]
-    submitted: float = 0.0
-    until: float = 0.0
-    began: float = 0.0
-    ended: float = 0.0
-
-
-class Host(Protocol):
+class Host(Runner, Protocol):
     """The release, as its scheduler sees it."""
 
     @property
     def name(self) -> str:
         """Family and version, for a message."""
-        ...
-
-    def compute(self, feed: Sequence[Tensor]) -> Outputs:
-        """Run the model; called in threads."""
         ...
 
     def run_began(self) -> None:
@@ -116,9 +71,9 @@ class Scheduler:
         self._clock = clock
         self.run_times = RunTimes()
         self._queue = RunQueue(limits=limits, run_times=self.run_times)
-        self._running: list[_Batch] = []
-        self._laid_out: _Batch | None = None
-        self._next: deque[_Batch] = deque()
+        self._running: list[BatchRun] = []
+        self._laid_out: BatchRun | None = None
+        self._next: deque[BatchRun] = deque()
         """What is laid out until a thread takes it; who pops it, has it."""
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
@@ -225,11 +180,11 @@ class Scheduler:
         self._workers.forget(self)
 
     def _start(self, calls: Sequence[Pending], now: float) -> None:
-        batch = _Batch(calls)
+        batch = BatchRun(calls, self._host)
         self._under_way(batch, now)
         self._workers.start(lambda: self._work(batch))
 
-    def _under_way(self, batch: _Batch, now: float) -> None:
+    def _under_way(self, batch: BatchRun, now: float) -> None:
         batch.submitted = now
         batch.until = now + self.run_times.estimate(sum(call.items for call in batch.calls))
         self._running.append(batch)
@@ -242,7 +197,7 @@ class Scheduler:
         decision = self._queue.decide(now, len(self._running) - 1)
         if isinstance(decision, Run):
             calls = [call for call in decision.tickets if isinstance(call, Pending)]
-            self._laid_out = _Batch(calls)
+            self._laid_out = BatchRun(calls, self._host)
             self._next.append(self._laid_out)
 
     def _laid_out_deadline(self) -> float:
@@ -260,35 +215,28 @@ class Scheduler:
         else:
             self._queue.rejoin(laid_out.calls)
 
-    def _work(self, batch: _Batch) -> None:
+    def _work(self, batch: BatchRun) -> None:
         """Run a batch and what is laid out behind it, in a thread."""
-        following: _Batch | None = batch
+        following: BatchRun | None = batch
         while following is not None:
             batch = following
-            batch.began = self._clock()
-            results = _results(self._host.compute, batch.calls)
-            batch.ended = self._clock()
+            batch.run(self._clock)
             following = self._taken()
-            self._loop.call_soon_threadsafe(self._done, batch, results, following)
+            self._loop.call_soon_threadsafe(self._done, batch, following)
 
-    def _taken(self) -> _Batch | None:
+    def _taken(self) -> BatchRun | None:
         """Take what is laid out, from any thread; whoever got it, has it alone."""
         try:
             return self._next.pop()
         except IndexError:
             return None
 
-    def _done(
-        self,
-        batch: _Batch,
-        results: Sequence[Outputs | BaseException],
-        following: _Batch | None,
-    ) -> None:
+    def _done(self, batch: BatchRun, following: BatchRun | None) -> None:
         self._recall()
         self._running.remove(batch)
         items = sum(call.items for call in batch.calls)
         self.run_times.observe(items, batch.ended - batch.began)
-        for at, (call, result) in enumerate(zip(batch.calls, results, strict=True)):
+        for at, (call, result) in enumerate(zip(batch.calls, batch.results(), strict=True)):
             line = call.line
             line.began, line.ended = batch.began, batch.ended
             line.batch_items, line.leads = items, at == 0
@@ -347,22 +295,3 @@ class Scheduler:
 
 def _readable(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms" if seconds >= _MILLISECOND else f"{seconds * 1e6:.0f} us"
-
-
-def _results(
-    run: Callable[[Sequence[Tensor]], Outputs], calls: Sequence[Pending]
-) -> list[Outputs | BaseException]:
-    """Return each call's outputs or error; one call's fault is not its neighbours'."""
-    if len(calls) > 1:
-        try:
-            outputs = run(batches.joined([call.feed for call in calls]))
-            return [*batches.split(outputs, [call.items for call in calls])]
-        except Exception as error:  # noqa: BLE001 (each runs for itself: only the guilty one fails)
-            logger.info("batch_failed", extra={"reason": str(error), "calls": len(calls)})
-    results: list[Outputs | BaseException] = []
-    for call in calls:
-        try:
-            results.append(run(call.feed))
-        except BaseException as error:  # noqa: BLE001 (goes to the caller through the future)
-            results.append(error)
-    return results

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from edge_agent.counters import CounterWriter
 from edge_agent.inference import batches
-from edge_agent.inference.backends.base import Model
+from edge_agent.inference.backends.base import Model, StagedModel, StagedRun
 from edge_agent.inference.errors import RequestError
 from edge_agent.inference.inference_request import InferenceRequest
 from edge_agent.inference.response_cache import ResponseCache
@@ -50,6 +50,7 @@ class ServedRelease:
         self.release = release
         self.backend_name = backend_name
         self.model = model
+        self._staged = model.staged if isinstance(model, StagedModel) else None
         self.counters = counters
         self.inline_bytes = warmed.inline_bytes
         self._first_run_s = warmed.fastest_s
@@ -112,6 +113,10 @@ class ServedRelease:
             BackendError: the library failed.
         """
         return self.model.run(feed)
+
+    def staged(self, feed: Sequence[Tensor]) -> StagedRun | None:
+        """Prepare a run of a model that can do part of it outside its turn."""
+        return self._staged(feed) if self._staged is not None else None
 
     def feed(self, request: InferenceRequest) -> list[Tensor]:
         """Return the inputs in the order of the release.

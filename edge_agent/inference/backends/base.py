@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edge_agent.hardware import Hardware
 from edge_agent.inference.tensors import Tensor
@@ -37,6 +37,42 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Free the model; no call is under way and none follows."""
+        ...
+
+
+class StagedRun(Protocol):
+    """A run in steps, of which only ``compute`` keeps the model from its next call."""
+
+    def compute(self) -> None:
+        """Run the model, once; in any thread.
+
+        Raises:
+            BackendError: the library failed.
+        """
+        ...
+
+    def outputs(self) -> list[Tensor]:
+        """Return what `Model.run` returns, after ``compute``; cheap, and in any thread."""
+        ...
+
+
+@runtime_checkable
+class StagedModel(Model, Protocol):
+    """A model that can do before and after its turn what does not need the model itself.
+
+    What a thread does between two runs, the next call waits for, and it takes long: a large
+    model's run has emptied the processor's caches.
+    """
+
+    def staged(self, inputs: Sequence[Tensor]) -> StagedRun | None:
+        """Prepare a run; cheap enough for the event loop.
+
+        Args:
+            inputs: as for `run`.
+
+        Returns:
+            The run, or None where the steps beside ``compute`` would take long: `run` does those.
+        """
         ...
 
 

@@ -178,7 +178,7 @@ class OnnxRuntimeBackend:
         if release.accelerator == CPU:
             shrinking = _library().RunOptions()
             shrinking.add_run_config_entry(*_SHRINK)
-        return OnnxRuntimeModel(session, release.outputs, shrinking)
+        return OnnxRuntimeModel(session, release, shrinking)
 
     def _session(
         self,
@@ -229,12 +229,12 @@ class OnnxRuntimeModel:
 
     max_concurrent_runs = None
 
-    def __init__(self, session: _Session, outputs: Sequence[TensorSpec], shrinking: object) -> None:
+    def __init__(self, session: _Session, release: ActiveRelease, shrinking: object) -> None:
         """Take over a session whose inputs and outputs have been checked.
 
         Args:
             session: which runs the model.
-            outputs: as the release declares them.
+            release: says which outputs, and in which order.
             shrinking: options of a run after which unused memory goes back; None keeps it.
         """
         # numpy comes with onnxruntime and is as late and as optional.
@@ -242,9 +242,14 @@ class OnnxRuntimeModel:
 
         self._to_array = arrays.to_array
         self._to_tensor = arrays.to_tensor
-        self._run = session.run
-        self._outputs = [(spec.name, spec.datatype) for spec in outputs]
-        self._output_names = [spec.name for spec in outputs]
+        # `InferenceSession.run` checks in Python what is checked here already, for longer than the
+        # call itself takes, and goes on with another provider when one fails.
+        self._run = getattr(session, "_sess", session).run
+        self._outputs = [(spec.name, spec.datatype) for spec in release.outputs]
+        self._output_names = [spec.name for spec in release.outputs]
+        self._has_strings = any(
+            spec.datatype is _D.BYTES for spec in (*release.inputs, *release.outputs)
+        )
         self._shrinking = shrinking
         self._extent = Extent()
 
@@ -254,13 +259,36 @@ class OnnxRuntimeModel:
         Raises:
             BackendError: ONNX Runtime failed.
         """
-        to_array, to_tensor = self._to_array, self._to_tensor
-        feed = {tensor.name: to_array(tensor) for tensor in inputs}
+        run = OnnxRuntimeRun(self, inputs)
+        run.compute()
+        return run.outputs()
+
+    def staged(self, inputs: Sequence[Tensor]) -> "OnnxRuntimeRun | None":
+        """Prepare a run; see `StagedModel.staged`. Strings are converted one by one: None."""
+        return None if self._has_strings else OnnxRuntimeRun(self, inputs)
+
+    def feed(self, inputs: Sequence[Tensor]) -> "dict[str, NDArray[np.generic]]":
+        """Return the inputs as the session takes them."""
+        to_array = self._to_array
+        return {tensor.name: to_array(tensor) for tensor in inputs}
+
+    def results(self, feed: "dict[str, NDArray[np.generic]]") -> "list[NDArray[np.generic]]":
+        """Run the session.
+
+        Raises:
+            BackendError: ONNX Runtime failed.
+        """
+        options = self._shrinking if self._extent.has_fallen() else None
         try:
-            options = self._shrinking if self._extent.has_fallen() else None
-            results = self._run(self._output_names, feed, options)
+            return self._run(self._output_names, feed, options)
         except Exception as error:  # onnxruntime's exceptions have no base of their own
             raise BackendError(f"ONNX Runtime failed: {error}") from error
+
+    def outputs(
+        self, inputs: Sequence[Tensor], results: "list[NDArray[np.generic]]"
+    ) -> list[Tensor]:
+        """Return the results of a run as tensors."""
+        to_tensor = self._to_tensor
         outputs = [
             to_tensor(name, datatype, result)
             for (name, datatype), result in zip(self._outputs, results, strict=True)
@@ -271,6 +299,35 @@ class OnnxRuntimeModel:
     def close(self) -> None:
         """Drop the session, which frees its memory."""
         del self._run
+
+
+class OnnxRuntimeRun:
+    """One run of a session; see `StagedRun`."""
+
+    __slots__ = ("_feed", "_inputs", "_model", "_results")
+
+    def __init__(self, model: OnnxRuntimeModel, inputs: Sequence[Tensor]) -> None:
+        """Prepare it.
+
+        Raises:
+            RequestError: a string is not UTF-8.
+        """
+        self._model = model
+        self._inputs = inputs
+        self._feed = model.feed(inputs)
+        self._results: list[NDArray[np.generic]] = []
+
+    def compute(self) -> None:
+        """Run the session.
+
+        Raises:
+            BackendError: ONNX Runtime failed.
+        """
+        self._results = self._model.results(self._feed)
+
+    def outputs(self) -> list[Tensor]:
+        """Return what it has computed."""
+        return self._model.outputs(self._inputs, self._results)
 
 
 def _provider_options(provider: str, engines: Path | None) -> dict[str, str]:

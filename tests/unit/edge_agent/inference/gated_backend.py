@@ -43,6 +43,37 @@ class GatedModel:
         self.closed = True
 
 
+class StagedGatedModel(GatedModel):
+    """The same in steps, which say where they were taken."""
+
+    def staged(self, inputs: Sequence[Tensor]) -> "StagedGatedRun | None":
+        return StagedGatedRun(self, inputs, self._backend.steps)
+
+
+class StagedGatedRun:
+    """A run that computes behind the gate."""
+
+    def __init__(
+        self, model: GatedModel, inputs: Sequence[Tensor], steps: list[tuple[str, str]]
+    ) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._steps = steps
+        self._outputs: list[Tensor] = []
+        self._took("prepared")
+
+    def compute(self) -> None:
+        self._outputs = self._model.run(self._inputs)
+        self._took("computed")
+
+    def outputs(self) -> list[Tensor]:
+        self._took("finished")
+        return self._outputs
+
+    def _took(self, step: str) -> None:
+        self._steps.append((step, threading.current_thread().name))
+
+
 class GatedBackend:
     """Loads any file; its models wait at one gate once it is shut."""
 
@@ -50,7 +81,9 @@ class GatedBackend:
     formats: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
     accelerators: ClassVar[tuple[str, ...]] = ("cpu",)
 
-    def __init__(self, max_concurrent_runs: int | None = None) -> None:
+    def __init__(self, max_concurrent_runs: int | None = None, *, staged: bool = False) -> None:
+        self._model = StagedGatedModel if staged else GatedModel
+        self.steps: list[tuple[str, str]] = []
         self.max_concurrent_runs = max_concurrent_runs
         self.models: list[GatedModel] = []
         self.runs: list[list[float]] = []
@@ -67,7 +100,7 @@ class GatedBackend:
         return None
 
     def load(self, path: Path, release: ActiveRelease) -> GatedModel:  # noqa: ARG002 (any file)
-        self.models.append(GatedModel(self))
+        self.models.append(self._model(self))
         return self.models[-1]
 
     def shut(self) -> None:

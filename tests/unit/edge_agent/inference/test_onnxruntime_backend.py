@@ -12,8 +12,9 @@ from edge_agent.inference.errors import BackendError, LoadError
 from edge_agent.inference.tensors import Tensor
 from edge_agent.inference.warm_up import warm_up
 from edge_agent.state_dir import StateDir
+from fleet_protocol import bytes_tensor
 from fleet_protocol.manifest import Datatype, GoldenVector, TensorSpec
-from tests.simulators.onnx_files import one_node_release
+from tests.simulators.onnx_files import identity_release, one_node_release
 from tests.unit.edge_agent.inference.reference_release import MODELS, reference_release
 
 
@@ -101,8 +102,21 @@ def test_a_failing_run_is_our_error(state: StateDir, capfd: pytest.CaptureFixtur
     wrong = Tensor(name="size", datatype=Datatype.INT64, shape=[1], data=struct.pack("<q", -5))
     with pytest.raises(BackendError, match="ONNX Runtime failed"):
         model.run([wrong])
+    staged = model.staged([wrong])
+    assert staged is not None
+    with pytest.raises(BackendError, match="ONNX Runtime failed"):
+        staged.compute()
     # Standard error is the log, whose lines are JSON.
     assert capfd.readouterr().err == ""
+
+
+def test_strings_are_converted_where_the_model_runs(state: StateDir) -> None:
+    release = identity_release(state, "echo", Datatype.BYTES, [1])
+    model = OnnxRuntimeBackend(threads=1).load(state.blob(release.sha256), release)
+    data = bytes_tensor.pack([b"text"])
+    given = [Tensor(name="x", datatype=Datatype.BYTES, shape=[1], data=data)]
+    assert model.staged(given) is None
+    assert model.run(given)[0].data == data
 
 
 def test_a_missing_library_is_named_with_its_extra(

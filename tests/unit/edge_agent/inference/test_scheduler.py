@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -36,9 +37,9 @@ def state(tmp_path: Path) -> StateDir:
     return made
 
 
-@pytest.fixture
-def backend() -> GatedBackend:
-    return GatedBackend()
+@pytest.fixture(params=[False, True], ids=["whole", "staged"])
+def backend(request: pytest.FixtureRequest) -> GatedBackend:
+    return GatedBackend(staged=request.param)
 
 
 @pytest.fixture
@@ -240,6 +241,23 @@ async def test_who_waits_is_joined_to_batches_and_gets_its_own_rows(
     }
     assert found.inference_stats.success.count == found.inference_stats.queue.count == 5
     assert found.inference_stats.queue.ns > 0
+
+
+@pytest.mark.parametrize("backend", [True], ids=["staged"], indirect=True)
+async def test_the_thread_only_computes_and_the_loop_does_the_rest(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    plane = make_plane()
+    served = await serve(plane)
+    backend.steps.clear()
+    await blocked(plane, backend, served)
+    waiting = [await start(plane, served, 2.0), await start(plane, served, 3.0)]
+    backend.let_pass()
+    assert [await call for call in waiting] == [[4.0], [6.0]]
+    loop, thread = threading.current_thread().name, "infer_0"
+    where = {"prepared": loop, "computed": thread, "finished": loop}
+    assert {*backend.steps} == {*where.items()}
+    assert len(backend.steps) == 3 * len(where)  # no call is prepared twice
 
 
 async def test_in_a_batch_only_the_guilty_call_fails(
