@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import urllib3
 from urllib3.response import BaseHTTPResponse
@@ -28,6 +28,11 @@ class ApiError(FleetError):
     def __init__(self, message: str, *, status: int | None) -> None:
         super().__init__(message)
         self.status = status
+
+
+def part(name: str) -> str:
+    """Return a name as one part of a path, whatever a person wrote."""
+    return quote(name, safe="")
 
 
 class OperatorClient:
@@ -56,20 +61,25 @@ class OperatorClient:
         )
 
     def get(
-        self, path: str, fields: Mapping[str, str] | None = None, *, timeout_s: float | None = None
+        self,
+        path: str,
+        fields: Mapping[str, object] | None = None,
+        *,
+        timeout_s: float | None = None,
     ) -> dict[str, Any]:
         """Return the JSON of a route.
 
         Args:
             path: of the route.
-            fields: of the query.
+            fields: of the query; those that are None are left out.
             timeout_s: how long to wait for connection and answer each, if not as ever.
 
         Raises:
             ApiError: no answer, or a refusal.
         """
         timeout = _TIMEOUT if timeout_s is None else urllib3.Timeout(timeout_s, timeout_s)
-        return self._request("GET", path, fields=dict(fields or {}), timeout=timeout)
+        query = {name: str(value) for name, value in (fields or {}).items() if value is not None}
+        return self._request("GET", path, fields=query, timeout=timeout)
 
     def put(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         """Send JSON to a route and return its answer.
@@ -130,20 +140,34 @@ class OperatorClient:
         finally:
             response.release_conn()
 
-    def pages(self, path: str, key: str, fields: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        """Yield the items of all pages of a list.
+    def pages(
+        self,
+        path: str,
+        key: str,
+        fields: Mapping[str, object] | None = None,
+        *,
+        most: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the items of a list, page by page.
+
+        Args:
+            path: of the route.
+            key: what the API calls the items.
+            fields: of the query; those that are None are left out.
+            most: items at the most; None for all.
 
         Raises:
             ApiError: no answer, or a refusal.
         """
-        after: str | None = None
-        while True:
-            wanted = {**fields, "limit": str(_PAGE), **({"after": after} if after else {})}
-            page = self.get(path, wanted)
+        after, left = None, most
+        while left is None or left > 0:
+            limit = _PAGE if left is None else min(left, _PAGE)
+            page = self.get(path, {**(fields or {}), "limit": limit, "after": after})
             yield from page[key]
-            if page["next_after"] is None:
+            if left is not None:
+                left -= len(page[key])
+            if (after := page["next_after"]) is None:
                 return
-            after = str(page["next_after"])
 
     def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401 (handed on as it is)
         response = self._asked(method, path, **options)

@@ -59,6 +59,14 @@ def print_json(content: object, *, indent: int | None = 1) -> None:
     sys.stdout.flush()
 
 
+def tell(answer: object, sentence: str, *, as_json: bool) -> None:
+    """Print what came of a change: what the API answered, or a sentence."""
+    if as_json:
+        print_json(answer)
+    else:
+        say(sentence)
+
+
 def print_table(
     titles: Sequence[str],
     rows: Iterable[Sequence[str | Text]],

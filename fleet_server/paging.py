@@ -1,4 +1,4 @@
-"""Keyset pages: the next page starts after the last key of this one, however much was added.
+"""Pages of the API: the next one starts after the last key of this one, however much was added.
 
 A cursor is opaque to clients: what is inside may change without a new API. It has a type of its
 own, so that no list can hand out a bare key, which it would not take back.
@@ -12,6 +12,7 @@ from typing import Annotated, NewType, TypeVar
 from fastapi import Depends, Query
 
 from fleet_server.errors import MalformedError
+from fleet_server.keyset import Order
 
 MAX_PAGE = 500
 _MAX_CURSOR = 400
@@ -19,7 +20,9 @@ _MAX_KEY = 2**63 - 1
 _Row = TypeVar("_Row")
 
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="how many items at most")]
-
+InOrder = Annotated[
+    Order, Query(description="`asc`: the oldest first; `desc`: the newest first, backwards in time")
+]
 
 Cursor = NewType("Cursor", str)
 """Says where the next page starts."""

@@ -12,7 +12,7 @@ import typer
 from fleet_server.accounts import asking
 from fleet_server.operator_client import OperatorClient
 from fleet_server.operator_options import AsJson, CaFile, Server
-from fleet_server.operator_output import print_json, say, warn, write_file
+from fleet_server.operator_output import tell, warn, write_file
 
 
 def claim_admin(  # noqa: PLR0913 (each is an option that a person gives)
@@ -47,10 +47,7 @@ def claim_admin(  # noqa: PLR0913 (each is an option that a person gives)
         "/api/v1/admin-claim", {"claim": claim, "name": name, "password": password}
     )
     token = answer.pop("token")
-    if as_json:
-        print_json(answer)
-    else:
-        say(f"{answer['name']} is an admin of the tenant {answer['tenant']}.")
+    tell(answer, f"{answer['name']} is an admin of the tenant {answer['tenant']}.", as_json=as_json)
     if token_out is not None:
         write_file(token_out, [f"{token}\n".encode()])
         warn(f"{token_out} holds the token of a session of 12 hours.")

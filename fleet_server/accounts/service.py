@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet_server import tenancy
+from fleet_server import keyset, tenancy
 from fleet_server.accounts.roles import PERMISSIONS, Permission, Role, holders
 from fleet_server.accounts.tables import ApiToken
 from fleet_server.audit import trail
@@ -142,12 +142,7 @@ class Accounts:
         Raises:
             UnavailableError: the database failed.
         """
-        query = (
-            select(ApiToken)
-            .where(ApiToken.sha256 > (after or ""))
-            .order_by(ApiToken.sha256)
-            .limit(limit)
-        )
+        query = keyset.page(select(ApiToken), ApiToken.sha256, after=after, limit=limit)
         async with self._database.reading() as session:
             return (await session.scalars(query)).all()
 

@@ -3,14 +3,15 @@
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
 from fleet_server.accounts.roles import Permission, Role
 from fleet_server.duration import duration
+from fleet_server.operator_client import part
+from fleet_server.operator_lists import print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table, say, time_text, warn
+from fleet_server.operator_output import print_json, say, time_text, warn
 from signing_keys import private_files
 
 app = typer.Typer(no_args_is_help=True, help="Make API tokens for programs, or take them back.")
@@ -22,25 +23,22 @@ def list_tokens(
     *, server: Server, token_file: TokenFile, ca: CaFile = None, as_json: AsJson = False
 ) -> None:
     """List API tokens and sessions, those that have expired included."""
-    found = list(connected(server, token_file, ca).pages(_ROOT, "tokens", {}))
-    if as_json:
-        print_json({"tokens": found})
-        return
-    print_table(
-        ("id", "kind", "name", "role", "only", "made", "expires"),
-        [
-            (
-                item["id"],
-                item["kind"],
-                item["name"],
-                item["role"],
-                ", ".join(item["scope"] or ()),
-                time_text(item["created_ms"]),
-                time_text(item["expires_ms"]),
-            )
-            for item in found
-        ],
+    found = connected(server, token_file, ca).pages(_ROOT, "tokens")
+    print_list(
+        found,
+        key="tokens",
+        columns=("id", "kind", "name", "role", "only", "made", "expires"),
+        row=lambda item: (
+            item["id"],
+            item["kind"],
+            item["name"],
+            item["role"],
+            ", ".join(item["scope"] or ()),
+            time_text(item["created_ms"]),
+            time_text(item["expires_ms"]),
+        ),
         empty="There is no token.",
+        as_json=as_json,
     )
 
 
@@ -99,5 +97,5 @@ def revoke(
     ca: CaFile = None,
 ) -> None:
     """Take a token or a session back by its id; it is refused from now on."""
-    connected(server, token_file, ca).delete(f"{_ROOT}/{quote(token, safe='')}")
+    connected(server, token_file, ca).delete(f"{_ROOT}/{part(token)}")
     say(f"The token {token} is taken back.")

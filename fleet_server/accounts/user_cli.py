@@ -2,14 +2,15 @@
 
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
 from fleet_server.accounts import asking
 from fleet_server.accounts.roles import Role
+from fleet_server.operator_client import part
+from fleet_server.operator_lists import print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table, say, time_text
+from fleet_server.operator_output import say, tell, time_text
 
 app = typer.Typer(no_args_is_help=True, help="Let people in, change what they may do, or not.")
 
@@ -26,14 +27,14 @@ def list_users(
     *, server: Server, token_file: TokenFile, ca: CaFile = None, as_json: AsJson = False
 ) -> None:
     """List the users who log in with a password; those of a provider are not listed."""
-    found = list(connected(server, token_file, ca).pages(_ROOT, "users", {}))
-    if as_json:
-        print_json({"users": found})
-        return
-    print_table(
-        ("user", "role", "since"),
-        [(item["name"], item["role"], time_text(item["created_ms"])) for item in found],
+    found = connected(server, token_file, ca).pages(_ROOT, "users")
+    print_list(
+        found,
+        key="users",
+        columns=("user", "role", "since"),
+        row=lambda item: (item["name"], item["role"], time_text(item["created_ms"])),
         empty="There is no user.",
+        as_json=as_json,
     )
 
 
@@ -55,10 +56,8 @@ def add(  # noqa: PLR0913 (each is an option that a person gives)
     client = connected(server, token_file, ca)
     given = asking.secret("Password", password_file, option="--password-file", confirmed=True)
     answer = client.post(_ROOT, {"name": name, "role": role.value, "password": given})
-    if as_json:
-        print_json(answer)
-    else:
-        say(f"{answer['name']} may log in as {answer['role']}: `skerry fleet login --name {name}`.")
+    said = f"{answer['name']} may log in as {answer['role']}: `skerry fleet login --name {name}`."
+    tell(answer, said, as_json=as_json)
 
 
 @app.command("role")
@@ -102,4 +101,4 @@ def remove(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = No
 
 
 def _path(name: str) -> str:
-    return f"{_ROOT}/{quote(name, safe='')}"
+    return f"{_ROOT}/{part(name)}"

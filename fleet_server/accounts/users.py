@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import select
 
-from fleet_server import tenancy
+from fleet_server import keyset, tenancy
 from fleet_server.accounts.passwords import Passwords
 from fleet_server.accounts.roles import Role
 from fleet_server.accounts.service import revoke_sessions
@@ -33,7 +33,7 @@ class Users:
         Raises:
             UnavailableError: the database failed.
         """
-        query = select(User).where(User.name > (after or "")).order_by(User.name).limit(limit)
+        query = keyset.page(select(User), User.name, after=after, limit=limit)
         async with self._database.reading() as session:
             return (await session.scalars(query)).all()
 

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 
 from fleet_protocol import names
 from fleet_protocol.errors import ProtocolError
-from fleet_server import tenancy
+from fleet_server import keyset, tenancy
 from fleet_server.alerts import stored
 from fleet_server.alerts.rules import DEFAULTS, MAX_RULES, Rule, with_defaults
 from fleet_server.alerts.tables import Alert, AlertRule, AlertSilence
@@ -15,6 +15,7 @@ from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database, take_turn
 from fleet_server.devices import selector
 from fleet_server.errors import NotFoundError, RefusedError
+from fleet_server.keyset import Order
 
 MAX_SILENCES = 1000
 """That a tenant may have beside each other; those that ended do not count."""
@@ -45,7 +46,9 @@ class AlertBook:
         Raises:
             UnavailableError: the database failed.
         """
-        query = select(Alert).order_by(Alert.id.desc()).limit(limit)
+        query = keyset.page(
+            select(Alert), Alert.id, after=after, limit=limit, order=Order.DESCENDING
+        )
         for column, wanted in (
             (Alert.state, filters.state),
             (Alert.rule, filters.rule),
@@ -54,8 +57,6 @@ class AlertBook:
         ):
             if wanted is not None:
                 query = query.where(column == wanted)
-        if after is not None:
-            query = query.where(Alert.id < after)
         async with self._database.reading() as session:
             return list(await session.scalars(query))
 
@@ -137,9 +138,9 @@ class AlertBook:
         Raises:
             UnavailableError: the database failed.
         """
-        query = select(AlertSilence).order_by(AlertSilence.id.desc()).limit(limit)
-        if after is not None:
-            query = query.where(AlertSilence.id < after)
+        query = keyset.page(
+            select(AlertSilence), AlertSilence.id, after=after, limit=limit, order=Order.DESCENDING
+        )
         async with self._database.reading() as session:
             return list(await session.scalars(query))
 

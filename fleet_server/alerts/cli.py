@@ -2,13 +2,14 @@
 
 from datetime import UTC, datetime
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
 from fleet_server.duration import duration
+from fleet_server.operator_client import part
+from fleet_server.operator_lists import print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table, say, time_text
+from fleet_server.operator_output import say, tell, time_text
 
 app = typer.Typer(no_args_is_help=True, help="Say what an alert is.")
 rules = typer.Typer(no_args_is_help=True, help="Rules: which signal of which devices is an alert.")
@@ -32,27 +33,23 @@ def list_alerts(  # noqa: PLR0913 (each is an option that a person gives)
 
     Example: `skerry fleet alerts --state all --device cam-01 --server URL --token-file token`
     """
-    wanted = {"state": None if state == "all" else state, "rule": rule, "device": device}
-    fields = {name: value for name, value in wanted.items() if value is not None}
-    found = list(connected(server, token_file, ca).pages("/api/v1/alerts", "alerts", fields))
-    if as_json:
-        print_json({"alerts": found})
-        return
-    print_table(
-        ("id", "severity", "state", "rule", "device", "since", "what"),
-        (
-            (
-                str(item["id"]),
-                item["severity"],
-                item["state"],
-                item["rule"],
-                item["device_id"],
-                time_text(item["fired_ms"] or item["began_ms"]),
-                item["detail"],
-            )
-            for item in found
+    fields = {"state": None if state == "all" else state, "rule": rule, "device": device}
+    found = connected(server, token_file, ca).pages("/api/v1/alerts", "alerts", fields)
+    print_list(
+        found,
+        key="alerts",
+        columns=("id", "severity", "state", "rule", "device", "since", "what"),
+        row=lambda item: (
+            str(item["id"]),
+            item["severity"],
+            item["state"],
+            item["rule"],
+            item["device_id"],
+            time_text(item["fired_ms"] or item["began_ms"]),
+            item["detail"],
         ),
         empty="There is no such alert.",
+        as_json=as_json,
     )
 
 
@@ -62,25 +59,22 @@ def list_rules(
 ) -> None:
     """List the rules that hold, those that every fleet has by default included."""
     answer = connected(server, token_file, ca).get("/api/v1/alert-rules")
-    if as_json:
-        print_json(answer)
-        return
-    print_table(
-        ("rule", "signal", "fires at", "resolves at", "for", "severity", "devices", ""),
-        (
-            (
-                item["name"],
-                item["signal"],
-                f"{item['fires_at']:g}",
-                f"{item['resolves_at']:g}",
-                f"{item['for_s']:g} s",
-                item["severity"],
-                item["selector"],
-                "default" if item["default"] else "" if item["enabled"] else "disabled",
-            )
-            for item in answer["rules"]
+    print_list(
+        answer["rules"],
+        key="rules",
+        columns=("rule", "signal", "fires at", "resolves at", "for", "severity", "devices", ""),
+        row=lambda item: (
+            item["name"],
+            item["signal"],
+            f"{item['fires_at']:g}",
+            f"{item['resolves_at']:g}",
+            f"{item['for_s']:g} s",
+            item["severity"],
+            item["selector"],
+            "default" if item["default"] else "" if item["enabled"] else "disabled",
         ),
         empty="There are no rules.",
+        as_json=as_json,
     )
 
 
@@ -126,14 +120,14 @@ def set_rule(  # noqa: PLR0913 (each is an option that a person gives)
         "enabled": enabled,
         "description": description,
     }
-    answer = connected(server, token_file, ca).put(f"/api/v1/alert-rules/{_part(name)}", body)
-    _said(answer, f"The rule {name} holds from the next look on.", as_json=as_json)
+    answer = connected(server, token_file, ca).put(f"/api/v1/alert-rules/{part(name)}", body)
+    tell(answer, f"The rule {name} holds from the next look on.", as_json=as_json)
 
 
 @rules.command("remove")
 def remove_rule(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
     """Remove a stored rule; its alerts resolve, and a default of its name holds again."""
-    connected(server, token_file, ca).delete(f"/api/v1/alert-rules/{_part(name)}")
+    connected(server, token_file, ca).delete(f"/api/v1/alert-rules/{part(name)}")
     say(f"The rule {name} is removed.")
 
 
@@ -142,25 +136,22 @@ def list_silences(
 ) -> None:
     """List silences, the newest first, and for a while those that ended."""
     client = connected(server, token_file, ca)
-    found = list(client.pages("/api/v1/alert-silences", "silences", {}))
-    if as_json:
-        print_json({"silences": found})
-        return
-    print_table(
-        ("id", "devices", "rule", "from", "to", "by", "reason"),
-        (
-            (
-                str(item["id"]),
-                item["selector"],
-                item["rule"] or "all",
-                time_text(item["starts_ms"]),
-                time_text(item["ends_ms"]),
-                item["created_by"],
-                item["reason"],
-            )
-            for item in found
+    found = client.pages("/api/v1/alert-silences", "silences")
+    print_list(
+        found,
+        key="silences",
+        columns=("id", "devices", "rule", "from", "to", "by", "reason"),
+        row=lambda item: (
+            str(item["id"]),
+            item["selector"],
+            item["rule"] or "all",
+            time_text(item["starts_ms"]),
+            time_text(item["ends_ms"]),
+            item["created_by"],
+            item["reason"],
         ),
         empty="There are no silences.",
+        as_json=as_json,
     )
 
 
@@ -185,7 +176,7 @@ def create_silence(  # noqa: PLR0913 (each is an option that a person gives)
     body = {"selector": selector, "rule": rule, "ends_ms": ends_ms, "reason": reason}
     answer = connected(server, token_file, ca).post("/api/v1/alert-silences", body)
     said = f"Silence {answer['id']} lasts until {time_text(answer['ends_ms'])}."
-    _said(answer, said, as_json=as_json)
+    tell(answer, said, as_json=as_json)
 
 
 @silences.command("end")
@@ -199,15 +190,4 @@ def end_silence(
 ) -> None:
     """End a silence now."""
     answer = connected(server, token_file, ca).post(f"/api/v1/alert-silences/{silence}/end")
-    _said(answer, f"Silence {silence} is over.", as_json=as_json)
-
-
-def _part(name: str) -> str:
-    return quote(name, safe="")
-
-
-def _said(answer: object, sentence: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(answer)
-    else:
-        say(sentence)
+    tell(answer, f"Silence {silence} is over.", as_json=as_json)

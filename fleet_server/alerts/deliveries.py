@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from fleet_server import keyset
 from fleet_server.alerts.sender import TIMEOUT_S, Letter, Outcome
 from fleet_server.alerts.tables import AlertDelivery, AlertWebhook
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
+from fleet_server.keyset import Order
 
 LEASE_MS = round(4 * TIMEOUT_S * 1000)
 AT_ONCE = 4
@@ -144,11 +146,15 @@ class Deliveries:
         Raises:
             UnavailableError: the database failed.
         """
-        query = select(AlertDelivery).where(AlertDelivery.webhook == webhook)
-        if after is not None:
-            query = query.where(AlertDelivery.id < after)
+        query = keyset.page(
+            select(AlertDelivery).where(AlertDelivery.webhook == webhook),
+            AlertDelivery.id,
+            after=after,
+            limit=limit,
+            order=Order.DESCENDING,
+        )
         async with self._database.reading() as session:
-            return list(await session.scalars(query.order_by(AlertDelivery.id.desc()).limit(limit)))
+            return list(await session.scalars(query))
 
     async def forget_old(self) -> None:
         """Remove what has been over for long.

@@ -1,12 +1,13 @@
 """`skerry fleet webhooks` and `webhook`: where notices go; for administrators."""
 
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
+from fleet_server.operator_client import part
+from fleet_server.operator_lists import print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table, say
+from fleet_server.operator_output import print_json, say
 
 app = typer.Typer(no_args_is_help=True, help="Where notices of alerts and rollouts go.")
 
@@ -20,21 +21,18 @@ def list_webhooks(
 ) -> None:
     """List webhooks; their secrets are not shown."""
     answer = connected(server, token_file, ca).get(_ROOT)
-    if as_json:
-        print_json(answer)
-        return
-    print_table(
-        ("webhook", "from severity", "url", ""),
-        [
-            (
-                item["name"],
-                item["min_severity"],
-                item["url"],
-                "" if item["disabled_ms"] is None else "off: it answered that it is gone",
-            )
-            for item in answer["webhooks"]
-        ],
+    print_list(
+        answer["webhooks"],
+        key="webhooks",
+        columns=("webhook", "from severity", "url", ""),
+        row=lambda item: (
+            item["name"],
+            item["min_severity"],
+            item["url"],
+            "" if item["disabled_ms"] is None else "off: it answered that it is gone",
+        ),
         empty="There is no webhook.",
+        as_json=as_json,
     )
 
 
@@ -85,4 +83,4 @@ def deliveries(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile 
 
 
 def _path(name: str) -> str:
-    return f"{_ROOT}/{quote(name, safe='')}"
+    return f"{_ROOT}/{part(name)}"

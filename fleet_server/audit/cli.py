@@ -1,6 +1,5 @@
 """`skerry fleet audit`: the tenant's audit trail, over the server's API; for administrators."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +13,9 @@ from fleet_server.audit.chain import Entry, Verification
 from fleet_server.duration import duration
 from fleet_server.errors import ConflictError
 from fleet_server.operator_client import ApiError
+from fleet_server.operator_lists import Everything, Limit, newest, print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table, say, time_text, write_file
+from fleet_server.operator_output import print_json, say, time_text, write_file
 
 app = typer.Typer(no_args_is_help=True, help="Who changed what, and when.")
 
@@ -33,38 +33,43 @@ def list_entries(  # noqa: PLR0913 (each is an option that a person gives)
     actor: Annotated[str | None, typer.Option(help="Only by them, such as `session ann`.")] = None,
     action: Annotated[str | None, typer.Option(help="Only this, such as `user.create`.")] = None,
     since: Annotated[str | None, typer.Option(help="Only the last 12h, 30d, ...")] = None,
-    last: Annotated[int, typer.Option(min=1, max=100_000, help="How many, the newest.")] = 100,
+    limit: Limit = 100,
+    everything: Everything = False,
     as_json: AsJson = False,
 ) -> None:
     """List changes, the newest last; --json has what was there before and after.
+
+    Of more than --limit, the newest are listed; standard error says how many are older.
 
     Example: `skerry fleet audit list --since 1d --server URL --token-file token`
     """
     since_ms = None
     if since is not None:
         since_ms = int((datetime.now(UTC) - duration(since, option="--since")).timestamp() * 1000)
-    asked = {"actor": actor, "action": action, "since_ms": since_ms}
-    fields = {name: str(value) for name, value in asked.items() if value is not None}
+    fields = {"actor": actor, "action": action, "since_ms": since_ms}
     client = connected(server, token_file, ca)
-    found = deque(client.pages(_ROOT, "entries", fields), maxlen=last)
-    if as_json:
-        print_json({"entries": list(found)})
-        return
-    print_table(
-        ("number", "when", "who", "what", "of", "then"),
-        [
-            (
-                str(item["number"]),
-                time_text(item["at_ms"]),
-                item["actor"],
-                item["action"],
-                item["subject"],
-                (item["after"] or "")[:_SHOWN],
-            )
-            for item in found
-        ],
+    print_list(
+        newest(
+            client,
+            _ROOT,
+            "entries",
+            fields,
+            limit=None if everything else limit,
+            counted_at="/api/v1/audit-count",
+        ),
+        key="entries",
+        columns=("number", "when", "who", "what", "of", "then"),
+        row=lambda item: (
+            str(item["number"]),
+            time_text(item["at_ms"]),
+            item["actor"],
+            item["action"],
+            item["subject"],
+            (item["after"] or "")[:_SHOWN],
+        ),
         empty="There is no such entry.",
         numbers={"number"},
+        as_json=as_json,
     )
 
 

@@ -11,11 +11,12 @@ from fleet_server import tenancy
 from fleet_server.accounts.authorization import Administrator
 from fleet_server.audit import chain, trail
 from fleet_server.audit.trail import Wanted
-from fleet_server.paging import AfterId, Cursor, Limit, following
+from fleet_server.keyset import MAX_COUNTED, Order
+from fleet_server.paging import AfterId, Cursor, InOrder, Limit, following
 from fleet_server.services import Services, Wired
 from fleet_server.storable import StorableText
 
-router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
+router = APIRouter(prefix="/api/v1", tags=["audit"])
 
 _AT_ONCE = 500
 UnixMs = Annotated[int, Field(ge=0, le=2**53)]
@@ -38,10 +39,18 @@ class EntryView(BaseModel):
 
 
 class AuditPage(BaseModel):
-    """Some entries in their order."""
+    """Some entries in the order that was asked for."""
 
     entries: list[EntryView]
     next_after: Cursor | None
+
+
+class EntryCount(BaseModel):
+    """How many entries there are."""
+
+    entries: int
+    is_capped: bool
+    """There may be more: counting ended here, at 10,000."""
 
 
 def _wanted(
@@ -57,15 +66,22 @@ def _wanted(
     return Wanted(actor=actor, action=action, since_ms=since_ms, until_ms=until_ms)
 
 
-@router.get("")
-async def list_entries(
+Filtered = Annotated[Wanted, Depends(_wanted)]
+
+
+@router.get("/audit")
+async def list_entries(  # noqa: PLR0913 (each is asked for)
+    *,
     services: Wired,
     account: Administrator,
-    wanted: Annotated[Wanted, Depends(_wanted)],
+    wanted: Filtered,
     after: AfterId = None,
     limit: Limit = 100,
+    order: InOrder = Order.ASCENDING,
 ) -> AuditPage:
-    """List the changes in the tenant, the oldest first; of several filters all must hold.
+    """List the changes in the tenant, the oldest first unless `order` says so.
+
+    Of several filters all must hold.
 
     Actors: a person is `user NAME` who logs in and `session NAME` after that, a program is
     `token NAME`, who enrols a device is `claim ID`, a command on the server itself is `local:NAME`
@@ -73,7 +89,7 @@ async def list_entries(
     """
     async with services.database.reading() as session:
         found = await trail.entries(
-            session, account.tenant, after=after or 0, limit=limit, wanted=wanted
+            session, account.tenant, after=after, limit=limit, order=order, wanted=wanted
         )
     return AuditPage(
         entries=[EntryView.model_validate(entry, from_attributes=True) for entry in found],
@@ -81,17 +97,25 @@ async def list_entries(
     )
 
 
-@router.get("/export", response_class=StreamingResponse)
+@router.get("/audit-count")
+async def count_entries(services: Wired, account: Administrator, wanted: Filtered) -> EntryCount:
+    """Count the changes in the tenant, up to 10,000: `is_capped` says that there may be more."""
+    async with services.database.reading() as session:
+        found = await trail.count(session, account.tenant, most=MAX_COUNTED, wanted=wanted)
+    return EntryCount(entries=found, is_capped=found == MAX_COUNTED)
+
+
+@router.get("/audit/export", response_class=StreamingResponse)
 async def export(
     services: Wired, account: Administrator, after: AfterId = None
 ) -> StreamingResponse:
     """Export the trail as JSON lines; see `fleet_server.audit.chain`."""
     return StreamingResponse(
-        _lines(services, account.tenant, after or 0), media_type="application/x-ndjson"
+        _lines(services, account.tenant, after), media_type="application/x-ndjson"
     )
 
 
-async def _lines(services: Services, tenant: str, after: int) -> AsyncIterator[bytes]:
+async def _lines(services: Services, tenant: str, after: int | None) -> AsyncIterator[bytes]:
     while True:
         async with services.database.reading() as session:
             with tenancy.everything():  # the answer is sent after the request's own work is over

@@ -14,11 +14,12 @@ import msgspec
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet_server import tenancy
+from fleet_server import keyset, tenancy
 from fleet_server.audit import changes
 from fleet_server.audit.chain import BEGINNING, Entry, sealed
 from fleet_server.audit.tables import AuditEntry
 from fleet_server.clock import unix_ms, utc_now
+from fleet_server.keyset import Order
 from fleet_server.logs import request_id
 from fleet_server.turns import take_turn
 
@@ -137,22 +138,30 @@ class Wanted:
 ALL = Wanted()
 
 
-async def entries(
-    session: AsyncSession, tenant: str, *, after: int, limit: int = _PAGE, wanted: Wanted = ALL
+async def entries(  # noqa: PLR0913 (what a page is)
+    session: AsyncSession,
+    tenant: str,
+    *,
+    after: int | None = None,
+    limit: int = _PAGE,
+    order: Order = Order.ASCENDING,
+    wanted: Wanted = ALL,
 ) -> list[Entry]:
-    """Return entries of a tenant after a number."""
-    query = (
-        select(AuditEntry)
-        .where(AuditEntry.tenant == tenant, AuditEntry.number > after, *wanted.conditions())
-        .order_by(AuditEntry.number)
-        .limit(limit)
-    )
-    return [_entry(row) for row in await session.scalars(query)]
+    """Return entries of a tenant beyond a number, in the order of their numbers or against it."""
+    query = select(AuditEntry).where(AuditEntry.tenant == tenant, *wanted.conditions())
+    page = keyset.page(query, AuditEntry.number, after=after, limit=limit, order=order)
+    return [_entry(row) for row in await session.scalars(page)]
+
+
+async def count(session: AsyncSession, tenant: str, *, most: int, wanted: Wanted) -> int:
+    """Return how many entries of a tenant there are, but no more than ``most``."""
+    query = select(AuditEntry.number).where(AuditEntry.tenant == tenant, *wanted.conditions())
+    return await keyset.count(session, query, most=most)
 
 
 async def pages(session: AsyncSession, tenant: str) -> AsyncIterator[list[Entry]]:
     """Yield all entries of a tenant, some at a time."""
-    after = 0
+    after = None
     while page := await entries(session, tenant, after=after):
         yield page
         session.expunge_all()

@@ -11,6 +11,7 @@ from sqlalchemy.orm import defer
 
 from fleet_protocol.command_answers import Answer, LogResult, Outcome
 from fleet_protocol.commands import Configure, decode_action
+from fleet_server import keyset
 from fleet_server.audit import trail
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.commands.mailboxes import Mailboxes
@@ -18,6 +19,7 @@ from fleet_server.commands.states import CommandState, audited, by_id, locked, n
 from fleet_server.commands.tables import CommandLog, DeviceCommand, DeviceConfiguration
 from fleet_server.database import Database
 from fleet_server.errors import ConflictError, NotFoundError
+from fleet_server.keyset import Order
 from fleet_server.storable import storable
 
 KEPT = timedelta(days=90)
@@ -72,14 +74,13 @@ class Archive:
         Raises:
             UnavailableError: the database failed.
         """
-        query = (
-            select(DeviceCommand)
-            .options(*(defer(column, raiseload=True) for column in _LARGE))
-            .order_by(DeviceCommand.number.desc())
-            .limit(limit)
+        query = keyset.page(
+            select(DeviceCommand).options(*(defer(column, raiseload=True) for column in _LARGE)),
+            DeviceCommand.number,
+            after=after,
+            limit=limit,
+            order=Order.DESCENDING,
         )
-        if after is not None:
-            query = query.where(DeviceCommand.number < after)
         if filters.device_id is not None:
             query = query.where(DeviceCommand.device_id == filters.device_id)
         if filters.state is not None:

@@ -7,20 +7,20 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
 from fleet_server.errors import FleetError, RefusedError
-from fleet_server.operator_client import OperatorClient
+from fleet_server.operator_client import OperatorClient, part
+from fleet_server.operator_lists import print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
 from fleet_server.operator_output import (
     print_fields,
     print_json,
     print_lines,
     print_rows,
-    print_table,
     say,
+    tell,
     time_text,
     waiting,
     waits_for,
@@ -120,27 +120,23 @@ def list_commands(  # noqa: PLR0913 (each is an option that a person gives)
     as_json: AsJson = False,
 ) -> None:
     """List commands, the newest first."""
-    asked = {"device": device, "state": state, "kind": kind}
-    wanted = {name: value for name, value in asked.items() if value is not None}
-    found = list(connected(server, token_file, ca).pages("/api/v1/commands", "commands", wanted))
-    if as_json:
-        print_json({"commands": found})
-        return
-    print_table(
-        ("id", "device", "kind", "state", "issued", "by", "what came of it"),
-        [
-            (
-                one["id"],
-                one["device_id"],
-                one["kind"],
-                one["state"],
-                time_text(one["issued_ms"]),
-                one["requested_by"],
-                one["detail"],
-            )
-            for one in found
-        ],
+    fields = {"device": device, "state": state, "kind": kind}
+    found = connected(server, token_file, ca).pages("/api/v1/commands", "commands", fields)
+    print_list(
+        found,
+        key="commands",
+        columns=("id", "device", "kind", "state", "issued", "by", "what came of it"),
+        row=lambda one: (
+            one["id"],
+            one["device_id"],
+            one["kind"],
+            one["state"],
+            time_text(one["issued_ms"]),
+            one["requested_by"],
+            one["detail"],
+        ),
         empty="There is no such command.",
+        as_json=as_json,
     )
 
 
@@ -154,7 +150,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a command and its answer."""
-    found = connected(server, token_file, ca).get(f"/api/v1/commands/{_part(command)}")
+    found = connected(server, token_file, ca).get(f"/api/v1/commands/{part(command)}")
     _shown([found], as_json=as_json)
 
 
@@ -169,11 +165,8 @@ def cancel(
 ) -> None:
     """Take an open command back; a device that has begun already still answers it."""
     client = connected(server, token_file, ca)
-    answer = client.post(f"/api/v1/commands/{_part(command)}/cancel")
-    if as_json:
-        print_json(answer)
-    else:
-        say(f"The command {command} to {answer['device_id']} is taken back.")
+    answer = client.post(f"/api/v1/commands/{part(command)}/cancel")
+    tell(answer, f"The command {command} to {answer['device_id']} is taken back.", as_json=as_json)
 
 
 def logs(  # noqa: PLR0913 (each is an option that a person gives)
@@ -301,7 +294,3 @@ def _seconds(text: str, option: str) -> int:
     if match is None:
         raise RefusedError(f"{option} {text!r} is not a time: use a number and s, m, h or d")
     return int(match[1]) * _UNITS_S[match[2]]
-
-
-def _part(name: str) -> str:
-    return quote(name, safe="")

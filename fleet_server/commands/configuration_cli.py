@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
 from fleet_server.errors import FleetError, RefusedError
+from fleet_server.operator_client import part
+from fleet_server.operator_lists import print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table, say, time_text
+from fleet_server.operator_output import say, tell, time_text
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,23 +31,20 @@ def list_configurations(
 ) -> None:
     """List configurations; the first that selects a device counts for it."""
     answer = connected(server, token_file, ca).get("/api/v1/configurations")
-    if as_json:
-        print_json(answer)
-        return
-    print_table(
-        ("name", "version", "devices", "rank", "settings", "changed"),
-        [
-            (
-                one["name"],
-                str(one["version"]),
-                one["selector"],
-                str(one["rank"]),
-                json.dumps(one["settings"]),
-                time_text(one["changed_ms"]),
-            )
-            for one in answer["configurations"]
-        ],
+    print_list(
+        answer["configurations"],
+        key="configurations",
+        columns=("name", "version", "devices", "rank", "settings", "changed"),
+        row=lambda one: (
+            one["name"],
+            str(one["version"]),
+            one["selector"],
+            str(one["rank"]),
+            json.dumps(one["settings"]),
+            time_text(one["changed_ms"]),
+        ),
         empty="There are no configurations: agents work with their own settings.",
+        as_json=as_json,
     )
 
 
@@ -79,20 +77,18 @@ def set_configuration(  # noqa: PLR0913 (each is an option that a person gives)
         "settings": _settings(setting or [], file),
         "description": description,
     }
-    answer = connected(server, token_file, ca).put(f"/api/v1/configurations/{_part(name)}", body)
-    if as_json:
-        print_json(answer)
-    else:
-        say(
-            f"Configuration {name} is version {answer['version']}; devices that are there take it "
-            "up within a minute. `skerry fleet config devices` says which have."
-        )
+    answer = connected(server, token_file, ca).put(f"/api/v1/configurations/{part(name)}", body)
+    said = (
+        f"Configuration {name} is version {answer['version']}; devices that are there take it up "
+        "within a minute. `skerry fleet config devices` says which have."
+    )
+    tell(answer, said, as_json=as_json)
 
 
 @app.command("remove")
 def remove(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
     """Remove a configuration; its devices take up what counts for them without it."""
-    connected(server, token_file, ca).delete(f"/api/v1/configurations/{_part(name)}")
+    connected(server, token_file, ca).delete(f"/api/v1/configurations/{part(name)}")
     say(f"Configuration {name} is removed.")
 
 
@@ -107,26 +103,23 @@ def devices(
 ) -> None:
     """Show which configuration each device says it works with, and why not with another."""
     client = connected(server, token_file, ca)
-    found = [
+    found = (
         {"device": one["id"], **((one["reported"] or {}).get("configuration") or {})}
         for one in client.pages("/api/v1/devices", "devices", {"selector": selector})
-    ]
-    if as_json:
-        print_json({"devices": found})
-        return
-    print_table(
-        ("device", "configuration", "version", "refused", "why"),
-        [
-            (
-                one["device"],
-                one.get("name") or "-",
-                str(one.get("version") or "-"),
-                str(one.get("refused_version") or "-"),
-                one.get("problem") or "",
-            )
-            for one in found
-        ],
+    )
+    print_list(
+        found,
+        key="devices",
+        columns=("device", "configuration", "version", "refused", "why"),
+        row=lambda one: (
+            one["device"],
+            one.get("name") or "-",
+            str(one.get("version") or "-"),
+            str(one.get("refused_version") or "-"),
+            one.get("problem") or "",
+        ),
         empty="There is no such device.",
+        as_json=as_json,
     )
 
 
@@ -160,7 +153,3 @@ def _settings(stated: list[str], file: Path | None) -> object:
             value = text
         sections.setdefault(section, {})[key] = value
     return sections
-
-
-def _part(name: str) -> str:
-    return quote(name, safe="")

@@ -1,18 +1,18 @@
 """`skerry fleet devices` and what operators do to one device, over the server's API."""
 
-from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 from rich.text import Text
 
 from fleet_protocol.counting import counted
 from fleet_server.errors import RefusedError
+from fleet_server.operator_client import part
+from fleet_server.operator_lists import Everything, Limit, newest, print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import coloured, print_json, print_table, say, time_text
+from fleet_server.operator_output import coloured, print_json, say, time_text
 
 Device = Annotated[str, typer.Argument(help="Device id.")]
 
@@ -45,30 +45,26 @@ def devices(  # noqa: PLR0913 (each is an option that a person gives)
     if device is not None:
         print_json(client.get(_path(device)))
         return
-    asked = {"selector": selector, "search": search, "group": group, "health": health}
-    fields = {name: value for name, value in asked.items() if value is not None}
+    fields = {"selector": selector, "search": search, "group": group, "health": health}
     if count:
         _print_count(client.get("/api/v1/device-count", fields), as_json=as_json)
         return
-    found = list(client.pages("/api/v1/devices", "devices", fields))
+    found = client.pages("/api/v1/devices", "devices", fields)
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
-    if as_json:
-        print_json({"devices": found})
-        return
-    print_table(
-        ("device", "health", "last seen", "update", "certificate", "runs"),
-        [
-            [
-                item["id"],
-                item["health"],
-                time_text(item["last_seen_ms"]),
-                coloured(item["update"]),
-                _certificate(item, now_ms),
-                _running(item),
-            ]
-            for item in found
+    print_list(
+        found,
+        key="devices",
+        columns=("device", "health", "last seen", "update", "certificate", "runs"),
+        row=lambda item: [
+            item["id"],
+            item["health"],
+            time_text(item["last_seen_ms"]),
+            coloured(item["update"]),
+            _certificate(item, now_ms),
+            _running(item),
         ],
-        empty="No device is enrolled." if not fields else "No such device is enrolled.",
+        empty="No such device is enrolled." if any(fields.values()) else "No device is enrolled.",
+        as_json=as_json,
     )
 
 
@@ -103,33 +99,38 @@ def events(  # noqa: PLR0913 (each is an option that a person gives)
     token_file: TokenFile,
     ca: CaFile = None,
     kind: Annotated[str | None, typer.Option(help="Only of this kind, such as update.")] = None,
-    last: Annotated[int, typer.Option(min=1, max=100_000, help="How many, the newest.")] = 100,
+    limit: Limit = 100,
+    everything: Everything = False,
     as_json: AsJson = False,
 ) -> None:
     """List what a device said about itself: updates, alarms, refusals, the newest last.
 
-    Example: `skerry fleet events cam-01 --last 20 --server URL --token-file token`
+    Of more than --limit, the newest are listed; standard error says how many are older.
+
+    Example: `skerry fleet events cam-01 --limit 20 --server URL --token-file token`
     """
     client = connected(server, token_file, ca)
-    pages = client.pages(f"{_path(device)}/events", "events", {})
-    found = deque((item for item in pages if kind in {None, item["kind"]}), maxlen=last)
-    if as_json:
-        print_json({"events": list(found)})
-        return
-    print_table(
-        ("when", "kind", "family", "version", "state", "what"),
-        [
-            (
-                time_text(item["at_ms"]),
-                item["kind"],
-                item["family"] or "",
-                item["version"] or "",
-                item["state"] or "",
-                item["detail"],
-            )
-            for item in found
-        ],
+    print_list(
+        newest(
+            client,
+            f"{_path(device)}/events",
+            "events",
+            {"kind": kind},
+            limit=None if everything else limit,
+            counted_at=f"{_path(device)}/event-count",
+        ),
+        key="events",
+        columns=("when", "kind", "family", "version", "state", "what"),
+        row=lambda item: (
+            time_text(item["at_ms"]),
+            item["kind"],
+            item["family"] or "",
+            item["version"] or "",
+            item["state"] or "",
+            item["detail"],
+        ),
         empty="No such event is stored.",
+        as_json=as_json,
     )
 
 
@@ -187,4 +188,4 @@ def _certificate(item: Mapping[str, Any], now_ms: int) -> Text:
 
 
 def _path(device: str) -> str:
-    return f"/api/v1/devices/{quote(device, safe='')}"
+    return f"/api/v1/devices/{part(device)}"

@@ -1,12 +1,13 @@
 """`skerry fleet groups` and `group`: selectors saved under a name, over the server's API."""
 
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
+from fleet_server.operator_client import part
+from fleet_server.operator_lists import print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table, say
+from fleet_server.operator_output import say, tell
 
 app = typer.Typer(no_args_is_help=True, help="Save a selector under a name, or remove it.")
 
@@ -19,14 +20,14 @@ def list_groups(
     *, server: Server, token_file: TokenFile, ca: CaFile = None, as_json: AsJson = False
 ) -> None:
     """List groups; `skerry fleet devices --group NAME` lists the devices of one."""
-    found = list(connected(server, token_file, ca).pages(_ROOT, "groups", {}))
-    if as_json:
-        print_json({"groups": found})
-        return
-    print_table(
-        ("group", "selector", "description"),
-        [[item["name"], item["selector"], item["description"]] for item in found],
+    found = connected(server, token_file, ca).pages(_ROOT, "groups")
+    print_list(
+        found,
+        key="groups",
+        columns=("group", "selector", "description"),
+        row=lambda item: [item["name"], item["selector"], item["description"]],
         empty="There is no group.",
+        as_json=as_json,
     )
 
 
@@ -47,10 +48,7 @@ def save(  # noqa: PLR0913 (each is an option that a person gives)
     """
     body = {"selector": selector, "description": description}
     answer = connected(server, token_file, ca).put(_path(name), body)
-    if as_json:
-        print_json(answer)
-    else:
-        say(f"The group {name} selects {answer['selector']}.")
+    tell(answer, f"The group {name} selects {answer['selector']}.", as_json=as_json)
 
 
 @app.command()
@@ -64,4 +62,4 @@ def remove(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = No
 
 
 def _path(name: str) -> str:
-    return f"{_ROOT}/{quote(name, safe='')}"
+    return f"{_ROOT}/{part(name)}"

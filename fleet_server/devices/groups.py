@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from fleet_protocol import names
 from fleet_protocol.errors import ProtocolError
-from fleet_server import tenancy
+from fleet_server import keyset, tenancy
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database, take_turn
 from fleet_server.devices import selector
@@ -27,12 +27,7 @@ class Groups:
         Raises:
             UnavailableError: the database failed.
         """
-        query = (
-            select(DeviceGroup)
-            .where(DeviceGroup.name > (after or ""))
-            .order_by(DeviceGroup.name)
-            .limit(limit)
-        )
+        query = keyset.page(select(DeviceGroup), DeviceGroup.name, after=after, limit=limit)
         async with self._database.reading() as session:
             return list(await session.scalars(query))
 

@@ -25,10 +25,9 @@ from fleet_server.devices.sources import Wanted, has_search_index, known
 from fleet_server.devices.tables import Device, DeviceGroup
 from fleet_server.devices.tokens import device_key, unverified_device_id, verify_device_token
 from fleet_server.errors import NotAuthenticatedError, NotFoundError
+from fleet_server.keyset import MAX_COUNTED
 
 logger = logging.getLogger(__name__)
-
-MAX_COUNTED = 10_000
 
 
 class Connections(Protocol):

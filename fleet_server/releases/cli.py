@@ -1,14 +1,15 @@
 """`skerry fleet releases`, `release` and `assign`, over the server's API."""
 
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
 from fleet_protocol.counting import counted
 from fleet_server.errors import RefusedError
+from fleet_server.operator_client import part
+from fleet_server.operator_lists import print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table, say, time_text
+from fleet_server.operator_output import print_json, say, time_text
 
 
 def releases(
@@ -24,26 +25,22 @@ def releases(
     Example: `skerry fleet releases --family fashion_mnist --server URL --token-file token`
     """
     client = connected(server, token_file, ca)
-    fields = {"family": family} if family else {}
-    found = list(client.pages("/api/v1/releases", "releases", fields))
-    if as_json:
-        print_json({"releases": found})
-        return
-    print_table(
-        ("family", "version", "published", "size", "security counter", "description"),
-        [
-            [
-                item["family"],
-                item["version"],
-                time_text(item["published_ms"]),
-                f"{item['size_bytes']:,}",
-                str(item["security_counter"]),
-                item["description"][:60],
-            ]
-            for item in found
+    found = client.pages("/api/v1/releases", "releases", {"family": family})
+    print_list(
+        found,
+        key="releases",
+        columns=("family", "version", "published", "size", "security counter", "description"),
+        row=lambda item: [
+            item["family"],
+            item["version"],
+            time_text(item["published_ms"]),
+            f"{item['size_bytes']:,}",
+            str(item["security_counter"]),
+            item["description"][:60],
         ],
         numbers={"size", "security counter"},
         empty="No release is published.",
+        as_json=as_json,
     )
 
 
@@ -59,7 +56,7 @@ def release(
 
     Example: `skerry fleet release fashion_mnist 1.0.0 --server URL --token-file token`
     """
-    path = f"/api/v1/releases/{quote(family, safe='')}/{quote(version, safe='')}"
+    path = f"/api/v1/releases/{part(family)}/{part(version)}"
     print_json(connected(server, token_file, ca).get(path))
 
 

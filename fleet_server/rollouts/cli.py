@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
 from fleet_server.errors import FleetError, RefusedError
-from fleet_server.operator_client import OperatorClient
+from fleet_server.operator_client import OperatorClient, part
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
 from fleet_server.operator_output import say
 from fleet_server.rollouts import following_cli, stage_option
@@ -131,9 +130,7 @@ def retry(  # noqa: PLR0913 (each is an option that a person gives)
 ) -> None:
     """Let one device that failed or fell silent try again."""
     client = connected(server, token_file, ca)
-    print_rollout(
-        client.post(f"{ROOT}/{rollout}/devices/{quote(device, safe='')}/retry"), as_json=as_json
-    )
+    print_rollout(client.post(f"{ROOT}/{rollout}/devices/{part(device)}/retry"), as_json=as_json)
 
 
 def _plan(stages: str | None, file: Path | None) -> object:

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
+from fleet_server.operator_lists import print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, print_table, say, time_text, warn
+from fleet_server.operator_output import print_json, say, time_text, warn
 from fleet_server.rollouts.watching import RESTS, follow
 
 Id = Annotated[int, typer.Argument(help="Number of the rollout.")]
@@ -20,23 +21,20 @@ def list_rollouts(
 
     Example: `skerry fleet rollouts --server URL --token-file token`
     """
-    found = list(connected(server, token_file, ca).pages(ROOT, "rollouts", {}))
-    if as_json:
-        print_json({"rollouts": found})
-        return
-    print_table(
-        ("id", "release", "status", "stage", "because"),
-        [
-            (
-                str(item["id"]),
-                f"{item['family']} {item['version']}",
-                item["status"],
-                f"{item['stage']}/{item['stages']}",
-                item["reason"],
-            )
-            for item in found
-        ],
+    found = connected(server, token_file, ca).pages(ROOT, "rollouts")
+    print_list(
+        found,
+        key="rollouts",
+        columns=("id", "release", "status", "stage", "because"),
+        row=lambda item: (
+            str(item["id"]),
+            f"{item['family']} {item['version']}",
+            item["status"],
+            f"{item['stage']}/{item['stages']}",
+            item["reason"],
+        ),
         empty="There is no rollout.",
+        as_json=as_json,
     )
 
 
@@ -68,26 +66,22 @@ def list_devices(  # noqa: PLR0913 (each is an option that a person gives)
     Example: `skerry fleet rollout devices 1 --state failed --server URL --token-file token`
     """
     client = connected(server, token_file, ca)
-    wanted = {} if state is None else {"state": state}
-    found = list(client.pages(f"{ROOT}/{rollout}/devices", "devices", wanted))
-    if as_json:
-        print_json({"devices": found})
-        return
-    print_table(
-        ("device", "stage", "state", "told", "settled", "ran before", "why"),
-        [
-            (
-                item["device_id"],
-                str(item["stage"]),
-                item["state"] + (" (accepted)" if item["excused"] else ""),
-                _moment(item["ordered_ms"]),
-                _moment(item["settled_ms"]),
-                item["previous_version"] or "-",
-                item["detail"],
-            )
-            for item in found
-        ],
+    found = client.pages(f"{ROOT}/{rollout}/devices", "devices", {"state": state})
+    print_list(
+        found,
+        key="devices",
+        columns=("device", "stage", "state", "told", "settled", "ran before", "why"),
+        row=lambda item: (
+            item["device_id"],
+            str(item["stage"]),
+            item["state"] + (" (accepted)" if item["excused"] else ""),
+            _moment(item["ordered_ms"]),
+            _moment(item["settled_ms"]),
+            item["previous_version"] or "-",
+            item["detail"],
+        ),
         empty="No device of the rollout is in that state." if state else "It has no device.",
+        as_json=as_json,
     )
 
 
@@ -101,18 +95,15 @@ def history(
 ) -> None:
     """List every decision of a rollout with its reason, the newest first."""
     client = connected(server, token_file, ca)
-    found = list(client.pages(f"{ROOT}/{rollout}/decisions", "decisions", {}))
-    if as_json:
-        print_json({"decisions": found})
-        return
-    print_table(
-        ("number", "when", "what", "because"),
-        [
-            (str(row["number"]), time_text(row["at_ms"]), row["kind"], row["reason"])
-            for row in found
-        ],
+    found = client.pages(f"{ROOT}/{rollout}/decisions", "decisions")
+    print_list(
+        found,
+        key="decisions",
+        columns=("number", "when", "what", "because"),
+        row=lambda row: (str(row["number"]), time_text(row["at_ms"]), row["kind"], row["reason"]),
         empty="Nothing was decided yet.",
         numbers={"number"},
+        as_json=as_json,
     )
 
 

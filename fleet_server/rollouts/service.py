@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import msgspec
 from sqlalchemy import select
 
+from fleet_server import keyset
 from fleet_server.clock import Clock, unix_ms
 from fleet_server.database import Database
 from fleet_server.errors import ConflictError, NotFoundError, UnavailableError
+from fleet_server.keyset import Order
 from fleet_server.rollouts import (
     engine,
     history,
@@ -165,9 +167,9 @@ class Rollouts:
         Raises:
             UnavailableError: the database failed.
         """
-        query = select(Rollout).order_by(Rollout.id.desc()).limit(limit)
-        if after is not None:
-            query = query.where(Rollout.id < after)
+        query = keyset.page(
+            select(Rollout), Rollout.id, after=after, limit=limit, order=Order.DESCENDING
+        )
         if family is not None:
             query = query.where(Rollout.family == family)
         if status is not None:
@@ -194,14 +196,13 @@ class Rollouts:
             NotFoundError: there is none with that id.
             UnavailableError: the database failed.
         """
-        query = (
-            select(RolloutDecision)
-            .where(RolloutDecision.rollout_id == rollout_id)
-            .order_by(RolloutDecision.number.desc())
-            .limit(limit)
+        query = keyset.page(
+            select(RolloutDecision).where(RolloutDecision.rollout_id == rollout_id),
+            RolloutDecision.number,
+            after=after,
+            limit=limit,
+            order=Order.DESCENDING,
         )
-        if after is not None:
-            query = query.where(RolloutDecision.number < after)
         async with self._database.reading() as session:
             await snapshot.rollout(session, rollout_id)
             return list(await session.scalars(query))
@@ -215,11 +216,11 @@ class Rollouts:
             NotFoundError: there is none with that id.
             UnavailableError: the database failed.
         """
-        query = (
-            select(RolloutMember)
-            .where(RolloutMember.rollout_id == rollout_id, RolloutMember.device_id > (after or ""))
-            .order_by(RolloutMember.device_id)
-            .limit(limit)
+        query = keyset.page(
+            select(RolloutMember).where(RolloutMember.rollout_id == rollout_id),
+            RolloutMember.device_id,
+            after=after,
+            limit=limit,
         )
         if state is not None:
             query = query.where(RolloutMember.state == state.value)

@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
+from fleet_server.operator_client import part
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
 from fleet_server.operator_output import print_json, print_table
 
@@ -28,7 +28,7 @@ def telemetry(  # noqa: PLR0913 (each is an option that a person gives)
     fields = {"from": str(end - int(hours * 3_600_000)), "to": str(end)}
     path = "/api/v1/telemetry/summary"
     if device is not None:
-        path = f"/api/v1/telemetry/devices/{quote(device, safe='')}/summary"
+        path = f"/api/v1/telemetry/devices/{part(device)}/summary"
     answer = client.get(path, fields)
     if as_json:
         print_json(answer)

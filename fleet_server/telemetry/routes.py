@@ -7,10 +7,13 @@ from fastapi import APIRouter, Query
 
 from fleet_server.accounts.authorization import Reader
 from fleet_server.clock import unix_ms, utc_now
-from fleet_server.paging import AfterId, Limit, following
+from fleet_server.keyset import MAX_COUNTED, Order
+from fleet_server.paging import AfterId, InOrder, Limit, following
 from fleet_server.services import Wired
+from fleet_server.storable import StorableText
 from fleet_server.telemetry.schemas import (
     DeviceSummary,
+    EventCount,
     EventPage,
     EventView,
     FleetSummary,
@@ -27,6 +30,9 @@ router = APIRouter(prefix="/api/v1", tags=["telemetry"])
 
 _HOUR_MS = 3_600_000
 UnixMs = Annotated[int | None, Query(ge=0, le=2**53)]
+Kind = Annotated[
+    StorableText | None, Query(max_length=40, description="only events of it, such as `update`")
+]
 
 
 @router.get("/telemetry/summary")
@@ -71,7 +77,7 @@ async def device_windows(
     device_id: str, services: Wired, _account: Reader, after: AfterId = None, limit: Limit = 100
 ) -> WindowPage:
     """List a device's windows in the order in which they were stored."""
-    rows = await services.telemetry.windows(device_id, after=after or 0, limit=limit)
+    rows = await services.telemetry.windows(device_id, after=after, limit=limit)
     return WindowPage(
         windows=[_window(row) for row in rows],
         next_after=following(rows, limit, lambda row: row.window.id),
@@ -79,15 +85,33 @@ async def device_windows(
 
 
 @router.get("/devices/{device_id}/events")
-async def device_events(
-    device_id: str, services: Wired, _account: Reader, after: AfterId = None, limit: Limit = 100
+async def device_events(  # noqa: PLR0913 (each is asked for)
+    *,
+    device_id: str,
+    services: Wired,
+    _account: Reader,
+    kind: Kind = None,
+    after: AfterId = None,
+    limit: Limit = 100,
+    order: InOrder = Order.ASCENDING,
 ) -> EventPage:
-    """List a device's events in the order in which they were stored."""
-    rows = await services.telemetry.events(device_id, after=after or 0, limit=limit)
+    """List a device's events in the order in which they were stored, or against it."""
+    rows = await services.telemetry.events(
+        device_id, kind=kind, after=after, limit=limit, order=order
+    )
     return EventPage(
         events=[EventView.model_validate(row, from_attributes=True) for row in rows],
         next_after=following(rows, limit, lambda row: row.id),
     )
+
+
+@router.get("/devices/{device_id}/event-count")
+async def count_device_events(
+    device_id: str, services: Wired, _account: Reader, kind: Kind = None
+) -> EventCount:
+    """Count a device's events, up to 10,000: `is_capped` says that there may be more."""
+    found = await services.telemetry.count_events(device_id, kind=kind, most=MAX_COUNTED)
+    return EventCount(events=found, is_capped=found == MAX_COUNTED)
 
 
 def _period(from_ms: int | None, to_ms: int | None) -> Period:

@@ -94,7 +94,15 @@ class EventView(BaseModel):
 
 
 class EventPage(BaseModel):
-    """Events of one device in the order in which they were stored."""
+    """Events of one device, in the order in which they were stored or against it."""
 
     events: list[EventView]
     next_after: Cursor | None
+
+
+class EventCount(BaseModel):
+    """How many events of one device are stored."""
+
+    events: int
+    is_capped: bool
+    """There may be more: counting ended here, at 10,000."""

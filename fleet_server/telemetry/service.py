@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import ColumnElement, Select, case, func, select
 
 from fleet_protocol.messages import MAX_COVERED, ModelWindow
+from fleet_server import keyset
 from fleet_server.database import Database
 from fleet_server.devices.tables import Device
 from fleet_server.errors import NotFoundError, RefusedError
+from fleet_server.keyset import Order
 from fleet_server.telemetry.reception import Reception
 from fleet_server.telemetry.summary import Summary
 from fleet_server.telemetry.tables import DeviceEvent, ModelCounts, Stream, Window
@@ -95,7 +97,7 @@ class Telemetry:
                 return Totals(summary, windows, covered)
             after = rows[-1][0]
 
-    async def windows(self, device_id: str, *, after: int, limit: int) -> list[StoredWindow]:
+    async def windows(self, device_id: str, *, after: int | None, limit: int) -> list[StoredWindow]:
         """Return stored windows of a device after an id.
 
         Raises:
@@ -103,14 +105,10 @@ class Telemetry:
             UnavailableError: the database failed.
         """
         await self._check_device(device_id)
-        query = (
-            select(Window)
-            .where(Window.device_id == device_id, Window.id > after)
-            .order_by(Window.id)
-            .limit(limit)
-        )
+        query = select(Window).where(Window.device_id == device_id)
         async with self._database.reading() as session:
-            rows = (await session.scalars(query)).all()
+            page = keyset.page(query, Window.id, after=after, limit=limit)
+            rows = (await session.scalars(page)).all()
             models: dict[int, list[str]] = {row.id: [] for row in rows}
             counts = select(ModelCounts.window_id, ModelCounts.counts).where(
                 ModelCounts.window_id.in_(models)
@@ -119,22 +117,38 @@ class Telemetry:
                 models[window_id].append(text)
         return [StoredWindow(row, models[row.id]) for row in rows]
 
-    async def events(self, device_id: str, *, after: int, limit: int) -> Sequence[DeviceEvent]:
-        """Return stored events of a device after an id.
+    async def events(
+        self,
+        device_id: str,
+        *,
+        kind: str | None,
+        after: int | None,
+        limit: int,
+        order: Order = Order.ASCENDING,
+    ) -> Sequence[DeviceEvent]:
+        """Return stored events of a device beyond an id, in the order of the ids or against it.
 
         Raises:
             NotFoundError: there is no such device.
             UnavailableError: the database failed.
         """
         await self._check_device(device_id)
-        query = (
-            select(DeviceEvent)
-            .where(DeviceEvent.device_id == device_id, DeviceEvent.id > after)
-            .order_by(DeviceEvent.id)
-            .limit(limit)
-        )
+        query = select(DeviceEvent).where(*_of_kind(device_id, kind))
+        page = keyset.page(query, DeviceEvent.id, after=after, limit=limit, order=order)
         async with self._database.reading() as session:
-            return (await session.scalars(query)).all()
+            return (await session.scalars(page)).all()
+
+    async def count_events(self, device_id: str, *, kind: str | None, most: int) -> int:
+        """Return how many events of a device are stored, but no more than ``most``.
+
+        Raises:
+            NotFoundError: there is no such device.
+            UnavailableError: the database failed.
+        """
+        await self._check_device(device_id)
+        query = select(DeviceEvent.id).where(*_of_kind(device_id, kind))
+        async with self._database.reading() as session:
+            return await keyset.count(session, query, most=most)
 
     async def streams(self, device_id: str) -> list[tuple[str, Reception]]:
         """Return how far a device's streams have come.
@@ -166,6 +180,12 @@ class Telemetry:
         async with self._database.reading() as session:
             if await session.get(Device, device_id) is None:
                 raise NotFoundError(f"there is no device {device_id[:80]!r}")
+
+
+def _of_kind(device_id: str, kind: str | None) -> Iterator[ColumnElement[bool]]:
+    yield DeviceEvent.device_id == device_id
+    if kind is not None:
+        yield DeviceEvent.kind == kind
 
 
 def _models_of(period: Period, family: str | None, device_id: str | None) -> Select[int, str, str]:

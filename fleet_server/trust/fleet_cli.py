@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from fleet_server.errors import FleetError
+from fleet_server.operator_lists import print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, client_of, connected
-from fleet_server.operator_output import coloured, print_json, print_table, say
+from fleet_server.operator_output import coloured, print_json, say
 
 
 def adopt(
@@ -55,21 +56,18 @@ def expiries(
     Example: `skerry fleet expiries --server URL --token-file token`
     """
     answer = client_of(server, token_file, ca).get("/api/v1/trust/expiries")
-    if as_json:
-        print_json(answer)
-        return
-    print_table(
-        ("what", "level", "days left", "keys", "what to do"),
-        [
-            [
-                item["name"],
-                coloured(item["level"]),
-                f"{item['days_left']:.1f}",
-                " ".join(keyid[:8] for keyid in item["key_ids"]),
-                item["action"] if item["level"] != "ok" else "",
-            ]
-            for item in answer["expiries"]
+    print_list(
+        answer["expiries"],
+        key="expiries",
+        columns=("what", "level", "days left", "keys", "what to do"),
+        row=lambda item: [
+            item["name"],
+            coloured(item["level"]),
+            f"{item['days_left']:.1f}",
+            " ".join(keyid[:8] for keyid in item["key_ids"]),
+            item["action"] if item["level"] != "ok" else "",
         ],
         numbers={"days left"},
         empty="Nothing runs out.",
+        as_json=as_json,
     )

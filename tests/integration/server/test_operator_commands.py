@@ -114,7 +114,7 @@ def test_one_device_is_looked_at_and_revoked_and_the_trail_says_so(fleet: Shell)
     assert "north" not in fleet("groups")
     assert "cam-7 is revoked" in fleet("revoke", "cam-7")
     assert fleet.json("devices", "cam-7")["health"] == "revoked"
-    listed = fleet.json("audit", "list", "--last", "1")["entries"]
+    listed = fleet.json("audit", "list", "--limit", "1")["entries"]
     assert isinstance(listed, list)
     assert "cam-7" in json.dumps(listed[0])
     out = fleet.folder / "trail.jsonl"

@@ -2,11 +2,10 @@
 
 import re
 from datetime import timedelta
-from typing import Any
 
+import httpx
 import msgspec
 import pytest
-from sqlalchemy import BigInteger, Boolean, Column, Integer, Table
 
 from fleet_server.accounts.roles import Role
 from fleet_server.accounts.tables import User
@@ -21,6 +20,7 @@ from fleet_server.rollouts.tables import Rollout, RolloutDecision, RolloutMember
 from fleet_server.services import Services
 from fleet_server.telemetry.tables import DeviceEvent, Window
 from tests.unit.fleet_server.authority import Fleet
+from tests.unit.fleet_server.filled_rows import filled
 from tests.unit.fleet_server.in_process_app import bearer, client_of, wired
 
 NAMES = ("a-1", "b-2", "c-3")
@@ -28,24 +28,6 @@ OURS = {"device_id": NAMES[0], "name": NAMES[0], "rollout_id": "1"}
 """Values of path parameters below which there are lists."""
 
 PLAN = msgspec.json.encode(Plan(family="f", version="1.0.0", stages=(Stage(count=1),))).decode()
-
-
-def filled(kind: type[Base], /, **stated: object) -> Base:
-    """Return a row in which whatever has to be stated, and is not, has some value of its type."""
-    table = kind.__table__
-    assert isinstance(table, Table)
-    needed = {
-        column.key: _some(column)
-        for column in table.columns
-        if not column.nullable and column.default is None and column.autoincrement is not True
-    }
-    return kind(**(needed | stated))
-
-
-def _some(column: Column[Any]) -> object:
-    if isinstance(column.type, Boolean):
-        return False
-    return 1 if isinstance(column.type, Integer | BigInteger) else "x"
 
 
 def rows() -> list[list[Base]]:
@@ -89,12 +71,12 @@ async def services(fleet: Fleet, database: Database) -> Services:
     return made
 
 
-def lists(services: Services) -> list[str]:
-    """Return the paths of all lists that have pages."""
+def lists(services: Services, *parameters: str) -> list[str]:
+    """Return the paths of all lists that have pages, and these parameters."""
     return [
-        path
+        re.sub(r"\{(\w+)\}", lambda match: OURS[match[1]], path)
         for path, item in create_app(services).openapi()["paths"].items()
-        if {"after", "limit"}
+        if {"after", "limit", *parameters}
         <= {each["name"] for each in item.get("get", {}).get("parameters", ())}
     ]
 
@@ -106,25 +88,71 @@ def items(page: dict[str, object]) -> list[object]:
 
 async def test_every_list_is_read_to_its_end_page_by_page(services: Services) -> None:
     """`next_after` of one page is what `after` of the next one takes, whatever the list."""
-    tokens = [
-        (await services.accounts.create(name=name, role=Role.ADMIN, lifetime=timedelta(hours=1)))[0]
-        for name in NAMES
-    ]
-    found = lists(services)
-    assert len(found) >= len(rows())
     async with client_of(services) as client:
-        client.headers.update(bearer(tokens[0]))
+        client.headers.update(await admin(services))
+        found = lists(services)
+        assert len(found) >= len(rows())
         for path in found:
-            where = re.sub(r"\{(\w+)\}", lambda match: OURS[match[1]], path)
-            whole = (await client.get(where, params={"limit": 500})).json()
-            assert len(items(whole)) >= len(NAMES), f"{where}: give this list some rows"
-            assert whole["next_after"] is None, where
-            seen: list[object] = []
-            asked: dict[str, str] | None = {}
-            while asked is not None:
-                answer = await client.get(where, params={"limit": "2"} | asked)
-                assert answer.status_code == 200, (where, answer.text)
-                seen += items(answer.json())
-                after = answer.json()["next_after"]
-                asked = None if after is None else {"after": after}
-            assert seen == items(whole), where
+            whole = (await client.get(path, params={"limit": 500})).json()
+            assert len(items(whole)) >= len(NAMES), f"{path}: give this list some rows"
+            assert whole["next_after"] is None, path
+            assert await page_by_page(client, path) == items(whole), path
+
+
+async def test_what_has_an_order_is_read_both_ways(services: Services) -> None:
+    async with client_of(services) as client:
+        client.headers.update(await admin(services))
+        found = lists(services, "order")
+        assert len(found) == 2
+        for path in found:
+            upwards = await page_by_page(client, path, order="asc")
+            assert await page_by_page(client, path) == upwards, path
+            assert await page_by_page(client, path, order="desc") == upwards[::-1], path
+            refused = await client.get(path, params={"order": "newest"})
+            assert refused.status_code == 422, path
+            assert "query.order" in refused.json()["detail"], path
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "filtered"),
+    [
+        ("/api/v1/audit-count", "entries", {"action": "token.create"}),
+        (f"/api/v1/devices/{NAMES[0]}/event-count", "events", {"kind": "x"}),
+    ],
+)
+async def test_what_is_long_is_counted(
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    key: str,
+    filtered: dict[str, str],
+) -> None:
+    async with client_of(services) as client:
+        client.headers.update(await admin(services))
+        for asked, number in ((filtered, 3), (dict.fromkeys(filtered, "no such"), 0)):
+            answer = await client.get(path, params=asked)
+            assert answer.json() == {key: number, "is_capped": False}
+        for module in ("audit", "telemetry"):
+            monkeypatch.setattr(f"fleet_server.{module}.routes.MAX_COUNTED", 2)
+        assert (await client.get(path)).json() == {key: 2, "is_capped": True}
+
+
+async def admin(services: Services) -> dict[str, str]:
+    """Return the header of one of as many new tokens as any list has rows."""
+    for name in NAMES:
+        token, _ = await services.accounts.create(
+            name=name, role=Role.ADMIN, lifetime=timedelta(hours=1)
+        )
+    return bearer(token)
+
+
+async def page_by_page(client: httpx.AsyncClient, path: str, **asked: str) -> list[object]:
+    seen: list[object] = []
+    more: dict[str, str] | None = {}
+    while more is not None:
+        answer = await client.get(path, params={"limit": "2"} | asked | more)
+        assert answer.status_code == 200, (path, answer.text)
+        seen += items(answer.json())
+        after = answer.json()["next_after"]
+        more = None if after is None else {"after": after}
+    return seen

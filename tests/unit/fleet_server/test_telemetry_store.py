@@ -111,7 +111,8 @@ async def test_a_batch_with_everything(
     ]
     stored = await store.store([from_device(content) for content in contents])
     assert stored.acks == {("cam-1", STREAM): 2, ("cam-1", "event-0123456789abcdef"): 1}
-    assert [row.detail for row in await telemetry.events("cam-1", after=0, limit=9)] == ["ab"]
+    events = await telemetry.events("cam-1", kind=None, after=None, limit=9)
+    assert [row.detail for row in events] == ["ab"]
     devices = Devices(database=database, connections=[NoConnections()], clock=clock)
     device = (await devices.get("cam-1")).device
     assert (device.online, device.last_seen_ms) == (True, unix_ms(clock()))
