@@ -81,7 +81,12 @@ class DataPlane:
         self._loading = asyncio.Lock()
         self._held: dict[tuple[str, str], ServedRelease] = {}
         self._active: dict[str, ServedRelease] = {}
-        self._sleep = Sleep(policy=self._policy.memory, load=self.load, activate=self.activate)
+        self._sleep = Sleep(
+            policy=self._policy.memory,
+            load=self.load,
+            activate=self.activate,
+            unload=self.unload,
+        )
         self._shadows = Shadows(clock)
         self._departures = Departures(self._close_release)
         self.failed: dict[str, str] = {}
@@ -172,13 +177,12 @@ class DataPlane:
             raise UnknownModelError(f"{family[:80]!r} {version[:40]!r} is not loaded")
         return served
 
-    def held_versions(self, family: str) -> list[str]:
-        """Return the loaded versions of a family, the active one first."""
-        active = self._active.get(family)
-        versions = [served.release.version for served in self._family(family)]
-        return sorted(
-            versions, key=lambda version: active is None or version != active.release.version
-        )
+    def versions(self, family: str) -> list[str]:
+        """Return the versions of a family that are loaded or asleep, the one that answers first."""
+        answering = self._active.get(family) or self._sleep.get(family)
+        ordered = [answering] if answering is not None else []
+        ordered += [served for served in self._family(family) if served is not answering]
+        return list(dict.fromkeys(served.release.version for served in ordered))
 
     @property
     def families(self) -> list[str]:
@@ -188,7 +192,10 @@ class DataPlane:
     def statistics(self, served: ServedRelease) -> ModelStatistics:
         """Return what a release has done since it was loaded."""
         return served.statistics.snapshot(
-            name=served.release.family, version=served.release.version, now=self._clock()
+            name=served.release.family,
+            version=served.release.version,
+            now=self._clock(),
+            memory_bytes=0 if served.asleep else served.memory_bytes,
         )
 
     def is_active(self, served: ServedRelease) -> bool:
@@ -211,9 +218,14 @@ class DataPlane:
         return [*self._held.values(), *self._departures.releases]
 
     @property
+    def problems(self) -> dict[str, str]:
+        """Why families that were committed to are not served; those that cannot wake among them."""
+        return {**self.failed, **self._sleep.stuck}
+
+    @property
     def ready(self) -> bool:
         """True while everything that was committed is served and calls are accepted."""
-        return self.accepting and not self.failed
+        return self.accepting and not self.problems
 
     async def status(self) -> RuntimeStatus:
         """Return the state of the process; the first time it waits for a survey of the backends."""
@@ -229,7 +241,7 @@ class DataPlane:
             releases=[self._loaded(served) for served in (*self._held.values(), *self._sleep)],
             resident_bytes=resident_bytes(),
             backends={found.backend: found.version for found in placements if not found.problem},
-            failed=dict(self.failed),
+            failed=self.problems,
             placements=placements,
             memory_budget_bytes=self._policy.memory.budget_bytes,
             model_memory_bytes={served.name: served.memory_bytes for served in self.resident},
@@ -370,10 +382,14 @@ class DataPlane:
     async def _make_room(self, release: ActiveRelease, instances: int) -> None:
         """Let idle models leave if a new one needs their memory."""
         need = await self._loading_thread.memory_needed(release, instances=instances)
-        for served in self._sleep.who_leaves(release, need, self.resident, self.is_active):
+        leaving = self._sleep.who_leaves(release, need, self.resident, self.is_active)
+        # All at once: while one of them goes, control may replace or stop serving another.
+        for served in leaving:
             del self._active[served.release.family]
             self._sleep.begin(served)
-            await self._departures.start(self._out_of_reach(served))
+        await asyncio.gather(
+            *(self._departures.start(self._out_of_reach(served)) for served in leaving)
+        )
 
     def _asleep(self, release: ActiveRelease) -> ServedRelease | None:
         """Return the sleeping release that is this one."""
@@ -384,7 +400,7 @@ class DataPlane:
         return [served for served in self._held.values() if served.release.family == family]
 
     def _names(self) -> str:
-        return ", ".join(sorted(self._active)[:20]) or "no model yet"
+        return ", ".join(self.families[:20]) or "no model yet"
 
     def _loaded(self, served: ServedRelease) -> LoadedRelease:
         release = served.release

@@ -52,6 +52,10 @@ class LoadError(InferenceError):
     """A release cannot be loaded: no library, no file, a broken model, or not what it claims."""
 
 
+class NoRoomError(LoadError):
+    """A release does not fit into memory beside those that are there now."""
+
+
 class DeviceFaultError(LoadError):
     """A release was not loaded because the device failed, which says nothing about the release."""
 

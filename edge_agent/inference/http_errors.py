@@ -8,6 +8,7 @@ from edge_agent.inference.errors import (
     ConflictError,
     DeviceFaultError,
     LoadError,
+    NoRoomError,
     RefusedError,
     RequestError,
     TooLargeError,
@@ -32,6 +33,7 @@ _STATUSES: dict[type[Exception], int] = {
     UnknownModelError: 404,
     ConflictError: 409,
     LoadError: 422,
+    NoRoomError: 422,
     DeviceFaultError: DEVICE_FAULT_STATUS,
     UnavailableError: 503,
 }

@@ -225,7 +225,7 @@ class InProcessRuntime:
         for release in committed.releases:
             await self._plane.load(release)
             self._plane.activate(release.family, release.version)
-            for version in self._plane.held_versions(release.family):
+            for version in self._plane.versions(release.family):
                 if version != release.version:
                     await self._plane.unload(release.family, version)
         for family in {*self._plane.families} - {one.family for one in committed.releases}:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.inference.errors import LoadError
+from edge_agent.inference.errors import NoRoomError
 
 _MEBIBYTE = 1024 * 1024
 _PER_FILE_BYTE = 2
@@ -95,7 +95,7 @@ def room_for(name: str, need: Need, held: Sequence[Holding], *, budget_bytes: in
         budget_bytes: for all together.
 
     Raises:
-        LoadError: it does not fit even if all leave that may; the message has the figures.
+        NoRoomError: it does not fit even if all leave that may; the message has the figures.
     """
     needed_bytes = need.total_bytes
     taken = sum(holding.memory_bytes for holding in held)
@@ -114,7 +114,7 @@ def room_for(name: str, need: Need, held: Sequence[Holding], *, budget_bytes: in
         for holding in held
         if holding not in left
     )
-    raise LoadError(
+    raise NoRoomError(
         f"{name} does not fit into memory: it needs about {need}, the budget for all "
         f"models is {_mib(budget_bytes)} (setting runtime.memory_budget_bytes), and "
         + (f"{_mib(taken)} stay taken by: {staying}" if staying else "nothing else is loaded")

@@ -105,8 +105,8 @@ class RepositoryRoutes:
         if release is not None:
             await self._plane.load(release)
             self._plane.activate(family, release.version)
-        elif held := self._plane.held_versions(family):
-            self._plane.activate(family, held[0])
+        elif versions := self._plane.versions(family):
+            self._plane.activate(family, versions[0])
         else:
             raise UnknownModelError(
                 f"this device has not committed to a release of {family[:80]!r} and holds none"
@@ -132,15 +132,15 @@ def repository_index(
     entries = [
         RepositoryEntry(name=family, version=version, state=_READY)
         for family in plane.families
+        if family not in plane.problems
         for version in (
-            (every_version and plane.held_versions(family))
-            or [plane.described(family).release.version]
+            plane.versions(family) if every_version else [plane.described(family).release.version]
         )
     ]
     if not ready_only:
         entries += [
             RepositoryEntry(name=family, version="", state=_UNAVAILABLE, reason=reason)
-            for family, reason in sorted(plane.failed.items())
+            for family, reason in sorted(plane.problems.items())
         ]
     return entries
 

@@ -7,8 +7,15 @@ memory, and how it comes and goes, is `edge_agent.inference.data_plane`'s.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 
-from edge_agent.inference.errors import AsleepError, InferenceError, UnavailableError
+from edge_agent.inference.errors import (
+    AsleepError,
+    ConflictError,
+    InferenceError,
+    NoRoomError,
+    UnavailableError,
+)
 from edge_agent.inference.memory_budget import Holding, MemoryPolicy, Need, room_for
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.runtime_api import ActiveRelease
@@ -25,6 +32,7 @@ class Sleep:
         policy: MemoryPolicy,
         load: Callable[[ActiveRelease], Awaitable[object]],
         activate: Callable[[str, str], object],
+        unload: Callable[[str, str], Awaitable[object]],
     ) -> None:
         """Let nobody sleep yet.
 
@@ -32,10 +40,14 @@ class Sleep:
             policy: how much memory there is, and whether idle models may leave it.
             load: brings a release back into memory.
             activate: lets the given version answer for the given family.
+            unload: takes a version that nobody wants any more out of memory again.
         """
         self._policy = policy
         self._load = load
         self._activate = activate
+        self._unload = unload
+        self.stuck: dict[str, str] = {}
+        """Families that could not be woken when they were last called, and why."""
         self._asleep: dict[str, ServedRelease] = {}
         self._waking: dict[str, asyncio.Task[str | None]] = {}
 
@@ -104,6 +116,7 @@ class Sleep:
 
     def end(self, family: str) -> None:
         """Forget a family: it is awake, or no longer served."""
+        self.stuck.pop(family, None)
         if (served := self._asleep.pop(family, None)) is not None:
             served.end_counting()
 
@@ -160,8 +173,19 @@ class Sleep:
             logger.error(  # noqa: TRY400 (no bug of ours; the message says all)
                 "release_not_loaded", extra={**asleep.log_fields, "reason": str(error)}
             )
+            # Whoever has the room now may leave it the next moment.
+            if self._is_asleep(asleep) and not isinstance(error, NoRoomError):
+                self.stuck[release.family] = str(error)
             return str(error)
-        if self._asleep.get(release.family) is asleep:
+        if self._is_asleep(asleep):
             del self._asleep[release.family]
             self._activate(release.family, release.version)
+        else:
+            # Meanwhile the family was given another version, or is served no more; unless it was
+            # given this very one, which then stays.
+            with suppress(ConflictError, UnavailableError):
+                await self._unload(release.family, release.version)
         return None
+
+    def _is_asleep(self, served: ServedRelease) -> bool:
+        return self._asleep.get(served.release.family) is served

@@ -138,11 +138,13 @@ class V2Routes:
 
     def _model(self, family: str, version: str | None) -> HttpResponse:
         served = self._described(family, version)
-        versions = self._plane.held_versions(family) if self._every_version else None
+        versions = self._plane.versions(family) if self._every_version else None
         return json_response(placed_model_metadata(served, versions))
 
     def _model_ready(self, family: str, version: str | None) -> HttpResponse:
-        self._described(family, version)
+        served = self._described(family, version)
+        if served.asleep and (problem := self._plane.problems.get(family)):
+            raise UnavailableError(f"model {family!r} cannot be loaded again: {problem}")
         return HttpResponse()
 
     def _configuration(self, family: str, version: str | None) -> HttpResponse:
@@ -159,7 +161,7 @@ class V2Routes:
 
     def _ready(self) -> HttpResponse:
         if not self._plane.ready:
-            failed = ", ".join(sorted(self._plane.failed)) or "none, the runtime is stopping"
+            failed = ", ".join(sorted(self._plane.problems)) or "none, the runtime is stopping"
             raise UnavailableError(f"not ready; models that could not be loaded: {failed}")
         return HttpResponse()
 

@@ -47,10 +47,11 @@ class Descriptions:
     def model_ready(self, request: wire.ModelReadyRequest) -> wire.ModelReadyResponse:
         """Say whether a model is served."""
         try:
-            self._served(request)
+            served = self._served(request)
         except (UnknownModelError, UnavailableError):
             return wire.ModelReadyResponse(ready=False)
-        return wire.ModelReadyResponse(ready=True)
+        stuck = served.asleep and request.name in self._plane.problems
+        return wire.ModelReadyResponse(ready=not stuck)
 
     async def server(self, _: wire.ServerMetadataRequest) -> wire.ServerMetadataResponse:
         """Describe the runtime."""

@@ -174,7 +174,7 @@ async def test_only_the_active_release_is_found(plane: DataPlane) -> None:
         plane.active("m", "2.0.0")
     assert plane.held("m", "2.0.0").release.version == "2.0.0"
     plane.activate("m", "2.0.0")
-    assert plane.held_versions("m") == ["2.0.0", "1.0.0"]
+    assert plane.versions("m") == ["2.0.0", "1.0.0"]
     with pytest.raises(UnknownModelError, match="not loaded"):
         plane.activate("m", "3.0.0")
     assert plane.active("m").release.version == "2.0.0"

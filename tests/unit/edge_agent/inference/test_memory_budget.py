@@ -1,45 +1,26 @@
 """Memory admission: who fits, who must leave, and what sleeping means for callers."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent import counters
-from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.errors import (
-    AsleepError,
-    ConflictError,
     LoadError,
-    UnavailableError,
-    UnknownModelError,
 )
 from edge_agent.inference.execution_policy import ExecutionPolicy, policy_from
-from edge_agent.inference.grpc_api.descriptions import Descriptions
-from edge_agent.inference.grpc_api.wire.open_inference_pb2 import (
-    ModelMetadataRequest,
-    ModelReadyRequest,
-)
-from edge_agent.inference.http_errors import answering
-from edge_agent.inference.http_messages import HttpRequest, HttpResponse
 from edge_agent.inference.memory_budget import Holding, MemoryPolicy, Need, need_of, room_for
 from edge_agent.inference.process_memory import default_budget_bytes
-from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.scheduling import QueueLimits
-from edge_agent.inference.v2_routes import V2Routes
-from edge_agent.runtime_api import ActiveRelease
 from edge_agent.settings import ModelSettings, RuntimeSettings
 from edge_agent.state_dir import StateDir
 from tests.unit.edge_agent.inference.gated_backend import GatedBackend, gated_release
+from tests.unit.edge_agent.inference.sized_releases import MIB, MakePlane, loader, serve, sized
 
-MIB = 1024 * 1024
 GIB = 1024 * MIB
 
 
@@ -165,58 +146,6 @@ def test_a_family_has_its_own_settings_and_the_common_ones() -> None:
     assert policy_from(RuntimeSettings(), workers=4).cache is None
 
 
-MakePlane = Callable[..., DataPlane]
-
-
-@pytest.fixture
-def backend() -> GatedBackend:
-    return GatedBackend()
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> StateDir:
-    made = StateDir(tmp_path)
-    made.create()
-    made.blob("0" * 64).touch()
-    return made
-
-
-def loader(state: StateDir, backend: GatedBackend) -> ReleaseLoader:
-    return ReleaseLoader(
-        state=state, epoch="e", catalog=Catalog([backend]), clock=time.perf_counter
-    )
-
-
-@pytest.fixture
-async def make_plane(state: StateDir, backend: GatedBackend) -> AsyncIterator[MakePlane]:
-    made: list[DataPlane] = []
-
-    def make(**policy: object) -> DataPlane:
-        memory = replace(MemoryPolicy(budget_bytes=100 * MIB), **policy)  # type: ignore[arg-type] # a test's values
-        made.append(
-            DataPlane(
-                loader=loader(state, backend),
-                clock=time.perf_counter,
-                workers=1,
-                policy=ExecutionPolicy(limits=lambda _: QueueLimits(), memory=memory),
-            )
-        )
-        return made[-1]
-
-    yield make
-    for plane in made:
-        assert await plane.close(10)
-
-
-def sized(family: str, mib: int, version: str = "1.0.0") -> ActiveRelease:
-    return msgspec.structs.replace(gated_release(version, family=family), memory_bytes=mib * MIB)
-
-
-async def serve(plane: DataPlane, release: ActiveRelease) -> None:
-    await plane.load(release)
-    plane.activate(release.family, release.version)
-
-
 async def test_without_leave_to_evict_a_model_that_does_not_fit_is_refused(
     make_plane: MakePlane, backend: GatedBackend
 ) -> None:
@@ -250,115 +179,3 @@ async def test_every_instance_is_charged(state: StateDir, backend: GatedBackend)
     assert len(backend.models) == 3
     assert (await plane.status()).model_memory_bytes == {"a 1.0.0": 90 * MIB}
     assert await plane.close(10)
-
-
-async def test_an_idle_model_sleeps_and_its_next_call_wakes_it(
-    make_plane: MakePlane, backend: GatedBackend
-) -> None:
-    plane = make_plane(evict_idle=True)
-    await serve(plane, sized("a", 60))
-    await serve(plane, sized("b", 30))
-    plane.begin(plane.active("a"), started=time.perf_counter(), counted=False).__exit__(
-        None, None, None
-    )
-    await serve(plane, sized("c", 40))
-    status = await plane.status()
-    assert status.asleep == ["b"]
-    assert {release.family for release in status.releases if release.active} == {"a", "b", "c"}
-    assert [model.closed for model in backend.models] == [False, True, False]
-    assert plane.ready
-    # Control may go on as if it were there.
-    assert plane.activate("b", "1.0.0").active
-    with pytest.raises(ConflictError, match=r"b 1\.0\.0 is active"):
-        await plane.unload("b", "1.0.0")
-    with pytest.raises(AsleepError) as asleep:
-        plane.active("b")
-    assert asleep.value.retry_after_s == 1.0
-    await asyncio.gather(plane.awake("b"), plane.awake("b"))
-    assert plane.active("b").release.family == "b"
-    assert len(backend.models) == 4
-    assert (await plane.status()).asleep == ["a"]
-    await plane.awake("b")
-    assert await plane.unload_family("a") == 0
-    with pytest.raises(UnknownModelError):
-        plane.active("a")
-
-
-async def test_a_model_that_wakes_goes_on_counting(make_plane: MakePlane, state: StateDir) -> None:
-    plane = make_plane(evict_idle=True)
-    for family in ("a", "b"):
-        await serve(plane, sized(family, 60))
-    for _ in range(3):
-        for family in ("a", "b"):
-            await plane.awake(family)
-            plane.active(family).counters.answered(7.0)
-    files = [counters.read(path) for path in sorted(state.run.glob("counters-*"))]
-    assert [(each.label.family, each.requests, each.closed) for each in files] == [
-        ("a", 3, False),
-        ("b", 3, False),
-    ]
-    # The one that sleeps is final once it is served no more, or by another version.
-    await plane.unload_family("a")
-    await plane.load(sized("b", 40, "2.0.0"))
-    plane.activate("b", "2.0.0")
-    await plane.unload("b", "1.0.0")
-    assert all(counters.read(path).closed for path in sorted(state.run.glob("counters-*"))[:2])
-
-
-async def test_what_describes_a_sleeping_model_leaves_it_asleep(make_plane: MakePlane) -> None:
-    plane = make_plane(evict_idle=True)
-    await serve(plane, sized("a", 60))
-    await serve(plane, sized("b", 50))
-    routes = answering(V2Routes(plane, max_request_bytes=1024))
-
-    def ask(method: str, path: str) -> HttpResponse:
-        request = HttpRequest(
-            method=method, path=path, body=b"", keep_alive=True, received_at=time.perf_counter()
-        )
-        response = routes(request)
-        assert isinstance(response, HttpResponse)
-        return response
-
-    for what in ("", "/ready", "/config", "/stats", "/versions/1.0.0", "/versions/1.0.0/ready"):
-        assert ask("GET", f"/v2/models/a{what}").status == 200
-    assert ask("GET", "/v2/models/a/versions/2.0.0").status == 404
-    for method, path in (("GET", "/v2/models/stats"), ("POST", "/v2/repository/index")):
-        body = ask(method, path).parts[0]
-        assert b'"name":"a"' in bytes(body)
-        assert b'"name":"b"' in bytes(body)
-    describe = Descriptions(plane, max_request_bytes=1024, shared_memory=False)
-    assert describe.model_ready(ModelReadyRequest(name="a")).ready
-    assert describe.model(ModelMetadataRequest(name="a")).versions == ["1.0.0"]
-    assert (await plane.status()).asleep == ["a"]
-
-
-async def test_a_model_in_use_does_not_leave(make_plane: MakePlane) -> None:
-    plane = make_plane(evict_idle=True)
-    await serve(plane, sized("a", 60))
-    with plane.begin(plane.active("a"), started=time.perf_counter(), counted=False):
-        with pytest.raises(LoadError, match=r"a 1\.0\.0"):
-            await plane.load(sized("b", 50))
-        # Nor does the old version for the new one of its family.
-        with pytest.raises(LoadError):
-            await plane.load(sized("a", 60, "2.0.0"))
-    await serve(plane, sized("b", 50))
-    # Now "a" sleeps and "b" is in use: "a" cannot wake, and says why.
-    with (
-        plane.begin(plane.active("b"), started=time.perf_counter(), counted=False),
-        pytest.raises(UnavailableError, match=r"could not be loaded again.*b 1\.0\.0"),
-    ):
-        await plane.awake("a")
-    await plane.awake("a")
-    assert plane.active("a").release.version == "1.0.0"
-
-
-async def test_a_new_version_replaces_a_sleeping_one(make_plane: MakePlane) -> None:
-    plane = make_plane(evict_idle=True)
-    await serve(plane, sized("a", 60))
-    await serve(plane, sized("b", 50))
-    await plane.load(sized("a", 40, "2.0.0"))
-    assert (await plane.status()).asleep == ["a"]
-    assert plane.activate("a", "2.0.0").active
-    assert await plane.unload("a", "1.0.0") == 0
-    assert plane.active("a").release.version == "2.0.0"
-    assert (await plane.status()).asleep == []
