@@ -1,15 +1,11 @@
-"""Makes the parts of the control process from the outside world and the settings.
+"""Makes the parts of the control process from the world outside (`outside`) and the settings.
 
-The outside world (`Outside`) is everything that a simulator may stand in for: clocks, runtime,
-broker, server. What is made here is the same for the process and for its tests.
+What is made here is the same for the process and for its tests.
 """
 
 import asyncio
 import logging
-import random
 import sqlite3
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 
 from edge_agent import hardware
@@ -20,11 +16,9 @@ from edge_agent.control.assignment_poll import AssignmentPoll
 from edge_agent.control.backoff import Backoff
 from edge_agent.control.blob_audit import BlobAudit
 from edge_agent.control.choosing import Choosing
-from edge_agent.control.clock import Clock, TrustedClock
+from edge_agent.control.clock import TrustedClock
 from edge_agent.control.commands import wiring as command_wiring
-from edge_agent.control.commands.answers import Post
 from edge_agent.control.commands.desk import CommandDesk
-from edge_agent.control.commands.patience import Patience
 from edge_agent.control.commands.poll import MailboxPoll
 from edge_agent.control.commands.wiring import Reach
 from edge_agent.control.contest import Contest
@@ -40,20 +34,17 @@ from edge_agent.control.inbound import Inbound
 from edge_agent.control.install import Installer
 from edge_agent.control.journal import Journal
 from edge_agent.control.ledger import Ledger
-from edge_agent.control.link import Link
 from edge_agent.control.lookout import Lookout
-from edge_agent.control.machine import Machine
 from edge_agent.control.observation import Observation
 from edge_agent.control.outbox import EventDraft, Outbox
+from edge_agent.control.outside import Outside
 from edge_agent.control.pace import Pace
 from edge_agent.control.pauses import Pauses
 from edge_agent.control.refusals import Refusals
 from edge_agent.control.release_repository import ReleaseRepository
 from edge_agent.control.repairing import RepairStep
 from edge_agent.control.reporter import Reporter
-from edge_agent.control.runtime_client import Runtime
 from edge_agent.control.sender import Sender
-from edge_agent.control.server_client import ReleaseServer
 from edge_agent.control.telemetry import Telemetry
 from edge_agent.control.trial import Trial
 from edge_agent.control.trial_step import TrialStep
@@ -62,46 +53,11 @@ from edge_agent.control.withdrawn import Withdrawn
 from edge_agent.settings import ControlSettings
 from edge_agent.state_dir import StateDir
 from edge_agent.store import StoreError
-from fleet_protocol.claims import ClaimBundle
 from fleet_protocol.messages import EventKind
 
 logger = logging.getLogger(__name__)
 
 _ENROLLED = "enrolled_announced"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outside:
-    """The world around the control process.
-
-    Attributes:
-        runtime_pid: pid of the runtime process, None while none lives.
-        end_runtime: kills the runtime process if there is one.
-        stop_runtime: lets it finish its calls and end.
-        post: sends JSON to a path of the server.
-        end_process: ends this process, which its supervisor then starts again.
-        certificate_expires_ms: when the device's certificate does, if it has one.
-        settings_problem: why the settings are not those of ``agent.toml``.
-        at_rest: is called when there is nothing left to do after a change.
-        patience: of commands with the runtime.
-    """
-
-    claim: ClaimBundle
-    clock: Clock
-    randomness: random.Random
-    runtime: Runtime
-    runtime_pid: Callable[[], int | None]
-    end_runtime: Callable[[], None]
-    stop_runtime: Callable[[], None]
-    server: ReleaseServer
-    post: Post
-    end_process: Callable[[], None]
-    link: Link
-    machine: Machine
-    settings_problem: str = ""
-    at_rest: Callable[[], None] = lambda: None
-    certificate_expires_ms: Callable[[], int | None] = lambda: None
-    patience: Patience = field(default_factory=Patience)
 
 
 class Parts:

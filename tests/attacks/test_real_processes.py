@@ -22,7 +22,8 @@ from edge_agent.control import server_client
 from edge_agent.control.clock import SystemClock
 from edge_agent.control.database import Database
 from edge_agent.control.machine import Machine
-from edge_agent.control.parts import Outside, Parts
+from edge_agent.control.outside import Outside
+from edge_agent.control.parts import Parts
 from edge_agent.control.runtime_client import AdminSocket
 from edge_agent.control.server_client import METADATA_ROUTE, DeviceTokens, FleetServer
 from edge_agent.identity import pinned_tls_context

@@ -18,7 +18,8 @@ from edge_agent.control.commands.patience import Patience
 from edge_agent.control.database import Database
 from edge_agent.control.journal import UpdateRecord
 from edge_agent.control.machine import Machine
-from edge_agent.control.parts import Outside, Parts
+from edge_agent.control.outside import Outside
+from edge_agent.control.parts import Parts
 from edge_agent.settings import ControlSettings
 from edge_agent.state_dir import StateDir
 from fleet_protocol.claims import ClaimBundle

@@ -27,7 +27,8 @@ from edge_agent.control.database import Database
 from edge_agent.control.lasting_task import lasting
 from edge_agent.control.machine import Machine
 from edge_agent.control.mqtt_link import Broker, MqttLink
-from edge_agent.control.parts import Outside, Parts
+from edge_agent.control.outside import Outside
+from edge_agent.control.parts import Parts
 from edge_agent.control.server_client import DeviceTokens, FleetServer
 from edge_agent.identity import Identity
 from edge_agent.runtime_api import ActiveRelease

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner, Signature
-from sqlalchemy import Engine, delete, event, insert, select, update
+from sqlalchemy import Engine, delete, event, select, update
 from tuf.api.metadata import Metadata, Root, Targets
 
 from fleet_protocol import delivery
@@ -18,67 +18,23 @@ from fleet_server.assignments.director import Director
 from fleet_server.assignments.issuing import OvertakenError
 from fleet_server.assignments.schemas import DeliveryBody
 from fleet_server.assignments.service import Assignments
-from fleet_server.assignments.signer import AssignmentSigner, VersionNotHigherError
-from fleet_server.assignments.signer_client import VersionTakenError
-from fleet_server.assignments.signing import SignBatch, SignRequest
+from fleet_server.assignments.signer import AssignmentSigner
 from fleet_server.assignments.tables import Assignment
 from fleet_server.assignments.terms import terms_of
 from fleet_server.database import Database
 from fleet_server.devices.tables import Device
 from fleet_server.errors import NotFoundError, RefusedError, UnavailableError
-from fleet_server.releases.tables import Release
 from provisioning import drafting, drafts, signatures
 from provisioning.drafting import Changes
+from tests.unit.fleet_server.assigning import (
+    Index,
+    InProcessSigner,
+    Published,
+    add_devices,
+    listed,
+)
 from tests.unit.fleet_server.authority import FAMILY, OTHER_FAMILY, PASSPHRASE, Fleet
 from tests.unit.fleet_server.conftest import FakeClock
-
-
-class InProcessSigner:
-    """The real signer without its socket; it can be down."""
-
-    def __init__(self, signer: AssignmentSigner) -> None:
-        self.signer = signer
-        self.up = True
-
-    async def sign(self, requests: list[SignRequest]) -> list[bytes]:
-        if not self.up:
-            raise UnavailableError("the signer does not answer")
-        try:
-            return [text.encode() for text in self.signer.sign(SignBatch(requests=requests))]
-        except VersionNotHigherError as error:
-            raise VersionTakenError(str(error), highest=error.highest) from error
-
-    async def keyids(self) -> list[str]:
-        return self.signer.keyids()
-
-    async def answers(self) -> bool:
-        return self.up
-
-
-class Published:
-    def __init__(self) -> None:
-        self.documents: dict[str, bytes] = {}
-
-    def publish_assignment(self, device_id: str, document: bytes) -> None:
-        self.documents[device_id] = document
-
-
-class Index:
-    """Releases of every version, but for those that were withdrawn."""
-
-    def __init__(self) -> None:
-        self.withdrawn = {"9.9.9"}
-
-    async def installable(self, family: str, version: str) -> Release:
-        if version in self.withdrawn:
-            raise NotFoundError(f"release {family} {version} was withdrawn")
-        return Release(
-            family=family,
-            version=version,
-            manifest_path=f"models/{family}/{version}/manifest.json",
-            manifest_length=10,
-            manifest_sha256="0" * 64,
-        )
 
 
 @pytest.fixture
@@ -111,31 +67,6 @@ async def assignments(  # noqa: PLR0913, PLR0917 (fixtures)
         director=Director(fleet.data.director),
         clock=clock,
     )
-
-
-async def add_devices(
-    database: Database, *names: str, claims: dict[str, str] | None = None
-) -> None:
-    rows = [
-        {
-            "id": name,
-            "claim": (claims or {}).get(name, ""),
-            "public_key_pem": "",
-            "public_key_sha256": "",
-            "certificate_pem": "",
-            "certificate_serial": "",
-            "certificate_expires_ms": 0,
-            "enrolled_ms": 0,
-            "online": False,
-        }
-        for name in names
-    ]
-    async with database.writing() as session:
-        await session.execute(insert(Device), rows)
-
-
-def listed(document: bytes) -> list[str]:
-    return sorted(Metadata[Targets].from_bytes(document).signed.targets)
 
 
 def terms_in(document: bytes) -> dict[str, Terms]:

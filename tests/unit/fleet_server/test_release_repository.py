@@ -16,10 +16,10 @@ from fleet_server.errors import ConflictError, NotFoundError, SetupError, Unavai
 from fleet_server.releases.repository import Repository
 from fleet_server.releases.service import Releases, checked_metadata_name
 from fleet_server.releases.verification import verify_metadata
+from tests.unit.fleet_server.assigning import Index as ReleaseIndex
+from tests.unit.fleet_server.assigning import InProcessSigner, Published
 from tests.unit.fleet_server.authority import Fleet, release, signed_role
 from tests.unit.fleet_server.conftest import FakeClock
-from tests.unit.fleet_server.test_assignments import Index as ReleaseIndex
-from tests.unit.fleet_server.test_assignments import InProcessSigner, Published
 from tests.unit.fleet_server.uploads import files_below, parts, publish, versions
 
 

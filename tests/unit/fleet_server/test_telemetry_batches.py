@@ -17,9 +17,9 @@ from fleet_server.devices.tables import Device
 from fleet_server.telemetry.store import TelemetryStore
 from fleet_server.telemetry.tables import DeviceEvent, ModelCounts, Stream, Window
 from fleet_server.telemetry.uplink import Content, Uplink
+from tests.unit.fleet_server.assigning import add_devices
 from tests.unit.fleet_server.conftest import FakeClock
-from tests.unit.fleet_server.test_assignments import add_devices
-from tests.unit.fleet_server.test_telemetry_store import STREAM, event, from_device, window
+from tests.unit.fleet_server.telemetry_messages import STREAM, event, from_device, window
 
 _FLEETS = count()
 

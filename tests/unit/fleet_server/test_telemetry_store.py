@@ -1,44 +1,31 @@
 """Storing: each message once, whatever comes twice, out of order, or before a crash."""
 
-import asyncio
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 import pytest
 from sqlalchemy import delete
 
 from fleet_protocol import histogram, messages
-from fleet_protocol.errors import ProtocolError
 from fleet_protocol.messages import (
     Capabilities,
     ErrorKind,
-    Event,
-    EventKind,
-    ModelWindow,
     Presence,
     Reported,
-    TelemetryWindow,
 )
-from fleet_protocol.topics import Channel, Topic
 from fleet_server.clock import unix_ms
 from fleet_server.database import Database
 from fleet_server.devices.service import Devices
-from fleet_server.errors import NotFoundError, RefusedError, UnavailableError
-from fleet_server.telemetry import uplink
-from fleet_server.telemetry.backlog import MAX_BYTES, MAX_DEVICE_BYTES, MAX_MESSAGES
-from fleet_server.telemetry.ingest import Ingest
+from fleet_server.errors import NotFoundError, RefusedError
 from fleet_server.telemetry.service import Period, Telemetry
-from fleet_server.telemetry.store import Stored, TelemetryStore
+from fleet_server.telemetry.store import TelemetryStore
 from fleet_server.telemetry.streams import MAX_STREAMS
 from fleet_server.telemetry.tables import Stream
-from fleet_server.telemetry.uplink import Content, Uplink
+from tests.unit.fleet_server.assigning import add_devices
 from tests.unit.fleet_server.conftest import FakeClock
-from tests.unit.fleet_server.test_assignments import add_devices
+from tests.unit.fleet_server.telemetry_messages import STREAM, event, from_device, window
 from tests.unit.fleet_server.test_enrollment import NoConnections
 
-STREAM = "telemetry-0123456789abcdef"
 EVER = Period(0, 31 * 86_400_000)
 
 
@@ -53,45 +40,6 @@ def telemetry(database: Database) -> Telemetry:
     return Telemetry(database=database)
 
 
-def window(
-    sequence: int, *, covers_from: int | None = None, stream: str = STREAM, version: str = "1.0.0"
-) -> TelemetryWindow:
-    model = ModelWindow(
-        family="a",
-        version=version,
-        variant="int8",
-        requests=10,
-        errors={ErrorKind.BACKEND: 1},
-        latency_us=histogram.of_values([100.0 * sequence] * 10),
-        classes={"shoe": 9},
-    )
-    return TelemetryWindow(
-        stream=stream,
-        sequence=sequence,
-        covers_from=covers_from or sequence,
-        start_ms=sequence * 1000,
-        end_ms=sequence * 1000 + 999,
-        models=[model],
-    )
-
-
-def event(sequence: int, detail: str = "it happened") -> Event:
-    return Event(
-        stream="event-0123456789abcdef",
-        sequence=sequence,
-        covers_from=sequence,
-        at_ms=sequence,
-        kind=EventKind.UPDATE_STATE,
-        detail=detail,
-        family="a",
-        version="1.0.0",
-    )
-
-
-def from_device(content: Content, device_id: str = "cam-1", *, retained: bool = False) -> Uplink:
-    return Uplink(device_id, content, retained)
-
-
 async def test_a_batch_with_everything(
     store: TelemetryStore, telemetry: Telemetry, database: Database, clock: FakeClock
 ) -> None:
@@ -102,14 +50,14 @@ async def test_a_batch_with_everything(
         runtime_up=True,
         capabilities=Capabilities(machine="aarch64", cpu_count=4),
     )
-    contents: Sequence[Content] = [
-        Presence(online=True),
-        reported,
-        window(1),
-        window(2),
-        event(1, "a\x00b"),
+    uplinks = [
+        from_device(Presence(online=True)),
+        from_device(reported),
+        from_device(window(1)),
+        from_device(window(2)),
+        from_device(event(1, "a\x00b")),
     ]
-    stored = await store.store([from_device(content) for content in contents])
+    stored = await store.store(uplinks)
     assert stored.acks == {("cam-1", STREAM): 2, ("cam-1", "event-0123456789abcdef"): 1}
     events = await telemetry.events("cam-1", kind=None, after=None, limit=9)
     assert [row.detail for row in events] == ["ab"]
@@ -289,129 +237,3 @@ async def test_one_device_with_absurd_numbers_does_not_take_the_sums_from_all(
     totals = await telemetry.totals(EVER)
     assert (totals.windows, totals.covered) == (4, 4)
     assert [release.requests for release in totals.summary.releases] == [20]
-
-
-TOPIC = str(Topic("cam-1", Channel.TELEMETRY))
-
-
-@pytest.mark.parametrize(
-    ("topic", "payload"),
-    [
-        (TOPIC, b""),
-        (TOPIC, b"{"),
-        (TOPIC, b"\xff"),
-        (TOPIC, b"[]"),
-        (TOPIC, msgspec.json.encode(Presence(online=True))),
-        (TOPIC, msgspec.json.encode(window(1)).replace(b'"schema":1', b'"schema":2')),
-        (TOPIC, msgspec.json.encode(window(1, covers_from=2))),
-        (TOPIC, msgspec.json.encode(msgspec.structs.replace(window(1), end_ms=0))),
-        (
-            TOPIC,
-            msgspec.json.encode(
-                msgspec.structs.replace(window(1), sequence=2**63 - 1, covers_from=1)
-            ),
-        ),
-        (TOPIC, b" " * (messages.MAX_MESSAGE_BYTES + 1)),
-        (str(Topic("cam-1", Channel.ACK)), b"{}"),
-        ("skerry/v1/cam-1", b"{}"),
-        ("", b"{}"),
-    ],
-)
-def test_malformed_messages_are_refused(topic: str, payload: bytes) -> None:
-    with pytest.raises(ProtocolError):
-        uplink.decode(uplink.topic_of(topic), payload, retained=False)
-
-
-@dataclass
-class Acks:
-    sent: list[tuple[str, str, int]] = field(default_factory=list)
-
-    def acknowledge(self, device_id: str, stream: str, sequence: int) -> None:
-        self.sent.append((device_id, stream, sequence))
-
-
-async def test_ingest_acknowledges_after_commit_and_ends_with_an_empty_queue(
-    store: TelemetryStore, telemetry: Telemetry
-) -> None:
-    ingest, acks = Ingest(store, monotonic=lambda: 0.0), Acks()
-    for number in range(1, 601):
-        ingest.receive(TOPIC, messages.encode(window(number)), False)  # noqa: FBT003 (the signature of others)
-    ingest.receive(TOPIC, b"nonsense", False)  # noqa: FBT003 (the signature of others)
-    ingest.finish()
-    await ingest.run(acks)
-    assert acks.sent[-1] == ("cam-1", STREAM, 600)
-    assert (await telemetry.totals(EVER)).windows == 600
-    assert ingest.counts["malformed"] == 1
-
-
-class FailingOnce(TelemetryStore):
-    """A database that is locked at first."""
-
-    failures = 1
-
-    async def store(self, uplinks: Sequence[Uplink]) -> Stored:
-        if self.failures:
-            self.failures -= 1
-            raise UnavailableError("database is locked")
-        return await super().store(uplinks)
-
-
-async def test_ingest_waits_for_the_database(database: Database, clock: FakeClock) -> None:
-    await add_devices(database, "cam-1")
-    ingest, acks = (
-        Ingest(FailingOnce(database=database, clock=clock), monotonic=lambda: 0.0),
-        Acks(),
-    )
-    ingest.receive(TOPIC, messages.encode(window(1)), False)  # noqa: FBT003 (the signature of others)
-    ingest.finish()
-    await asyncio.wait_for(ingest.run(acks), 10)
-    assert acks.sent == [("cam-1", STREAM, 1)]
-
-
-def test_an_overflowing_queue_drops_and_counts(database: Database, clock: FakeClock) -> None:
-    ingest = Ingest(TelemetryStore(database=database, clock=clock), monotonic=lambda: 0.0)
-    payload = messages.encode(window(1))
-    for _ in range(MAX_MESSAGES + 5):
-        ingest.receive(TOPIC, payload, False)  # noqa: FBT003 (the signature of others)
-    assert ingest.counts["dropped"] == 5
-
-
-async def test_the_backlog_is_bounded_in_bytes_and_one_device_leaves_room(
-    database: Database, clock: FakeClock
-) -> None:
-    await add_devices(database, "cam-0", "cam-1")
-    ingest = Ingest(TelemetryStore(database=database, clock=clock), monotonic=lambda: 0.0)
-    payload = b" " * 256 * 1024
-
-    def send(device_id: str, content: bytes = payload) -> None:
-        topic = str(Topic(device_id, Channel.TELEMETRY))
-        ingest.receive(topic, content, False)  # noqa: FBT003 (the signature of others)
-
-    share = MAX_DEVICE_BYTES // len(payload)
-    for _ in range(share + 3):
-        send("cam-0")
-    assert ingest.counts["dropped"] == 3
-    for number in range(1, MAX_BYTES // MAX_DEVICE_BYTES):
-        for _ in range(share):
-            send(f"cam-{number}")
-    assert ingest.counts["dropped"] == 3
-    send("cam-99")
-    assert ingest.counts["dropped"] == 4
-    ingest.receive(
-        str(Topic("cam-1", Channel.PRESENCE)),
-        messages.encode(Presence(online=True)),
-        False,  # noqa: FBT003 (the signature of others)
-    )
-    assert ingest.counts["dropped"] == 4
-
-    acks = Acks()
-    running = asyncio.create_task(ingest.run(acks))
-    async with asyncio.timeout(20):
-        while ingest.counts["malformed"] < MAX_BYTES // len(payload):  # noqa: ASYNC110 (it runs in another thread)
-            await asyncio.sleep(0.01)
-        send("cam-0", messages.encode(window(1)))
-        ingest.finish()
-        await running
-    assert acks.sent == [("cam-0", STREAM, 1)]
-    devices = Devices(database=database, connections=[NoConnections()], clock=clock)
-    assert (await devices.get("cam-1")).device.online

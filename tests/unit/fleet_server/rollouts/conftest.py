@@ -24,9 +24,9 @@ from fleet_server.rollouts.tables import Rollout, RolloutDecision, RolloutMember
 from fleet_server.rollouts.tally import Tally, places
 from tests.simulators.rollout_fleet import FAMILY, Downlink, Fleet
 from tests.simulators.rollout_ledger import Device
+from tests.unit.fleet_server.assigning import Index, InProcessSigner
 from tests.unit.fleet_server.authority import Fleet as Authority
 from tests.unit.fleet_server.conftest import FakeClock
-from tests.unit.fleet_server.test_assignments import Index, InProcessSigner
 
 
 def a_plan(**changes: object) -> Plan:
