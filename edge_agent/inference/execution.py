@@ -33,11 +33,8 @@ class Execution:
         """
         self._plane = plane
         self._regions = regions
-
-    @property
-    def shared_memory(self) -> bool:
+        self.shared_memory = regions is not None
         """Whether tensors may lie in shared memory."""
-        return self._regions is not None
 
     def answer(
         self, call: Call, decode: Callable[[], InferenceRequest], encode: Encode[_Answer]

@@ -227,7 +227,9 @@ class HttpConnection(asyncio.BufferedProtocol):
                 if self._heard_all:
                     self._transport.close()
                     return
-                self._wait_for_more()
+                self._wait_for_more(self._transport)
+                if self._reading:
+                    return  # the reader has room: it waits for more
                 break
             self._phase = Phase.IDLE
             self.deadline = math.inf
@@ -257,19 +259,19 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._send(request, response)
         self._advance()
 
-    def _wait_for_more(self) -> None:
+    def _wait_for_more(self, transport: asyncio.Transport) -> None:
         phase, now = self._reader.phase, self._clock()
         if phase is not self._phase:
             self._phase = phase
             self.deadline = now + self._patience(phase)
             self._awake_until = now + _BODY_AWAIT_S
+            if phase is Phase.BODY and self._reader.wants_continue():
+                transport.write(_CONTINUE)
         if phase is Phase.BODY:
             if now < self._awake_until:
                 self._poll.expect(now)
         elif self._comes_back_at_once and self._answered_at is not None:
             self._poll.expect(now)
-        if self._transport is not None and self._reader.wants_continue():
-            self._transport.write(_CONTINUE)
 
     def _patience(self, phase: Phase) -> float:
         if phase is Phase.IDLE:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import msgspec
@@ -32,8 +31,7 @@ class HttpError(AgentError):
         self.allow = allow
 
 
-@dataclass(slots=True, kw_only=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct, kw_only=True):
     """One whole request.
 
     Attributes:
@@ -56,12 +54,11 @@ class HttpRequest:
     caller: object = None
 
 
-@dataclass(slots=True, kw_only=True)
-class HttpResponse:
+class HttpResponse(msgspec.Struct, kw_only=True):
     """One answer."""
 
     status: int = 200
-    parts: list[Data] = field(default_factory=list)
+    parts: list[Data] = []
     content_type: str = JSON
     extra_headers: str = ""
 

@@ -212,8 +212,9 @@ class Call:
         if error is None:
             counters = release.counters
             counters.answered((answered - line.started) * 1e6)
-            for winner in release.winners(self._outputs or []):
-                counters.classified(winner)
+            if release.classifies:
+                for winner in release.winners(self._outputs or []):
+                    counters.classified(winner)
             release.statistics.answered(line, answered)
         elif isinstance(error, Exception):
             kind = _kind(error)

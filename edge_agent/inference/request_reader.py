@@ -119,7 +119,9 @@ class RequestReader:
         Raises:
             HttpError: the bytes are not a request, or are too many; nothing after them can be read.
         """
-        head = self._head or self._read_head()
+        head = self._head
+        if head is None and self._start < self._end:
+            head = self._read_head()
         if head is None:
             return None
         if self._parser is not None and head.chunked:

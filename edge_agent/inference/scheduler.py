@@ -105,7 +105,12 @@ class Scheduler:
     @property
     def vacant(self) -> bool:
         """True while a call could run at once, and need not wait for others to join it."""
-        return not self.depth and len(self._running) < self._limits.instances and not self._gathers
+        return (
+            self._laid_out is None
+            and not self._queue
+            and len(self._running) < self._limits.instances
+            and not self._gathers
+        )
 
     def check_deadline(self, line: Timeline, deadline: float) -> None:
         """Refuse a call that would run at once but too late.

@@ -74,6 +74,8 @@ class ServedRelease:
         self._classified = next(
             (at for at, spec in enumerate(release.outputs) if spec.labels), None
         )
+        self.classifies = self._classified is not None
+        """Whether an output's numbers are classes."""
 
     def open(
         self,

@@ -129,17 +129,22 @@ def encode_answer(
     """
     described_outputs: list[v2_messages.Output] = []
     parts: list[Data] = [b""]
-    for tensor, asked_binary in _wanted(request, outputs):
+    wanted = request.outputs
+    if wanted is not None:
+        by_name = {tensor.name: tensor for tensor in outputs}
+        outputs = [by_name[name] for name in wanted]
+    for tensor in outputs:
         # One in shared memory has neither parameters nor data: Triton's clients take parameters
         # for the announcement of binary data.
         shared = tensor.name in request.shared_outputs
+        asked_binary = request.binary_output if wanted is None else wanted[tensor.name]
         binary = asked_binary and not shared
         if binary:
             parts.append(tensor.data)
         described_outputs.append(
             v2_messages.Output(
                 name=tensor.name,
-                datatype=tensor.datatype.value,
+                datatype=tensor.datatype,
                 shape=tensor.shape,
                 parameters=v2_messages.BinarySize(len(tensor.data)) if binary else None,
                 data=None if binary or shared else json_data.to_values(tensor),
@@ -154,13 +159,6 @@ def encode_answer(
         )
     )
     return EncodedAnswer(header_length=len(parts[0]) if len(parts) > 1 else None, parts=parts)
-
-
-def _wanted(request: InferenceRequest, outputs: Sequence[Tensor]) -> list[tuple[Tensor, bool]]:
-    if request.outputs is None:
-        return [(tensor, request.binary_output) for tensor in outputs]
-    by_name = {tensor.name: tensor for tensor in outputs}
-    return [(by_name[name], binary) for name, binary in request.outputs.items()]
 
 
 @functools.lru_cache(_REMEMBERED)

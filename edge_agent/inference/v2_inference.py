@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from dataclasses import replace
 from functools import partial
+
+import msgspec
 
 from edge_agent.inference import compression, v2_codec
 from edge_agent.inference.data_plane import DataPlane
@@ -56,20 +57,16 @@ class InferenceRoute:
                 f"Content-Encoding {encoding!r} is not understood here; known are "
                 f"{', '.join(compression.ENCODINGS)}",
             )
-        if encoding in _PLAIN:
-            answer = self._answer(request, self._begin(request, served, counted=counted))
-        else:
-            answer = self._decompressed(request, self._begin(request, served, counted=counted))
-        return _as_accepted(answer, request.accept_encoding) if request.accept_encoding else answer
-
-    def _begin(self, request: HttpRequest, served: ServedRelease, *, counted: bool) -> Call:
-        return self._plane.begin(
+        call = self._plane.begin(
             served,
             started=request.received_at,
             counted=counted,
             traceparent=request.traceparent,
             caller=request.caller,
         )
+        plain = encoding in _PLAIN
+        answer = self._answer(request, call) if plain else self._decompressed(request, call)
+        return _as_accepted(answer, request.accept_encoding) if request.accept_encoding else answer
 
     async def _decompressed(self, request: HttpRequest, call: Call) -> HttpResponse:
         with call:
@@ -81,7 +78,7 @@ class InferenceRoute:
                 header_length=request.header_length,
             )
             call.defer()
-        answer = self._answer(replace(request, body=body), call)
+        answer = self._answer(msgspec.structs.replace(request, body=body), call)
         return answer if isinstance(answer, HttpResponse) else await answer
 
     def _answer(self, request: HttpRequest, call: Call) -> Answer:
@@ -127,7 +124,7 @@ async def _compressed(
         return response
     body = await asyncio.to_thread(compression.compressed, response.parts, encoding)
     headers = f"{response.extra_headers}Content-Encoding: {encoding}\r\n"
-    return replace(response, parts=[body], extra_headers=headers)
+    return msgspec.structs.replace(response, parts=[body], extra_headers=headers)
 
 
 def _is_small(response: HttpResponse) -> bool:

@@ -5,6 +5,7 @@ Triton that `metadata` names.
 """
 
 import asyncio
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.shared_memory_routes import SharedMemoryRoutes
 from edge_agent.inference.v2_inference import InferenceRoute
 from edge_agent.inference.v2_messages import StatisticsAnswer
+
+_REMEMBERED = 64
+"""Paths, each of at most a request's head: applications call the same few models."""
 
 
 class V2Routes:
@@ -66,6 +70,8 @@ class V2Routes:
             HttpError: no such path or method.
             AgentError: what the data plane raises.
         """
+        if (called := _called(request.path)) is not None:
+            return self._infer(request, *called)
         match request.path.split("/")[1:]:
             case ["v2", "models", family, "versions", version, *what]:
                 return self._of_model(request, family, version, what)
@@ -97,8 +103,6 @@ class V2Routes:
         self, request: HttpRequest, family: str, version: str | None, what: list[str]
     ) -> Answer:
         match what:
-            case ["infer"]:
-                return self._infer(request, family, version)
             case []:
                 return _read(request, lambda: self._model(family, version))
             case ["ready"]:
@@ -109,15 +113,13 @@ class V2Routes:
                 return _read(request, lambda: self._statistics(family, version))
         raise no_such_path(request)
 
-    def _served(self, family: str, version: str | None) -> ServedRelease:
-        if self._every_version and version is not None:
-            return self._plane.held(family, version)
-        return self._plane.active(family, version)
-
     def _infer(self, request: HttpRequest, family: str, version: str | None) -> Answer:
         require(request, "POST")
         try:
-            served = self._served(family, version)
+            if self._every_version and version is not None:
+                served = self._plane.held(family, version)
+            else:
+                served = self._plane.active(family, version)
         except AsleepError:
             return self._infer_awake(request, family, version)
         return self._inference.answer(
@@ -169,6 +171,17 @@ class V2Routes:
         return json_response(
             await asyncio.to_thread(server_metadata, shared_memory=self._has_shared_memory)
         )
+
+
+@functools.lru_cache(_REMEMBERED)
+def _called(path: str) -> tuple[str, str | None] | None:
+    """Return family and version of the model that a path calls, None if it is for anything else."""
+    match path.split("/")[1:]:
+        case ["v2", "models", family, "infer"]:
+            return family, None
+        case ["v2", "models", family, "versions", version, "infer"]:
+            return family, version
+    return None
 
 
 def _read(request: HttpRequest, answer: Callable[[], Answer]) -> Answer:

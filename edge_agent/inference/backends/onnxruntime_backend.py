@@ -259,9 +259,7 @@ class OnnxRuntimeModel:
         Raises:
             BackendError: ONNX Runtime failed.
         """
-        run = OnnxRuntimeRun(self, inputs)
-        run.compute()
-        return run.outputs()
+        return self.outputs(inputs, self.results(self.feed(inputs)))
 
     def staged(self, inputs: Sequence[Tensor]) -> "OnnxRuntimeRun | None":
         """Prepare a run; see `StagedModel.staged`. Strings are converted one by one: None."""
