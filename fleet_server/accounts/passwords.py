@@ -5,9 +5,12 @@ not known yet.
 """
 
 import asyncio
+import base64
+import secrets
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.low_level import ARGON2_VERSION
 
 from fleet_server.errors import RefusedError
 
@@ -21,7 +24,7 @@ class Passwords:
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher()
-        self._nobody = self._hasher.hash("")
+        self._nobody = _hash_of_nothing(self._hasher)
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def hashed(self, password: str) -> str:
@@ -48,3 +51,14 @@ class Passwords:
             return self._hasher.verify(stored, password)
         except (VerificationError, InvalidHashError):
             return False
+
+
+def _hash_of_nothing(hasher: PasswordHasher) -> str:
+    """Return what no password fits, and costs what every hash of the hasher costs to check."""
+    cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    salt, digest = map(_random, (hasher.salt_len, hasher.hash_len))
+    return f"$argon2id$v={ARGON2_VERSION}${cost}${salt}${digest}"
+
+
+def _random(size_bytes: int) -> str:
+    return base64.b64encode(secrets.token_bytes(size_bytes)).decode().rstrip("=")

@@ -5,10 +5,13 @@ Whatever takes `database` runs twice: on SQLite and on PostgreSQL.
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher, profiles
 
+from fleet_server.accounts import passwords
 from fleet_server.database import Database
 from fleet_server.releases.repository import Repository
 from fleet_server.releases.service import Releases
@@ -74,6 +77,13 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let passwords cost nothing; `test_passwords` shows what they cost."""
+    cheapest = partial(PasswordHasher.from_parameters, profiles.CHEAPEST)
+    monkeypatch.setattr(passwords, "PasswordHasher", cheapest)
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from tests.unit.fleet_server.authority import Fleet
 from tests.unit.fleet_server.conftest import FakeClock
 from tests.unit.fleet_server.in_process_app import bearer, client_of, wired
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 PASSWORD = "correct horse battery"
 ADDRESS = "192.0.2.1"
 

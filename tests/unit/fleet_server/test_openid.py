@@ -24,6 +24,8 @@ from fleet_server.settings import ServerSettings
 from tests.unit.fleet_server.authority import Fleet
 from tests.unit.fleet_server.in_process_app import bearer, client_of, wired
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 PEOPLE = {
     "ann": ["fleet-admins", "fleet-viewers"],
     "bob": ["somebody else"],
