@@ -1,11 +1,24 @@
-"""The databases that all tests of a session share; they are made when the first test asks."""
+"""What the tests of a session share: databases, made when one first asks, and the collector."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 
+from fleet_server import collector
 from tests.simulators.migrated_file import MigratedFile
 from tests.simulators.postgresql_cluster import Cluster
+
+
+def pytest_collection() -> None:
+    """Look for no garbage while modules are loaded: they stay."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Look for it as seldom as the server does, and not in what was loaded."""
+    gc.enable()
+    collector.settle()
 
 
 @pytest.fixture(scope="session")

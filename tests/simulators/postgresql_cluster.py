@@ -93,7 +93,7 @@ class Cluster:
         self._made += 1
         name = f"test_{self._made}"
         template = _TEMPLATE if migrated else "template0"
-        await self._run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        await self._run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self.url(name)
 
     async def drop(self, url: str) -> None:
