@@ -7,7 +7,7 @@ or after it, is done on the event loop while the model computes; the thread is l
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edge_agent.inference import batches
 from edge_agent.inference.backends.base import StagedRun
@@ -60,46 +60,101 @@ class Pending(Ticket):
         """Kept when its turn is put off for a more urgent call's."""
 
 
+class Ran(NamedTuple):
+    """One run of the model that has ended.
+
+    Attributes:
+        outcomes: outputs or error of each call.
+        began: in seconds on the clock of the batch.
+        ended: likewise.
+    """
+
+    calls: Sequence[Pending]
+    outcomes: Sequence[Outputs | BaseException]
+    began: float
+    ended: float
+
+    @property
+    def items(self) -> int:
+        """How many it computed."""
+        return sum(call.items for call in self.calls)
+
+
 class BatchRun:
-    """A run under way, or laid out."""
+    """Calls under way, or laid out: one run, or one for each where they could not run together."""
 
-    __slots__ = ("_compute", "_results", "_staged", "began", "calls", "ended", "submitted", "until")
+    __slots__ = (
+        "_clock", "_ran", "_runner", "_staged", "calls", "indivisible", "submitted", "until",
+    )  # fmt: skip
 
-    def __init__(self, calls: Sequence[Pending], runner: Runner) -> None:
+    def __init__(
+        self, calls: Sequence[Pending], runner: Runner, clock: Callable[[], float]
+    ) -> None:
         """Prepare it; on the event loop.
 
         Args:
             calls: that it computes together, at least one.
             runner: computes.
+            clock: times the run, in seconds.
         """
         self.calls = calls
-        self.submitted = self.until = self.began = self.ended = 0.0
-        self._results: Sequence[Outputs | BaseException] = []
+        self.submitted = self.until = 0.0
+        self.indivisible = ""
+        """Why the outputs of the batch could not be shared out; empty if they could be."""
+        self._runner = runner
+        self._clock = clock
+        self._ran: list[Ran] = []
         self._staged: StagedRun | None = None
-        self._compute = runner.compute
         if len(calls) == 1:
             calls[0].staged = self._staged = calls[0].staged or _staged(runner, calls[0])
 
-    def run(self, clock: Callable[[], float]) -> None:
-        """Compute; in a thread. What goes wrong is a result, too."""
-        self.began = clock()
-        if self._staged is None:
-            self._results = _computed(self._compute, self.calls)
-        else:
-            try:
-                self._staged.compute()
-            except BaseException as error:  # noqa: BLE001 (goes to the caller through the future)
-                self._results = [error]
-        self.ended = clock()
+    def run(self) -> None:
+        """Compute; in a thread. What goes wrong is an outcome, too.
 
-    def results(self) -> Sequence[Outputs | BaseException]:
-        """Return the outputs or the error of each call, after `run`; on the event loop."""
-        if not self._results and self._staged is not None:
+        One call's fault is not its neighbours': after a batch that failed each runs for itself.
+        """
+        if len(self.calls) == 1 or not self._ran_together():
+            for call in self.calls:
+                self._run_alone(call)
+
+    def ran(self) -> Sequence[Ran]:
+        """Return the runs with what came of each call, after `run`; on the event loop."""
+        if self._staged is not None and not self._ran[0].outcomes:
+            calls, _, began, ended = self._ran[0]
             try:
-                self._results = [self._staged.outputs()]
+                outcome: Outputs | BaseException = self._staged.outputs()
             except Exception as error:  # noqa: BLE001 (goes to the caller through the future)
-                self._results = [error]
-        return self._results
+                outcome = error
+            self._ran = [Ran(calls, [outcome], began, ended)]
+        return self._ran
+
+    def _run_alone(self, call: Pending) -> None:
+        outcomes: list[Outputs | BaseException] = []
+        began = self._clock()
+        try:
+            if self._staged is not None:
+                self._staged.compute()
+            else:
+                outcomes.append(self._runner.compute(call.feed))
+        except BaseException as error:  # noqa: BLE001 (goes to the caller through the future)
+            outcomes.append(error)
+        self._ran.append(Ran([call], outcomes, began, self._clock()))
+
+    def _ran_together(self) -> bool:
+        calls = self.calls
+        try:
+            began = self._clock()
+            outputs = self._runner.compute(batches.joined([call.feed for call in calls]))
+            ended = self._clock()
+            parts = batches.split(outputs, [call.items for call in calls])
+        except batches.IndivisibleError as error:
+            self.indivisible = str(error)
+            return False
+        except Exception as error:  # noqa: BLE001 (each runs for itself: only the guilty one fails)
+            logger.info("batch_failed", extra={"reason": str(error), "calls": len(calls)})
+            return False
+        self._ran.append(Ran(calls, parts, began, ended))
+        return True
 
 
 def _staged(runner: Runner, call: Pending) -> StagedRun | None:
@@ -107,22 +162,3 @@ def _staged(runner: Runner, call: Pending) -> StagedRun | None:
         return runner.staged(call.feed)
     except Exception:  # noqa: BLE001 (the run as a whole fails alike, and its caller hears of it)
         return None
-
-
-def _computed(
-    compute: Callable[[Sequence[Tensor]], Outputs], calls: Sequence[Pending]
-) -> list[Outputs | BaseException]:
-    """Return each call's outputs or error; one call's fault is not its neighbours'."""
-    if len(calls) > 1:
-        try:
-            outputs = compute(batches.joined([call.feed for call in calls]))
-            return [*batches.split(outputs, [call.items for call in calls])]
-        except Exception as error:  # noqa: BLE001 (each runs for itself: only the guilty one fails)
-            logger.info("batch_failed", extra={"reason": str(error), "calls": len(calls)})
-    results: list[Outputs | BaseException] = []
-    for call in calls:
-        try:
-            results.append(compute(call.feed))
-        except BaseException as error:  # noqa: BLE001 (goes to the caller through the future)
-            results.append(error)
-    return results

@@ -10,6 +10,10 @@ from fleet_protocol.manifest import Datatype
 Feed = list[Tensor]
 
 
+class IndivisibleError(BackendError):
+    """A model's outputs do not have one row for each of its inputs' rows."""
+
+
 def has_batch_dimension(release: ActiveRelease) -> bool:
     """Say whether the first dimension of every input and output is free."""
     return all(spec.shape and spec.shape[0] == -1 for spec in (*release.inputs, *release.outputs))
@@ -48,13 +52,13 @@ def split(outputs: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]]
         sizes: items of each call, in order.
 
     Raises:
-        BackendError: an output does not have one row for each item.
+        IndivisibleError: an output does not have one row for each item.
     """
     total = sum(sizes)
     shares: list[list[Tensor]] = [[] for _ in sizes]
     for output in outputs:
         if not output.shape or output.shape[0] != total:
-            raise BackendError(
+            raise IndivisibleError(
                 f"output {output.name!r} has the shape {output.shape} for a batch of {total}"
             )
         data = memoryview(output.data)

@@ -15,9 +15,10 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from edge_agent.inference.batch_run import BatchRun, Outputs, Pending, Runner
+from edge_agent.inference.batch_run import BatchRun, Outputs, Pending, Ran, Runner
 from edge_agent.inference.errors import DeadlineError, RefusedError
 from edge_agent.inference.run_times import RunTimes
 from edge_agent.inference.scheduling import QueueLimits, Refusal, Run, RunQueue, Ticket
@@ -185,7 +186,7 @@ class Scheduler:
         self._workers.forget(self)
 
     def _start(self, calls: Sequence[Pending], now: float) -> None:
-        batch = BatchRun(calls, self._host)
+        batch = BatchRun(calls, self._host, self._clock)
         self._under_way(batch, now)
         self._workers.start(lambda: self._work(batch))
 
@@ -202,7 +203,7 @@ class Scheduler:
         decision = self._queue.decide(now, len(self._running) - 1)
         if isinstance(decision, Run):
             calls = [call for call in decision.tickets if isinstance(call, Pending)]
-            self._laid_out = BatchRun(calls, self._host)
+            self._laid_out = BatchRun(calls, self._host, self._clock)
             self._next.append(self._laid_out)
 
     def _laid_out_deadline(self) -> float:
@@ -225,7 +226,7 @@ class Scheduler:
         following: BatchRun | None = batch
         while following is not None:
             batch = following
-            batch.run(self._clock)
+            batch.run()
             following = self._taken()
             self._loop.call_soon_threadsafe(self._done, batch, following)
 
@@ -239,18 +240,11 @@ class Scheduler:
     def _done(self, batch: BatchRun, following: BatchRun | None) -> None:
         self._recall()
         self._running.remove(batch)
-        items = sum(call.items for call in batch.calls)
-        self.run_times.observe(items, batch.ended - batch.began)
-        for at, (call, result) in enumerate(zip(batch.calls, batch.results(), strict=True)):
-            line = call.line
-            line.began, line.ended = batch.began, batch.ended
-            line.batch_items, line.leads = items, at == 0
-            if call.future.done():
-                continue  # its caller has gone
-            if isinstance(result, BaseException):
-                call.future.set_exception(result)
-            else:
-                call.future.set_result(result)
+        if batch.indivisible:
+            self._stop_batching(batch.indivisible)
+        for ran in batch.ran():
+            self.run_times.observe(ran.items, ran.ended - ran.began)
+            _hand_out(ran)
         self._host.run_ended()
         if following is not None:
             self.advance()
@@ -258,6 +252,13 @@ class Scheduler:
         if self._queue:
             self._workers.contend(self)
         self._workers.finished()
+
+    def _stop_batching(self, reason: str) -> None:
+        if self.batching:
+            logger.warning("batching_ended", extra={"model": self._host.name, "reason": reason})
+        self.batching = self._gathers = False
+        self._limits = replace(self._limits, max_batch=1)
+        self._queue.stop_batching()
 
     def _turn_away(self, late: Ticket) -> None:
         if isinstance(late, Pending) and not late.future.done():
@@ -296,6 +297,21 @@ class Scheduler:
         self._alarm = None
         self._alarm_at = math.inf
         self.advance()
+
+
+def _hand_out(ran: Ran) -> None:
+    items, leads = ran.items, True
+    for call, outcome in zip(ran.calls, ran.outcomes, strict=True):
+        if call.future.done():
+            continue  # its caller has gone
+        line = call.line
+        line.began, line.ended = ran.began, ran.ended
+        line.batch_items, line.leads = items, leads
+        leads = False  # the first that is still waited for accounts for the run
+        if isinstance(outcome, BaseException):
+            call.future.set_exception(outcome)
+        else:
+            call.future.set_result(outcome)
 
 
 def _readable(seconds: float) -> str:

@@ -8,7 +8,7 @@ vain, and what shall happen now. `edge_agent.inference.scheduler` asks them and 
 import math
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_agent.inference.run_times import RunTimes
 
@@ -121,6 +121,10 @@ class RunQueue:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def stop_batching(self) -> None:
+        """Let every call run for itself from now on."""
+        self._limits = replace(self._limits, max_batch=1)
 
     @property
     def head(self) -> Ticket | None:

@@ -24,7 +24,7 @@ from edge_agent.inference.tensors import Tensor
 from edge_agent.state_dir import StateDir
 from fleet_protocol.manifest import Datatype
 from fleet_protocol.messages import ErrorKind
-from tests.unit.edge_agent.inference.gated_backend import FAILS, GatedBackend, gated_release
+from tests.unit.edge_agent.inference.gated_backend import FAILS, SUMS, GatedBackend, gated_release
 
 MakePlane = Callable[..., DataPlane]
 
@@ -266,11 +266,51 @@ async def test_in_a_batch_only_the_guilty_call_fails(
     plane = make_plane(max_batch=8)
     served = await serve(plane)
     await blocked(plane, backend, served)
-    tasks = [await start(plane, served, item) for item in (1.0, FAILS, 3.0)]
+    tasks = [await start(plane, served, item) for item in (FAILS, 2.0, 3.0)]
     backend.let_pass()
     found = await asyncio.gather(*tasks, return_exceptions=True)
-    assert (found[0], found[2]) == ([2.0], [6.0])
-    assert isinstance(found[1], BackendError)
+    assert isinstance(found[0], BackendError)
+    assert found[1:] == [[4.0], [6.0]]
+    # Each ran for itself in the end, and is counted and timed so.
+    stats = served.statistics.snapshot(name="m", version="1", now=time.perf_counter())
+    assert (stats.inference_count, stats.execution_count) == (3, 3)
+    assert [batch.batch_size for batch in stats.batch_stats] == [1]
+
+
+async def test_a_batch_is_counted_even_if_its_first_caller_has_gone(
+    make_plane: MakePlane, backend: GatedBackend
+) -> None:
+    plane = make_plane(max_batch=3, batch_wait_s=20.0)
+    served = await serve(plane)
+    backend.shut()
+    gone, *others = [await start(plane, served, item) for item in (1.0, 2.0, 3.0)]
+    await asyncio.to_thread(backend.wait_for_runs, 1)
+    gone.cancel()
+    await asyncio.sleep(0)
+    backend.let_pass()
+    assert await asyncio.gather(*others) == [[4.0], [6.0]]
+    stats = served.statistics.snapshot(name="m", version="1", now=time.perf_counter())
+    counts = [(batch.batch_size, batch.compute_infer.count) for batch in stats.batch_stats]
+    assert counts == [(3, 1)]
+
+
+async def test_a_model_whose_outputs_are_no_rows_is_not_batched_again(
+    make_plane: MakePlane, backend: GatedBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    plane = make_plane(max_batch=8, batch_wait_s=0.001)
+    served = await serve(plane)
+    await blocked(plane, backend, served)
+    tasks = [await start(plane, served, item) for item in (SUMS, 2.0, 3.0)]
+    backend.let_pass()
+    assert await asyncio.gather(*tasks) == [[2 * SUMS], [4.0], [6.0]]
+    assert backend.runs == [[100.0], [SUMS, 2.0, 3.0], [SUMS], [2.0], [3.0]]
+    await blocked(plane, backend, served)
+    tasks = [await start(plane, served, item) for item in (SUMS, 2.0)]
+    backend.let_pass()
+    await asyncio.gather(*tasks)
+    assert backend.runs == [[100.0], [SUMS], [2.0]]
+    assert [record.message for record in caplog.records].count("batching_ended") == 1
+    assert served.scheduler.limits.max_batch == 1
 
 
 async def test_a_batch_waits_for_others_if_it_may(
