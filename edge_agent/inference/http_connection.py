@@ -6,6 +6,7 @@ so that a request that comes whole costs no timer.
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from edge_agent.inference.http_messages import (
 )
 from edge_agent.inference.request_reader import Phase, RequestReader
 from edge_agent.inference.token_bucket import TokenBucket
+
+logger = logging.getLogger(__name__)
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOIN_BYTES = 64 * 1024
@@ -127,6 +130,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._answered_at: float | None = None
         self._comes_back_at_once = False
         self._awake_until = 0.0
+        self._unread = 0
+        """Bytes of an answer that are held in memory until the caller reads them."""
         self._bucket: TokenBucket | None = None
         if limits.requests_per_s:
             self._bucket = TokenBucket(limits.requests_per_s, self._used_at)
@@ -151,6 +156,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Forget the caller; a call in work runs to its end and is counted."""
         self._transport = None
         self._reader.leave()
+        self._forget_unread()
         self._owner.closed(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (the reader knows better)
@@ -175,13 +181,24 @@ class HttpConnection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Take no further request while the caller does not read its answers."""
         self._writable = False
-        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        reading_s = waiting / self._limits.body_bytes_per_s
+        if self._transport is None:
+            return
+        unread = self._transport.get_write_buffer_size()
+        reading_s = unread / self._limits.body_bytes_per_s
         self.deadline = self._clock() + self._limits.write_s + reading_s
+        try:
+            self._memory.take(unread)
+        except HttpError:
+            # Nothing can be said to a caller who does not read.
+            logger.warning("answer_dropped", extra={"unread_bytes": unread})
+            asyncio.get_running_loop().call_soon(self.abort)
+        else:
+            self._unread = unread
 
     def resume_writing(self) -> None:
         """Go on."""
         self._writable = True
+        self._forget_unread()
         if self._refused:
             self.deadline = self._clock() + self._limits.linger_s
         else:
@@ -306,6 +323,10 @@ class HttpConnection(asyncio.BufferedProtocol):
             transport.writelines((head, *response.parts))
         if not keep_alive:
             transport.close()
+
+    def _forget_unread(self) -> None:
+        self._memory.give_back(self._unread)
+        self._unread = 0
 
     def _refuse(self, error: HttpError) -> None:
         """Answer, then let the caller finish sending for a while: a reset could lose the answer."""

@@ -161,6 +161,20 @@ def test_callers_share_the_memory_for_bodies(path: Path) -> None:
             assert again.receive().status == 200
 
 
+def test_answers_that_nobody_reads_take_no_more_memory_than_all_may(path: Path) -> None:
+    asked = b"GET /large HTTP/1.1\r\n\r\n"
+    with serving(path, max_bodies_bytes=LARGE * 3 // 2), RawClient(path) as patient:
+        patient.socket.sendall(asked)
+        assert select.select([patient.socket], [], [], 10)[0]
+        with RawClient(path) as dropped:
+            dropped.socket.sendall(asked)
+            with pytest.raises(ConnectionError):
+                dropped.receive()
+        assert patient.receive().body == b"head" + bytes(LARGE)
+        with RawClient(path) as other:
+            assert other.call("GET", "/large").body == b"head" + bytes(LARGE)
+
+
 def test_a_slow_reader_gets_everything(path: Path) -> None:
     with serving(path), RawClient(path) as client:
         client.socket.sendall(b"GET /large HTTP/1.1\r\n\r\n" * 2 + b"GET / HTTP/1.1\r\n\r\n")
