@@ -1,7 +1,7 @@
 """ModelStreamInfer: requests in, answers out in the same order, several of them in work at once.
 
-One task reads requests and begins them, another writes the answers. A queue between them bounds
-what is in work: while it is full nothing is read, and gRPC's flow control holds the caller back.
+One task reads requests and begins them, another writes the answers. While as many are in work as
+may be, nothing is read, and gRPC's flow control holds the caller back.
 """
 
 import asyncio
@@ -36,7 +36,8 @@ class InferStream:
         """
         self._context = context
         self._answer = answer
-        self._answers: asyncio.Queue[_Answer | None] = asyncio.Queue(MAX_IN_WORK)
+        self._answers: asyncio.Queue[_Answer | None] = asyncio.Queue()
+        self._places = asyncio.Semaphore(MAX_IN_WORK)
         self._clock = clock
         self._used_at = clock()
         self._in_work = 0
@@ -63,6 +64,7 @@ class InferStream:
             while (answer := await self._answers.get()) is not None:
                 await self._context.write(answer if isinstance(answer, bytes) else await answer)
                 self._in_work -= 1
+                self._places.release()
                 self._used_at = self._clock()
         finally:
             self._reader.cancel()
@@ -72,20 +74,27 @@ class InferStream:
             await refuse(self._context, UnavailableError(self._ending))
 
     async def _read(self) -> None:
+        # Whatever waits here can be cancelled: a request that has begun is in the queue already.
         try:
-            # After the last request it is grpc.aio.EOF.
-            while isinstance(payload := await self._context.read(), bytes):
+            while True:
+                await self._places.acquire()
+                payload = await self._context.read()
+                if not isinstance(payload, bytes):
+                    return  # grpc.aio.EOF, after the last request
                 self._in_work += 1
                 answer = self._answer(payload)
-                await self._answers.put(
+                self._answers.put_nowait(
                     answer if isinstance(answer, bytes) else asyncio.ensure_future(answer)
                 )
         finally:
-            await self._answers.put(None)
+            self._answers.put_nowait(None)
 
     def _forget_answers(self) -> None:
         """Withdraw what is still in work when the caller has gone."""
+        loop = asyncio.get_running_loop()
         while not self._answers.empty():
             answer = self._answers.get_nowait()
             if isinstance(answer, asyncio.Future):
-                answer.cancel()
+                # Behind its own first step: a task that is cancelled before never runs, and would
+                # keep its call in flight and the model in memory for ever.
+                loop.call_soon(answer.cancel)
