@@ -9,6 +9,7 @@ from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.errors import RequestError
 from edge_agent.inference.inference_call import Call
 from edge_agent.inference.inference_request import InferenceRequest
+from edge_agent.inference.request_memory import RequestMemory
 from edge_agent.inference.shared_memory import INLINE_BYTES, Regions
 from edge_agent.inference.tensors import Tensor
 from edge_agent.runtime_api import ActiveRelease
@@ -24,15 +25,19 @@ It may be called in a thread.
 class Execution:
     """Runs calls on the models of a data plane."""
 
-    def __init__(self, plane: DataPlane, *, regions: Regions | None) -> None:
+    def __init__(
+        self, plane: DataPlane, *, regions: Regions | None, memory: RequestMemory | None = None
+    ) -> None:
         """Work on a data plane.
 
         Args:
             plane: runs the calls.
             regions: of shared memory; None where it is not enabled.
+            memory: from which large copies of shared memory are taken; None for any amount.
         """
         self._plane = plane
         self._regions = regions
+        self._memory = memory or RequestMemory()
         self.shared_memory = regions is not None
         """Whether tensors may lie in shared memory."""
 
@@ -65,11 +70,18 @@ class Execution:
     async def _from_large_regions(
         self, query: InferenceRequest, call: Call, encode: Encode[_Answer], regions: Regions
     ) -> _Answer:
+        size_bytes = query.shared_bytes
         with call:
-            query = await asyncio.to_thread(regions.filled, query)
-            feed = call.feed(query)
+            self._memory.reserve(size_bytes)
             call.defer()
-        return await self._later(query, call, encode, feed)
+        try:
+            with call:
+                query = await asyncio.to_thread(regions.filled, query)
+                feed = call.feed(query)
+                call.defer()
+            return await self._later(query, call, encode, feed)
+        finally:
+            self._memory.give_back(size_bytes)
 
     async def _later(
         self, query: InferenceRequest, call: Call, encode: Encode[_Answer], feed: list[Tensor]

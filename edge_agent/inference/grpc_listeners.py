@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.http_server import ListenError, is_loopback
+from edge_agent.inference.request_memory import RequestMemory
 from edge_agent.inference.shared_memory import Regions
 from edge_agent.settings import RuntimeSettings
 
@@ -32,11 +33,12 @@ _MESSAGE_BYTES_PER_S = 1024 * 1024
 class GrpcListeners:
     """The gRPC servers of the process: none, one for TCP, one for the Unix socket."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its parts, by keyword)
         self,
         *,
         plane: DataPlane,
         regions: Regions | None,
+        memory: RequestMemory,
         settings: RuntimeSettings,
         socket: Path,
         clock: Callable[[], float],
@@ -46,12 +48,14 @@ class GrpcListeners:
         Args:
             plane: holds the models.
             regions: of shared memory; None where it is not enabled.
+            memory: from which is taken what requests need.
             settings: say where to listen.
             socket: path of the Unix socket.
             clock: the one that times the plane's calls.
         """
         self._plane = plane
         self._regions = regions
+        self._memory = memory
         self._settings = settings
         self._socket = socket
         self._clock = clock
@@ -127,6 +131,7 @@ class GrpcListeners:
                 self._plane,
                 regions=regions,
                 callers=Callers(
+                    memory=self._memory,
                     rates=CallRates(
                         requests_per_s=settings.rate_limit_per_s,
                         max_connections=settings.max_connections,

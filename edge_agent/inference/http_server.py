@@ -15,6 +15,7 @@ from edge_agent.inference.body_memory import BodyMemory
 from edge_agent.inference.busy_poll import BusyPoll
 from edge_agent.inference.http_connection import HttpConnection, Limits
 from edge_agent.inference.http_messages import Handler
+from edge_agent.inference.unread_answers import UnreadAnswers
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class HttpServer:
         limits: Limits,
         max_connections: int,
         clock: Callable[[], float],
+        memory: BodyMemory | None = None,
     ) -> None:
         """Listen on nothing yet.
 
@@ -93,14 +95,17 @@ class HttpServer:
             limits: for each connection.
             max_connections: further ones wait, accepted at most one for each listener.
             clock: monotonic, in seconds.
+            memory: for the bodies; None for as much as the limits say.
         """
         self._handler = handler
         self._limits = limits
         self._clock = clock
-        self.memory = BodyMemory(max(limits.max_bodies_bytes, limits.max_body_bytes))
+        self.memory = memory or BodyMemory(max(limits.max_bodies_bytes, limits.max_body_bytes))
         self._poll = BusyPoll(clock=clock)
         self._room = asyncio.Semaphore(max_connections)
         self._connections: set[HttpConnection] = set()
+        self._transports: dict[HttpConnection, asyncio.Transport] = {}
+        self._unread = UnreadAnswers[HttpConnection](self.memory.most_bytes)
         self._empty = asyncio.Event()
         self._empty.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -125,6 +130,7 @@ class HttpServer:
     def closed(self, connection: HttpConnection) -> None:
         """Forget a connection and let the next one in."""
         self._connections.discard(connection)
+        self._transports.pop(connection, None)
         self._room.release()
         if not self._connections:
             self._empty.set()
@@ -173,11 +179,16 @@ class HttpServer:
             connected.close()
             raise
         try:
-            await loop.connect_accepted_socket(partial(self._connection, handler), connected)
+            transport, connection = await loop.connect_accepted_socket(
+                partial(self._connection, handler), connected
+            )
         except OSError as error:
             self._room.release()
             connected.close()
             logger.debug("connection_failed", extra={"reason": str(error)})
+        else:
+            if connection in self._connections:
+                self._transports[connection] = transport
 
     def _connection(self, handler: Handler) -> HttpConnection:
         return HttpConnection(
@@ -198,3 +209,22 @@ class HttpServer:
                     connection.expire()
                 elif others_wait and connection.idle_since < now - self._limits.idle_s:
                     connection.finish()
+            self._cut_off_who_reads_nothing()
+
+    def _cut_off_who_reads_nothing(self) -> None:
+        waiting = {
+            connection: transport.get_write_buffer_size()
+            for connection, transport in self._transports.items()
+        }
+        if leaving := self._unread.to_be_cut(waiting):
+            logger.warning(
+                "answers_not_read",
+                extra={
+                    "connections": len(leaving),
+                    "bytes": sum(waiting[connection] for connection in leaving),
+                    "reason": "callers read nothing while the answers that wait take more than "
+                    "runtime.request_memory_bytes; their connections were closed",
+                },
+            )
+        for connection in leaving:
+            connection.abort()

@@ -16,6 +16,7 @@ from edge_agent.errors import AgentError
 from edge_agent.inference.admin_routes import AdminRoutes
 from edge_agent.inference.backends import catalog
 from edge_agent.inference.backends.engine_cache import EngineCache
+from edge_agent.inference.body_memory import BodyMemory
 from edge_agent.inference.boot import serve_committed
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.execution_policy import policy_from
@@ -113,13 +114,13 @@ class RuntimeProcess:
         )
         self._plane.settings_problem = settings_problem
         self._regions = _regions(settings)
+        self._memory = BodyMemory(max(settings.request_memory_bytes, settings.max_request_bytes))
         self._over_tcp = self._application_routes(
             # Shared memory means the memory of this machine: callers elsewhere have none of it.
             self._regions if is_loopback(settings.host) else None
         )
         limits = Limits(
             max_body_bytes=settings.max_request_bytes,
-            max_bodies_bytes=settings.request_memory_bytes,
             requests_per_s=settings.rate_limit_per_s,
         )
         self._public = HttpServer(
@@ -127,6 +128,7 @@ class RuntimeProcess:
             limits=limits,
             max_connections=settings.max_connections,
             clock=clock,
+            memory=self._memory,
         )
         self._admin = HttpServer(
             handler=answering(
@@ -144,6 +146,7 @@ class RuntimeProcess:
         self._grpc = GrpcListeners(
             plane=self._plane,
             regions=self._regions,
+            memory=self._memory,
             settings=settings,
             socket=state.grpc_socket,
             clock=clock,
@@ -151,7 +154,10 @@ class RuntimeProcess:
 
     def _application_routes(self, regions: Regions | None) -> Handler:
         v2 = V2Routes(
-            self._plane, max_request_bytes=self._settings.max_request_bytes, regions=regions
+            self._plane,
+            max_request_bytes=self._settings.max_request_bytes,
+            regions=regions,
+            memory=self._memory,
         )
         return answering(MetricsRoute(self._plane, v2, clock=time.perf_counter))
 

@@ -18,29 +18,40 @@ from edge_agent.inference.http_messages import (
 )
 from edge_agent.inference.inference_call import Call
 from edge_agent.inference.inference_request import InferenceRequest
+from edge_agent.inference.request_memory import RequestMemory
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.tensors import Tensor
 from edge_agent.runtime_api import ActiveRelease
 
 _PLAIN = ("", "identity")
+_AT_ONCE = 2
+"""Bodies that are decompressed at the same time: how large one gets is known only afterwards."""
 
 
 class InferenceRoute:
     """Answers inference requests."""
 
     def __init__(
-        self, plane: DataPlane, *, regions: Regions | None, max_request_bytes: int
+        self,
+        plane: DataPlane,
+        *,
+        regions: Regions | None,
+        memory: RequestMemory,
+        max_request_bytes: int,
     ) -> None:
         """Work on a data plane.
 
         Args:
             plane: runs the calls.
             regions: of shared memory; None where it is not enabled.
+            memory: from which is taken what requests need beside their bodies.
             max_request_bytes: that a compressed request may grow to.
         """
         self._plane = plane
-        self._execution = Execution(plane, regions=regions)
+        self._execution = Execution(plane, regions=regions, memory=memory)
+        self._memory = memory
+        self._decompressing = asyncio.Semaphore(_AT_ONCE)
         self._max_request_bytes = max_request_bytes
 
     def answer(self, request: HttpRequest, served: ServedRelease, *, counted: bool) -> Answer:
@@ -70,16 +81,22 @@ class InferenceRoute:
 
     async def _decompressed(self, request: HttpRequest, call: Call) -> HttpResponse:
         with call:
-            body = await asyncio.to_thread(
-                compression.decompressed,
-                request.body,
-                request.content_encoding,
-                max_bytes=self._max_request_bytes,
-                header_length=request.header_length,
-            )
+            async with self._decompressing:
+                body = await asyncio.to_thread(
+                    compression.decompressed,
+                    request.body,
+                    request.content_encoding,
+                    max_bytes=self._max_request_bytes,
+                    header_length=request.header_length,
+                )
+                grown_bytes = max(0, len(body) - len(request.body))
+                self._memory.reserve(grown_bytes)
             call.defer()
-        answer = self._answer(msgspec.structs.replace(request, body=body), call)
-        return answer if isinstance(answer, HttpResponse) else await answer
+        try:
+            answer = self._answer(msgspec.structs.replace(request, body=body), call)
+            return answer if isinstance(answer, HttpResponse) else await answer
+        finally:
+            self._memory.give_back(grown_bytes)
 
     def _answer(self, request: HttpRequest, call: Call) -> Answer:
         if request.header_length == 0 and request.body:

@@ -22,6 +22,7 @@ from edge_agent.inference.http_messages import (
 from edge_agent.inference.metadata import placed_model_metadata, server_metadata
 from edge_agent.inference.model_configuration import configuration
 from edge_agent.inference.repository_routes import RepositoryRoutes
+from edge_agent.inference.request_memory import RequestMemory
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.shared_memory_routes import SharedMemoryRoutes
@@ -41,6 +42,7 @@ class V2Routes:
         *,
         max_request_bytes: int,
         regions: Regions | None = None,
+        memory: RequestMemory | None = None,
         admin: Path | None = None,
     ) -> None:
         """Choose what is visible.
@@ -49,6 +51,7 @@ class V2Routes:
             plane: holds the models.
             max_request_bytes: what a request may have, decompressed too.
             regions: of shared memory; None where it is not enabled.
+            memory: from which is taken what requests need beside their bodies; None for any amount.
             admin: None on sockets of applications. On the admin socket the committed releases
                 (``active.json``): models may be loaded and unloaded, and a loaded version can be
                 addressed by its number though it is not active; such calls are not counted.
@@ -57,7 +60,10 @@ class V2Routes:
         self._every_version = admin is not None
         self._max_request_bytes = max_request_bytes
         self._inference = InferenceRoute(
-            plane, regions=regions, max_request_bytes=max_request_bytes
+            plane,
+            regions=regions,
+            memory=memory or RequestMemory(),
+            max_request_bytes=max_request_bytes,
         )
         self._shared_memory = SharedMemoryRoutes(regions)
         self._repository = RepositoryRoutes(plane, active_set=admin)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from edge_agent.inference.errors import RefusedError
 from edge_agent.inference.grpc_api.calls import Context
 from edge_agent.inference.grpc_api.stream_places import StreamPlaces
+from edge_agent.inference.request_memory import RequestMemory
 from edge_agent.inference.token_bucket import TokenBucket
 
 _TRACEPARENT = "traceparent"
@@ -35,14 +36,16 @@ def traceparent_of(context: Context) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callers:
-    """What each caller may take.
+    """What callers may take.
 
     Attributes:
+        memory: for the requests of all of them.
         rates: bound the requests of each connection.
         streams: the places for streams.
         message_s: how long a call may take to send its request.
     """
 
+    memory: RequestMemory
     rates: "CallRates"
     streams: StreamPlaces
     message_s: float

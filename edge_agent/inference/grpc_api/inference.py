@@ -16,6 +16,7 @@ from edge_agent.inference.grpc_api.wire.open_inference_pb2 import (
     ModelStreamInferResponse,
 )
 from edge_agent.inference.inference_request import InferenceRequest
+from edge_agent.inference.request_memory import RequestMemory
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.tensors import Tensor
@@ -26,17 +27,24 @@ class Inference:
     """Answers inference requests on the active releases."""
 
     def __init__(
-        self, plane: DataPlane, *, regions: Regions | None, clock: Callable[[], float]
+        self,
+        plane: DataPlane,
+        *,
+        regions: Regions | None,
+        memory: RequestMemory,
+        clock: Callable[[], float],
     ) -> None:
         """Work on a data plane.
 
         Args:
             plane: holds the models.
             regions: of shared memory; None where it is not enabled.
+            memory: from which messages are taken until they are answered.
             clock: the one that times the plane's calls.
         """
         self._plane = plane
-        self._execution = Execution(plane, regions=regions)
+        self._execution = Execution(plane, regions=regions, memory=memory)
+        self._memory = memory
         self._clock = clock
 
     def answer(self, payload: bytes, caller: Caller) -> bytes | Awaitable[bytes]:
@@ -50,7 +58,8 @@ class Inference:
             AgentError: what is wrong with it, or what the data plane raises.
         """
         started = self._clock()
-        return self._answer(parsed(ModelInferRequest, payload), started, caller)
+        message = parsed(ModelInferRequest, payload)
+        return self._accounted(message, len(payload), started, caller)
 
     def answer_in_stream(
         self, payload: bytes, caller: Caller, admit: Callable[[], None]
@@ -67,12 +76,33 @@ class Inference:
         try:
             message = parsed(ModelInferRequest, payload)
             admit()
-            answer = self._answer(message, started, caller)
+            answer = self._accounted(message, len(payload), started, caller)
         except Exception as error:  # noqa: BLE001 (every request is answered; the unknown is logged)
             return _failure(message, error)
         if isinstance(answer, bytes):
             return infer_codec.stream_answer(answer)
         return _later(message, answer)
+
+    def _accounted(
+        self, message: ModelInferRequest, size_bytes: int, started: float, caller: Caller
+    ) -> bytes | Awaitable[bytes]:
+        """Answer a message while its bytes are taken from the memory for requests."""
+        self._memory.reserve(size_bytes)
+        try:
+            answer = self._answer(message, started, caller)
+        except BaseException:
+            self._memory.give_back(size_bytes)
+            raise
+        if isinstance(answer, bytes):
+            self._memory.give_back(size_bytes)
+            return answer
+        return self._given_back(answer, size_bytes)
+
+    async def _given_back(self, answer: Awaitable[bytes], size_bytes: int) -> bytes:
+        try:
+            return await answer
+        finally:
+            self._memory.give_back(size_bytes)
 
     def _answer(
         self, message: ModelInferRequest, started: float, caller: Caller

@@ -37,13 +37,13 @@ class Service:
         Args:
             plane: holds the models.
             regions: of shared memory; None where it is not enabled.
-            callers: what each of them may take.
+            callers: what they may take.
             max_request_bytes: what a request may have.
             clock: the one that times the plane's calls.
         """
         self._plane = plane
         self._callers = callers
-        self._inference = Inference(plane, regions=regions, clock=clock)
+        self._inference = Inference(plane, regions=regions, memory=callers.memory, clock=clock)
         self._descriptions = Descriptions(
             plane, max_request_bytes=max_request_bytes, shared_memory=regions is not None
         )

@@ -16,6 +16,7 @@ from edge_agent.inference.http_connection import Limits
 from edge_agent.inference.http_messages import HttpRequest, HttpResponse
 from edge_agent.inference.http_server import HttpServer, ListenError, listen_tcp, listen_unix
 from tests.integration.runtime.raw_client import RawClient
+from tests.integration.runtime.running_runtime import eventually
 
 LARGE = 8 * 1024 * 1024
 
@@ -181,6 +182,27 @@ def test_a_slow_reader_gets_everything(path: Path) -> None:
         for _ in range(2):
             assert client.receive().body == b"head" + bytes(LARGE)
         assert client.receive().body == b"small"
+
+
+def test_who_reads_nothing_goes_when_answers_take_too_much_memory(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(path, max_bodies_bytes=LARGE) as server:
+        for _ in range(2):
+            with RawClient(server) as first, RawClient(server) as second:
+                caplog.clear()
+                for client in (first, second):
+                    client.socket.sendall(b"GET /large HTTP/1.1\r\n\r\n")
+                eventually(lambda: "answers_not_read" in caplog.messages)
+                whole = [received_all(client) for client in (first, second)]
+                assert sorted(whole) == [False, True]
+
+
+def received_all(client: RawClient) -> bool:
+    try:
+        return client.receive().body == b"head" + bytes(LARGE)
+    except (ConnectionError, AssertionError):
+        return False
 
 
 def test_further_connections_wait_for_one_to_close(path: Path) -> None:

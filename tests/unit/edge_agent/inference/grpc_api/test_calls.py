@@ -23,6 +23,7 @@ from edge_agent.inference.grpc_api.wire import open_inference_pb2 as wire
 from edge_agent.inference.http_server import ListenError
 from edge_agent.inference.memory_budget import MemoryPolicy
 from edge_agent.inference.release_loader import ReleaseLoader
+from edge_agent.inference.request_memory import RequestMemory
 from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.state_dir import StateDir
 from tests.integration.runtime.running_runtime import eventually
@@ -86,7 +87,11 @@ async def serve(plane: DataPlane, family: str) -> None:
 
 
 def new_server(
-    plane: DataPlane, *, message_s: float = 30.0, streams_give_way: bool = False
+    plane: DataPlane,
+    *,
+    message_s: float = 30.0,
+    streams_give_way: bool = False,
+    memory_bytes: int = 100 * MIB,
 ) -> GrpcServer:
     clock = time.perf_counter
     return GrpcServer(
@@ -94,6 +99,7 @@ def new_server(
             plane,
             regions=None,
             callers=Callers(
+                memory=RequestMemory(memory_bytes),
                 rates=CallRates(requests_per_s=0, max_connections=10, clock=clock),
                 streams=StreamPlaces(
                     count=2, idle_s=0.0 if streams_give_way else 60.0, clock=clock
@@ -154,6 +160,29 @@ async def test_a_full_queue_refuses(infer: Infer, backend: GatedBackend) -> None
     backend.let_pass()
     for call in (running, *waiting):
         assert first_value(await call) == 2.0
+
+
+async def test_messages_share_the_memory_for_requests(
+    plane: DataPlane, state: StateDir, backend: GatedBackend
+) -> None:
+    server = new_server(plane, memory_bytes=MIB)
+    await server.listen_unix(state.grpc_socket)
+    async with grpc.aio.insecure_channel(f"unix:{state.grpc_socket}") as channel:
+        infer: Infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        for _ in range(3):  # one that was answered, however, has given its memory back
+            assert first_value(await infer(request())) == 2.0
+            assert (await refusal(infer(request(FAILS)))).code() is grpc.StatusCode.INTERNAL
+            assert (await refusal(infer(request(family="no")))).code() is grpc.StatusCode.NOT_FOUND
+        backend.shut()
+        running = asyncio.ensure_future(infer(request()))
+        await asyncio.to_thread(backend.wait_for_runs, 1)
+        refused = await refusal(infer(request()))
+        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "runtime.request_memory_bytes" in (refused.details() or "")
+        backend.let_pass()
+        assert first_value(await running) == 2.0
+        assert first_value(await infer(request())) == 2.0
+    await server.close(10)
 
 
 async def test_a_caller_that_gives_up_leaves_the_queue(infer: Infer, backend: GatedBackend) -> None:
