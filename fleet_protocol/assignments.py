@@ -14,6 +14,7 @@ import msgspec
 
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.names import DeviceId
+from fleet_protocol.unreadable import problem
 
 POLL_ROUTE = "/device/v1/assignment"
 """Where a device asks for its newest assignment without MQTT; `etag` goes into If-None-Match."""
@@ -46,7 +47,7 @@ def binding_of(extra_fields: Mapping[str, object], *, target_count: int) -> Bind
     try:
         binding = msgspec.convert(extra_fields.get(FIELD), Binding)
     except msgspec.ValidationError as error:
-        raise ProtocolError(f"not an assignment: {FIELD}: {error}") from error
+        raise ProtocolError(f"not an assignment: {FIELD}: {problem(error, Binding)}") from error
     if binding.run_nothing != (target_count == 0):
         raise ProtocolError(
             f"an assignment with {target_count} targets says run_nothing={binding.run_nothing}"

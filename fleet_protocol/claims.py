@@ -11,6 +11,7 @@ import msgspec
 
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.names import DeviceId, Family
+from fleet_protocol.unreadable import problem
 
 TOKEN_ISSUER = "skerry-provisioning"  # noqa: S105 (a name, not a secret)
 """``iss`` of a claim token; ``sub`` is the device id, ``jti`` makes it usable once.
@@ -66,7 +67,7 @@ def decode(payload: bytes) -> ClaimBundle:
     try:
         return msgspec.json.decode(payload, type=ClaimBundle)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"not a claim bundle: {error}") from error
+        raise ProtocolError(f"not a claim bundle: {problem(error, ClaimBundle)}") from error
 
 
 def encode(bundle: ClaimBundle) -> bytes:

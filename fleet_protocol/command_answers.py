@@ -12,6 +12,7 @@ from fleet_protocol.errors import ProtocolError
 from fleet_protocol.histogram import Count
 from fleet_protocol.messages import LongText, ShortText, UnixMs
 from fleet_protocol.names import Family, Version
+from fleet_protocol.unreadable import problem
 from fleet_protocol.update_states import UpdateState
 
 ROUTE = "/device/v1/answers"
@@ -186,7 +187,7 @@ def decode_answer(payload: bytes) -> Answer:
     try:
         answer = msgspec.json.decode(payload, type=Answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"not an answer: {error}") from error
+        raise ProtocolError(f"not an answer: {problem(error, Answer)}") from error
     if answer.result is not None and not fits(answer.result):
         raise ProtocolError(f"a result has at most {MAX_RESULT_BYTES} bytes, unless it is a log")
     return answer

@@ -21,6 +21,7 @@ from fleet_protocol.remote_settings import (
     NameOrNone,
     RemoteSettings,
 )
+from fleet_protocol.unreadable import problem
 
 ROUTE = "/device/v1/commands"
 """Where a device asks for its mailbox without MQTT."""
@@ -155,7 +156,7 @@ def decode_command(payload: bytes) -> Command:
     try:
         return msgspec.json.decode(payload, type=Command)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"not a command: {error}") from error
+        raise ProtocolError(f"not a command: {problem(error, Command)}") from error
 
 
 def decode_mailbox(payload: bytes) -> Mailbox:
@@ -171,7 +172,7 @@ def decode_mailbox(payload: bytes) -> Mailbox:
     try:
         return msgspec.json.decode(payload, type=Mailbox)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"not a mailbox: {error}") from error
+        raise ProtocolError(f"not a mailbox: {problem(error, Mailbox)}") from error
 
 
 def action_of(command: Command) -> Action:
@@ -197,7 +198,9 @@ def decode_action(content: bytes) -> Action:
             )
         action: Action = msgspec.json.decode(content, type=Action)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"the command's arguments are wrong: {error}") from error
+        raise ProtocolError(
+            f"the command's arguments are wrong: {problem(error, Action)}"
+        ) from error
     return action
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.names import Family
+from fleet_protocol.unreadable import problem
 
 FIELD = "x-skerry-delivery"
 """Name of the extra field in the signed part of an assignment."""
@@ -98,7 +99,9 @@ def terms_of(extra_fields: Mapping[str, object], *, families: Collection[str]) -
     try:
         stated = msgspec.convert(extra_fields.get(FIELD, {}), dict[Family, Terms])
     except msgspec.ValidationError as error:
-        raise ProtocolError(f"not an assignment: {FIELD}: {error}") from error
+        raise ProtocolError(
+            f"not an assignment: {FIELD}: {problem(error, dict[Family, Terms])}"
+        ) from error
     check_families(stated, families)
     return {family: stated.get(family, ANY_TIME) for family in families}
 

@@ -15,6 +15,7 @@ import msgspec
 from fleet_protocol import bytes_tensor
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.names import Family, FileName, Sha256, Version
+from fleet_protocol.unreadable import problem
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
@@ -242,7 +243,7 @@ def decode(payload: bytes) -> Manifest:
     try:
         manifest = msgspec.json.decode(payload, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"not a manifest: {error}") from error
+        raise ProtocolError(f"not a manifest: {problem(error, Manifest)}") from error
     _check_unique([variant.name for variant in manifest.variants], "variants share the name")
     _check_unique([variant.file for variant in manifest.variants], "variants share the file")
     _check_unique([spec.name for spec in manifest.inputs], "inputs share the name")

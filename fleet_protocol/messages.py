@@ -5,6 +5,7 @@ not know, so that either side may be upgraded first. Telemetry and events also c
 sequence): the outbox numbers them without gaps, the server stores each number once.
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated, Literal, TypeVar
 
@@ -14,12 +15,19 @@ from fleet_protocol.errors import ProtocolError
 from fleet_protocol.histogram import Count, Histogram
 from fleet_protocol.names import DeviceId, Family, Version
 from fleet_protocol.remote_settings import NO_CONFIGURATION, ConfigurationStatus
+from fleet_protocol.unreadable import problem
 from fleet_protocol.update_states import UpdateState
 
 MAX_MESSAGE_BYTES = 256 * 1024
 """No message is larger; the broker and both ends refuse one that is."""
 
-StreamId = Annotated[str, msgspec.Meta(pattern=r"\A[a-z]{1,16}-[0-9a-f]{16}\Z")]
+StreamId = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"\A[a-z]{1,16}-[0-9a-f]{16}\Z",
+        description="a word, a hyphen and 16 lower-case hexadecimal digits",
+    ),
+]
 """``<kind>-<random>``: a wiped device starts a new stream instead of reusing sequence numbers."""
 
 Sequence = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
@@ -247,11 +255,18 @@ class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True):
     then on.
     """
 
-    serial: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{1,40}\Z")]
+    serial: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"\A[0-9a-f]{1,40}\Z", description="1 to 40 lower-case hexadecimal digits"
+        ),
+    ]
     """Serial number of the new certificate, in lower-case hexadecimal digits."""
 
 
-KeyId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{40}\Z")]
+KeyId = Annotated[
+    str, msgspec.Meta(pattern=r"\A[0-9a-f]{40}\Z", description="40 lower-case hexadecimal digits")
+]
 """Names the key of a CA as certificates do (RFC 5280, 4.2.1.2, method 1), in hexadecimal."""
 
 MAX_FLEET_CAS = 8
@@ -299,7 +314,7 @@ def encode(message: msgspec.Struct) -> bytes:
     payload = msgspec.json.encode(message)
     if len(payload) > MAX_MESSAGE_BYTES:
         raise ProtocolError(
-            f"{type(message).__name__} has {len(payload)} bytes, at most {MAX_MESSAGE_BYTES} travel"
+            f"{_called(type(message))} has {len(payload)} bytes, at most {MAX_MESSAGE_BYTES} travel"
         )
     return payload
 
@@ -312,9 +327,16 @@ def decode(payload: bytes, message_type: type[Message]) -> Message:
     """
     if len(payload) > MAX_MESSAGE_BYTES:
         raise ProtocolError(
-            f"{message_type.__name__} has {len(payload)} bytes, at most {MAX_MESSAGE_BYTES} travel"
+            f"{_called(message_type)} has {len(payload)} bytes, at most {MAX_MESSAGE_BYTES} travel"
         )
     try:
         return msgspec.json.decode(payload, type=message_type)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"not a {message_type.__name__}: {error}") from error
+        reason = problem(error, message_type)
+        raise ProtocolError(f"not {_called(message_type)}: {reason}") from error
+
+
+def _called(message_type: type[msgspec.Struct]) -> str:
+    """Return what people call a message: the words of its type's name, with an article."""
+    words = re.sub(r"(?<!^)(?=[A-Z])", " ", message_type.__name__).lower()
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

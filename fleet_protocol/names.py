@@ -24,13 +24,20 @@ MAX_LABELS = 32
 """Labels of one device."""
 
 DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID, description="a DNS label: a-z, 0-9, hyphens")]
-Family = Annotated[str, Meta(pattern=_FAMILY, description="a model family")]
+Family = Annotated[
+    str, Meta(pattern=_FAMILY, description="a model family: a-z, 0-9, hyphens, underscores")
+]
 Version = Annotated[
     str, Meta(pattern=_VERSION, description="MAJOR.MINOR.PATCH with optional -suffix")
 ]
 FileName = Annotated[str, Meta(pattern=_FILE, description="a flat file name, no directory")]
-LabelName = Annotated[str, Meta(pattern=_LABEL_NAME, description="name of a label")]
-LabelValue = Annotated[str, Meta(pattern=_LABEL_VALUE, description="value of a label")]
+LabelName = Annotated[
+    str, Meta(pattern=_LABEL_NAME, description="name of a label: a-z, 0-9 and . _ / -")
+]
+LabelValue = Annotated[
+    str,
+    Meta(pattern=_LABEL_VALUE, description="value of a label: letters, digits and . _ : / + @ -"),
+]
 Sha256 = Annotated[str, Meta(pattern=_SHA256, description="64 lower-case hexadecimal digits")]
 
 

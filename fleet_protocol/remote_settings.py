@@ -17,7 +17,13 @@ ConfigurationName = Annotated[
         description="name of a configuration: a-z, 0-9, hyphens",
     ),
 ]
-NameOrNone = Annotated[str, msgspec.Meta(pattern=r"\A(?:[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?)?\Z")]
+NameOrNone = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"\A(?:[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?)?\Z",
+        description="name of a configuration, or nothing",
+    ),
+]
 ConfigurationVersion = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 

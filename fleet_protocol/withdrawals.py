@@ -13,6 +13,7 @@ import msgspec
 from fleet_protocol.claims import Floor
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.names import Version
+from fleet_protocol.unreadable import problem
 
 FIELD = "x-skerry-withdrawals"
 """Name of the extra field in the signed part of a family's list."""
@@ -45,7 +46,7 @@ def of(extra_fields: Mapping[str, object]) -> Withdrawals:
     try:
         return msgspec.convert(extra_fields.get(FIELD, {}), Withdrawals)
     except msgspec.ValidationError as error:
-        raise ProtocolError(f"{FIELD}: {error}") from error
+        raise ProtocolError(f"{FIELD}: {problem(error, Withdrawals)}") from error
 
 
 def extra_fields(said: Withdrawals) -> dict[str, object]:

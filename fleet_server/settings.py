@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from fleet_server.data_dir import DataDir
 from fleet_server.errors import SettingsError
 from fleet_server.online_keys import OnlineKeys
+from fleet_server.text_form import Form
 from signing_keys.passphrases import Secrets
 
 _PREFIX = "SKERRY_SERVER_"
@@ -23,6 +24,7 @@ _TABLE = "server"
 _MIN_DAYS = 7
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+_Address = Form("^https?://.+$", "use an address that begins with https:// or http://")
 
 
 def _postgresql(url: SecretStr) -> SecretStr:
@@ -119,10 +121,10 @@ class ServerSettings(BaseSettings):
     public_host: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     database_url: Annotated[SecretStr, AfterValidator(_postgresql)] | None = None
     rollout_interval_s: Annotated[float, Field(ge=0.05, le=60)] = 2.0
-    oidc_issuer: Annotated[str, Field(pattern=r"^https?://", max_length=500)] | None = None
+    oidc_issuer: Annotated[str, _Address, Field(max_length=500)] | None = None
     oidc_client_id: Annotated[str, Field(min_length=1, max_length=500)] | None = None
     oidc_client_secret: SecretStr | None = None
-    oidc_redirect_url: Annotated[str, Field(pattern=r"^https?://", max_length=500)] | None = None
+    oidc_redirect_url: Annotated[str, _Address, Field(max_length=500)] | None = None
     oidc_role_claim: Annotated[str, Field(min_length=1, max_length=100)] = "groups"
     oidc_roles: Annotated[str, Field(min_length=3, max_length=10_000)] | None = None
     snapshot_keys: KeyUris = ()

@@ -82,10 +82,20 @@ def root_of(payload: bytes) -> Metadata[Root]:
     try:
         metadata = Metadata[Root].from_bytes(payload)
     except (RepositoryError, ValueError, TypeError, RecursionError) as error:
-        raise MalformedError(f"this is no TUF root: {error}") from error
+        raise MalformedError(f"this is no TUF root: {unreadable(error)}") from error
     if metadata.signed.type != Root.type:
         raise MalformedError(f"this is no TUF root but {metadata.signed.type!r} metadata")
     return metadata
+
+
+def unreadable(error: Exception) -> str:
+    """Return why a document is no TUF metadata: what python-tuf met, without its own wrapping."""
+    reason = error.__cause__ or error
+    if isinstance(reason, KeyError):
+        return f"`{reason.args[0]}` is missing"
+    if isinstance(reason, RecursionError):
+        return "it is nested too deeply"
+    return "its JSON has another shape" if isinstance(reason, TypeError) else str(reason)
 
 
 def _verify(metadata: Metadata[Root], trusted: Sequence[Root]) -> None:

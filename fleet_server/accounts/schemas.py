@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fleet_server.accounts.roles import Permission, Role
 from fleet_server.paging import Cursor
 from fleet_server.storable import StorableText
+from fleet_server.text_form import Form
 
 Name = Annotated[StorableText, Field(min_length=1, max_length=100)]
 Password = Annotated[str, Field(max_length=1024)]
@@ -92,7 +93,13 @@ class TokenRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,99}$")]
+    name: Annotated[
+        str,
+        Form(
+            r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,99}$",
+            "use 1 to 100 letters, digits, spaces and . _ @ -, with a letter or digit first",
+        ),
+    ]
     role: Role
     lifetime_s: Annotated[int, Field(ge=1, le=MAX_LIFETIME_S)]
     scope: Annotated[list[Permission], Field(min_length=1, max_length=len(Permission))] | None = (

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from fleet_server.storable import StorableText
+from fleet_server.text_form import Form
 
 MAX_DEVICES = 10_000
 
@@ -19,7 +20,9 @@ class WindowBody(BaseModel):
 
     weekdays: Annotated[list[Weekday], Field(max_length=7)] = []
     """Days on which it opens; none named means every day."""
-    start: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    start: Annotated[
+        str, Form(r"^([01][0-9]|2[0-3]):[0-5][0-9]$", "use HH:MM in UTC, such as 02:30")
+    ]
     """When it opens, such as ``02:30``."""
     duration_minutes: Annotated[int, Field(ge=1, le=7 * 24 * 60)]
 

@@ -6,6 +6,7 @@ from typing import get_args
 import msgspec
 
 from fleet_protocol.delivery import ANY_TIME, Terms
+from fleet_protocol.unreadable import problem
 from fleet_server.assignments.schemas import DeliveryBody, Weekday, WindowBody
 from fleet_server.errors import RefusedError
 
@@ -32,7 +33,9 @@ def terms_of(body: DeliveryBody | None) -> Terms:
             Terms,
         )
     except msgspec.ValidationError as error:
-        raise RefusedError(f"these terms of delivery cannot be signed: {error}") from error
+        raise RefusedError(
+            f"these terms of delivery cannot be signed: {problem(error, Terms)}"
+        ) from error
 
 
 def _ms(moment: datetime | None) -> int:

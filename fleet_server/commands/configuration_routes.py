@@ -6,16 +6,23 @@ import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
+from fleet_protocol.unreadable import problem
 from fleet_server.accounts.authorization import Commander, Reader
 from fleet_server.commands.configurations import ConfigurationBody
 from fleet_server.commands.tables import AgentConfiguration
 from fleet_server.errors import MalformedError
 from fleet_server.services import Wired
+from fleet_server.text_form import Form
 
 router = APIRouter(prefix="/api/v1", tags=["commands"])
 
 ConfigurationPath = Annotated[
-    str, Path(min_length=1, max_length=64, pattern="^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")
+    str,
+    Form(
+        "^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$",
+        "use 1 to 64 of a-z, 0-9 and hyphens, no hyphen at an end",
+    ),
+    Path(min_length=1, max_length=64),
 ]
 
 
@@ -77,7 +84,7 @@ async def put_configuration(
     try:
         body = msgspec.json.decode(await request.body(), type=ConfigurationBody)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedError(f"the configuration cannot be read: {error}") from error
+        raise MalformedError(f"the configuration: {problem(error, ConfigurationBody)}") from error
     row = await services.commands.configurations.put(name, body)
     return ConfigurationView.of(row)
 

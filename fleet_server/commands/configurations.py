@@ -49,7 +49,9 @@ class ConfigurationBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     selector: SelectorText = "*"
     settings: RemoteSettings
     rank: Annotated[int, msgspec.Meta(ge=-1000, le=1000)] = 0
-    description: Annotated[str, msgspec.Meta(max_length=1000, pattern=r"\A[^\x00]*\Z")] = ""
+    description: Annotated[
+        str, msgspec.Meta(max_length=1000, pattern=r"\A[^\x00]*\Z", description="text without NUL")
+    ] = ""
 
 
 class Configurations:

@@ -6,6 +6,7 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from fleet_protocol.command_answers import decode_answer
+from fleet_protocol.unreadable import problem
 from fleet_server.accounts.authorization import Commander, Reader, bearer_token
 from fleet_server.commands.archive import Filters
 from fleet_server.commands.schemas import (
@@ -60,7 +61,7 @@ async def issue_commands(request: Request, services: Wired, account: Commander) 
     try:
         order = msgspec.json.decode(await request.body(), type=CommandOrder)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedError(f"the order cannot be read: {error}") from error
+        raise MalformedError(f"the order: {problem(error, CommandOrder)}") from error
     rows = await services.commands.issuing.issue(
         devices=order.devices, action=order.action, lifetime_s=order.lifetime_s, who=account.name
     )

@@ -88,7 +88,8 @@ def _kind(document: bytes) -> str:
     try:
         signed = Metadata[Targets].from_bytes(document).signed
     except (RepositoryError, ValueError, TypeError, RecursionError) as error:
-        raise MalformedError(f"a document is not TUF metadata: {error}") from error
+        reason = tuf_files.unreadable(error)
+        raise MalformedError(f"a document is not TUF metadata: {reason}") from error
     if signed.type == Root.type:
         return Root.type
     if not isinstance(signed, Targets):

@@ -24,6 +24,7 @@ from tuf.api.metadata import DelegatedRole, Metadata, TargetFile, Targets
 from fleet_protocol import manifest as manifests
 from fleet_protocol import names, withdrawals
 from fleet_protocol.errors import ProtocolError
+from fleet_server import tuf_files
 from fleet_server.errors import ConflictError, MalformedError, RefusedError, TooLargeError
 
 MAX_METADATA_BYTES = 4 * 1024 * 1024
@@ -203,7 +204,8 @@ def _parsed(payload: bytes) -> tuple[Targets, Metadata[Targets]]:
     try:
         metadata = Metadata[Targets].from_bytes(payload)
     except (RepositoryError, ValueError, TypeError, RecursionError) as error:
-        raise MalformedError(f"the field metadata is not TUF metadata: {error}") from error
+        reason = tuf_files.unreadable(error)
+        raise MalformedError(f"the field metadata is not TUF metadata: {reason}") from error
     if not isinstance(metadata.signed, Targets):
         raise MalformedError("the field metadata must hold the targets metadata of one family")
     if metadata.signed.delegations is not None:

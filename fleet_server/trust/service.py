@@ -8,7 +8,7 @@ from pathlib import Path
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
-from fleet_server import tenancy
+from fleet_server import tenancy, tuf_files
 from fleet_server.assignments.director import Director
 from fleet_server.assignments.service import Assignments
 from fleet_server.broker.followers import Followers
@@ -59,7 +59,11 @@ class Trust:
         """
         if len(documents) > MAX_DOCUMENTS:
             raise MalformedError(f"there are more than {MAX_DOCUMENTS} documents")
-        roots = [document for document in documents if is_director_root(document)]
+        roots = [
+            document
+            for number, document in enumerate(documents, start=1)
+            if is_director_root(document, which=f"document {number} of {len(documents)}")
+        ]
         new = await self._releases.adopt([one for one in documents if one not in roots])
         for root in sorted(roots, key=_version):
             if await self._assignments.adopt_root(root):
@@ -112,12 +116,23 @@ class Trust:
         return await asyncio.to_thread(expiries.all_of, published, self.director.root, self._online)
 
 
-def is_director_root(document: bytes) -> bool:
-    """Tell the two kinds of root apart: the director's has nobody for snapshot and timestamp."""
+def is_director_root(document: bytes, *, which: str = "the document") -> bool:
+    """Tell the two kinds of root apart: the director's has nobody for snapshot and timestamp.
+
+    Args:
+        document: signed metadata.
+        which: of several it is, for the refusal.
+
+    Raises:
+        MalformedError: it is no metadata.
+    """
     try:
         signed = Metadata[Root].from_bytes(document).signed
     except (RepositoryError, ValueError, TypeError, RecursionError) as error:
-        raise MalformedError(f"a document is not TUF metadata: {error}") from error
+        raise MalformedError(
+            f"{which} is not TUF metadata: {tuf_files.unreadable(error)}; send the files of "
+            "`skerry provision ceremony combine` as they are"
+        ) from error
     return isinstance(signed, Root) and not signed.roles["snapshot"].keyids
 
 

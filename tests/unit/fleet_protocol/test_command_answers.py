@@ -37,7 +37,7 @@ def answer(result: Result) -> bytes:
     ("row", "count", "refusal"),
     [
         (ROW, MAX_LISTED, ""),
-        (ROW, MAX_LISTED + 1, r"length <= 256.*\$\.result\.rows"),
+        (ROW, MAX_LISTED + 1, "`result.rows` must be a list of length <= 256"),
         (msgspec.structs.replace(ROW, choice="x" * (MAX_SAID + 1)), 1, r"rows\[0\]\.choice"),
         (msgspec.structs.replace(ROW, choice="\x1b" * MAX_SAID), MAX_LISTED, "at most 262144"),
     ],

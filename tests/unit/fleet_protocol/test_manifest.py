@@ -63,7 +63,7 @@ def variant(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
-    ("unknown field", lambda m: m.update(extra=1), "unknown field"),
+    ("unknown field", lambda m: m.update(extra=1), "no field `extra`"),
     ("missing inputs", lambda m: m.pop("inputs"), "inputs"),
     ("traversal in a file", lambda m: variant(m).update(file="../x"), r"variants\[0\]\.file"),
     ("directory in a file", lambda m: variant(m).update(file="a/b"), r"variants\[0\]\.file"),

@@ -75,7 +75,7 @@ def test_fields_of_a_newer_sender_are_ignored() -> None:
 )
 def test_values_out_of_range_are_refused_by_name(change: dict[str, object]) -> None:
     payload = msgspec.json.encode(msgspec.to_builtins(WINDOW) | change)
-    with pytest.raises(ProtocolError, match=r"\$\."):
+    with pytest.raises(ProtocolError, match=r"`[a-z_.0-9\[\]]+` (must be|is)"):
         decode(payload, TelemetryWindow)
 
 
@@ -109,13 +109,13 @@ def test_arbitrary_bytes_are_refused_or_read(payload: bytes) -> None:
 
 def test_a_message_nested_without_end_is_refused() -> None:
     for message_type in (TelemetryWindow, Reported, Ack, Capabilities):
-        with pytest.raises(ProtocolError, match="recursion"):
+        with pytest.raises(ProtocolError, match="nested too deeply"):
             decode(b'{"unknown":' * 20_000, message_type)
 
 
 @pytest.mark.parametrize("read", [decode_answer, decode_command, decode_mailbox, decode_action])
 def test_so_is_what_belongs_to_commands(read: Callable[[bytes], object]) -> None:
-    with pytest.raises(ProtocolError, match=r"recursion|unknown field"):
+    with pytest.raises(ProtocolError, match=r"nested too deeply|no field `x`"):
         read(b'{"x":' * 1_500)
 
 
@@ -163,5 +163,5 @@ def test_a_claim_reads_back_and_an_unknown_field_is_refused() -> None:
         floors={"fashion_mnist": 2},
     )
     assert claims.decode(claims.encode(bundle)) == bundle
-    with pytest.raises(ProtocolError, match="unknown field"):
+    with pytest.raises(ProtocolError, match="no field"):
         claims.decode(msgspec.json.encode(msgspec.to_builtins(bundle) | {"flor": 1}))

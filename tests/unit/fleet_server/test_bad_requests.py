@@ -16,6 +16,7 @@ from fleet_server.services import Services
 from tests.unit.fleet_server.authority import Fleet
 from tests.unit.fleet_server.in_process_app import bearer, client_of, wired
 
+ROOT = "a root that is one"
 DEEP = '{"x":' * 20_000
 
 
@@ -99,6 +100,74 @@ async def test_a_body_that_is_nested_without_end(services: Services) -> None:
                 method, f"/api/v1/{path}", headers=headers, content=content
             )
             assert refused.status_code in {400, 422}, refused.text
+
+
+UNCLEAR = [
+    ("PUT", "configurations/Big", {"settings": {}}, "path.name: use 1 to 64 of a-z, 0-9 and hy"),
+    ("PUT", "configurations/c", {"selector": "*"}, "the configuration: `settings` is missing"),
+    (
+        "PUT",
+        "configurations/c",
+        {"settings": {"control": {"log_level": "loud"}}},
+        "`settings.control.log_level` is 'loud'; there is debug, error, info, warning",
+    ),
+    (
+        "POST",
+        "commands",
+        {"devices": ["A"], "action": {"kind": "logs"}},
+        "the order: `devices[0]` must be a DNS label: a-z, 0-9, hyphens",
+    ),
+    (
+        "POST",
+        "tokens",
+        {"name": "-", "role": "viewer", "lifetime_s": 9},
+        "body.name: use 1 to 100 letters, digits, spaces and . _ @ -, with a letter or digit first",
+    ),
+    ("POST", "tokens", {"name": "a\n", "role": "viewer", "lifetime_s": 9}, "body.name: use 1 to"),
+    (
+        "PUT",
+        "assignments",
+        {
+            "family": "f",
+            "version": "1.0.0",
+            "devices": None,
+            "delivery": {"window": {"start": "2:30", "duration_minutes": 9}},
+        },
+        "body.delivery.window.start: use HH:MM in UTC, such as 02:30",
+    ),
+    (
+        "POST",
+        "trust/metadata",
+        {"documents": [ROOT, "{}"]},
+        "document 2 of 2 is not TUF metadata: `signed` is missing; send the files of",
+    ),
+    (
+        "POST",
+        "trust/metadata",
+        {"documents": ["[]"]},
+        "document 1 of 1 is not TUF metadata: its JSON has another shape; send",
+    ),
+]
+"""Method, path, a body, and what its sender is told: which field, and what to write instead."""
+
+
+async def test_a_refusal_says_which_field_and_what_to_write(
+    fleet: Fleet, services: Services
+) -> None:
+    root = (fleet.authority.public / "release-root.json").read_text()
+    headers = await admin(services) | {"Content-Type": "application/json"}
+    async with client_of(services) as client:
+        for method, path, body, said in UNCLEAR:
+            content = json.dumps(body).replace(json.dumps(ROOT), json.dumps(root))
+            refused = await client.request(
+                method, f"/api/v1/{path}", headers=headers, content=content
+            )
+            assert refused.status_code in {400, 422}, (path, refused.text)
+            assert said in refused.json()["detail"]
+        refused = await client.post("/device/v1/enroll", json={"token": 1, "csr_pem": ""})
+    assert refused.json()["detail"] == (
+        "not an enroll request: `token` must be text, not a whole number"
+    )
 
 
 async def test_a_stray_slash_is_no_redirection(services: Services) -> None:
