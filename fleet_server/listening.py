@@ -2,10 +2,33 @@
 
 import errno
 import socket
+from dataclasses import dataclass
 
 from fleet_server.errors import SetupError
+from fleet_server.settings import ServerSettings
 
 _BACKLOG = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The listening sockets; ``mqtt`` of an embedded broker, None if there is another one."""
+
+    https: socket.socket
+    mqtt: socket.socket | None
+
+
+def open_ports(config: ServerSettings) -> Ports:
+    """Return the ports that the settings name.
+
+    Raises:
+        SetupError: one cannot be opened.
+    """
+    host = config.host
+    https = open_port(host=host, port=config.https_port, key="https_port")
+    if config.broker_url is not None:
+        return Ports(https, None)
+    return Ports(https, open_port(host=host, port=config.mqtt_port, key="mqtt_port"))
 
 
 def open_port(*, host: str, port: int, key: str) -> socket.socket:

@@ -1,6 +1,5 @@
 """What the tests of a session share: databases, made when one first asks, and the collector."""
 
-import gc
 from collections.abc import Iterator
 
 import pytest
@@ -12,12 +11,11 @@ from tests.simulators.postgresql_cluster import Cluster
 
 def pytest_collection() -> None:
     """Look for no garbage while modules are loaded: they stay."""
-    gc.disable()
+    collector.hold()
 
 
 def pytest_collection_finish() -> None:
     """Look for it as seldom as the server does, and not in what was loaded."""
-    gc.enable()
     collector.settle()
 
 

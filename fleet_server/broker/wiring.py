@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from fleet_server import listening
 from fleet_server.broker import probe, revocation
 from fleet_server.broker import tls as broker_tls
 from fleet_server.broker.embedded import EmbeddedBroker
@@ -27,17 +26,6 @@ from fleet_server.telemetry.mqtt_link import MqttLink, tls_context
 Broker = EmbeddedBroker | ExternalBroker
 
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared with, not bound)
-
-
-def open_port(config: ServerSettings) -> socket.socket | None:
-    """Return the listening socket of an embedded broker; None if there is another broker.
-
-    Raises:
-        SetupError: the port cannot be opened.
-    """
-    if config.broker_url is not None:
-        return None
-    return listening.open_port(host=config.host, port=config.mqtt_port, key="mqtt_port")
 
 
 def link(data: DataDir, config: ServerSettings, ingest: Ingest) -> tuple[MqttLink, ssl.SSLContext]:

@@ -1,4 +1,4 @@
-"""The server's application as `process` wires it, called in this process; nothing listens."""
+"""The server's application as `serving` wires it, called in this process; nothing listens."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from fleet_server import process
+from fleet_server import serving
 from fleet_server.app import create_app
 from fleet_server.database import Database
 from fleet_server.lifetime import Lifetime
+from fleet_server.listening import Ports
 from fleet_server.services import Services
 from fleet_server.settings import ServerSettings
 from tests.unit.fleet_server.authority import Fleet
@@ -21,9 +22,9 @@ async def wired(fleet: Fleet, database: Database, **settings: object) -> Service
         socket.create_server(("127.0.0.1", 0)) as one,
         socket.create_server(("127.0.0.1", 0)) as two,
     ):
-        ports = process.Ports(https=one, mqtt=two)
+        ports = Ports(https=one, mqtt=two)
         config = ServerSettings.model_validate(settings)
-        return (await process._made(fleet.data, config, ports, database, Lifetime())).services
+        return (await serving._made(fleet.data, config, ports, database, Lifetime())).services
 
 
 @asynccontextmanager

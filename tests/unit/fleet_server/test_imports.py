@@ -15,9 +15,10 @@ HEAVY = {"sqlalchemy", "alembic", "fastapi", "uvicorn", "amqtt", "gmqtt", "pydan
         ("fleet_server", HEAVY | {"tuf", "cryptography"}),
         ("fleet_server.cli", HEAVY),
         ("fleet_server.operator_cli", HEAVY | {"tuf", "cryptography"}),
-        # It reads settings, which pydantic checks.
+        # They read settings, which pydantic checks.
         ("fleet_server.assignments.signer", HEAVY - {"pydantic"} | {"typer", "rich"}),
-        ("fleet_server.process", {"typer", "rich", "numpy", "onnxruntime", "httpx", "authlib"}),
+        ("fleet_server.process", HEAVY - {"pydantic"} | {"typer", "rich"}),
+        ("fleet_server.serving", {"typer", "rich", "numpy", "onnxruntime", "httpx", "authlib"}),
     ],
 )
 def test_light_modules(module: str, forbidden: set[str]) -> None:
