@@ -1,22 +1,19 @@
-"""`skerry fleet alerts`, `alert rules`, `silences` and `silence`, over the server's API."""
+"""`skerry fleet alerts`, `alert`, `silences` and `silence`, over the server's API."""
 
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
+from fleet_server.alerts import rule_cli
 from fleet_server.duration import duration
-from fleet_server.operator_client import part
 from fleet_server.operator_lists import print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import say, tell, time_text
+from fleet_server.operator_output import print_fields, print_json, say, tell, time_text
 
-app = typer.Typer(no_args_is_help=True, help="Say what an alert is.")
-rules = typer.Typer(no_args_is_help=True, help="Rules: which signal of which devices is an alert.")
+app = typer.Typer(no_args_is_help=True, help="Look at one alert, and say what an alert is.")
 silences = typer.Typer(no_args_is_help=True, help="Keep notices of some alerts back for a time.")
-app.add_typer(rules, name="rules")
-
-Name = Annotated[str, typer.Argument(help="Name of the rule.")]
+app.add_typer(rule_cli.app, name="rules")
 
 
 def list_alerts(  # noqa: PLR0913 (each is an option that a person gives)
@@ -26,6 +23,7 @@ def list_alerts(  # noqa: PLR0913 (each is an option that a person gives)
     ca: CaFile = None,
     state: Annotated[str, typer.Option(help="pending, firing, resolved or all.")] = "firing",
     rule: Annotated[str | None, typer.Option(help="Only of this rule.")] = None,
+    severity: Annotated[str | None, typer.Option(help="Only info, warning or critical.")] = None,
     device: Annotated[str | None, typer.Option(help="Only of this device.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -33,7 +31,12 @@ def list_alerts(  # noqa: PLR0913 (each is an option that a person gives)
 
     Example: `skerry fleet alerts --state all --device cam-01 --server URL --token-file token`
     """
-    fields = {"state": None if state == "all" else state, "rule": rule, "device": device}
+    fields = {
+        "state": None if state == "all" else state,
+        "rule": rule,
+        "severity": severity,
+        "device": device,
+    }
     found = connected(server, token_file, ca).pages("/api/v1/alerts", "alerts", fields)
     print_list(
         found,
@@ -53,82 +56,35 @@ def list_alerts(  # noqa: PLR0913 (each is an option that a person gives)
     )
 
 
-@rules.command("list")
-def list_rules(
-    *, server: Server, token_file: TokenFile, ca: CaFile = None, as_json: AsJson = False
-) -> None:
-    """List the rules that hold, those that every fleet has by default included."""
-    answer = connected(server, token_file, ca).get("/api/v1/alert-rules")
-    print_list(
-        answer["rules"],
-        key="rules",
-        columns=("rule", "signal", "fires at", "resolves at", "for", "severity", "devices", ""),
-        row=lambda item: (
-            item["name"],
-            item["signal"],
-            f"{item['fires_at']:g}",
-            f"{item['resolves_at']:g}",
-            f"{item['for_s']:g} s",
-            item["severity"],
-            item["selector"],
-            "default" if item["default"] else "" if item["enabled"] else "disabled",
-        ),
-        empty="There are no rules.",
-        as_json=as_json,
-    )
-
-
-@rules.command("set")
-def set_rule(  # noqa: PLR0913 (each is an option that a person gives)
+@app.command()
+def show(
     *,
-    name: Name,
-    signal: Annotated[str, typer.Option(help="What it looks at, such as p95_ms.")],
-    fires_at: Annotated[float, typer.Option(help="The first bad value.")],
+    alert: Annotated[int, typer.Argument(help="Number of the alert.")],
     server: Server,
     token_file: TokenFile,
     ca: CaFile = None,
-    resolves_at: Annotated[
-        float | None, typer.Option(help="A good value lies beyond it; without it, fires-at.")
-    ] = None,
-    for_s: Annotated[float, typer.Option(help="How long it has to be bad, in seconds.")] = 0,
-    resolve_for_s: Annotated[float, typer.Option(help="How long it has to be good.")] = 0,
-    window_s: Annotated[float, typer.Option(help="How far back it looks.")] = 600,
-    min_calls: Annotated[int, typer.Option(help="With fewer calls nothing is known.")] = 50,
-    selector: Annotated[str, typer.Option(help="Which devices, by labels and facts.")] = "*",
-    family: Annotated[str | None, typer.Option(help="Only this model family.")] = None,
-    severity: Annotated[str, typer.Option(help="info, warning or critical.")] = "warning",
-    enabled: Annotated[bool, typer.Option(help="Whether it is looked at.")] = True,
-    description: Annotated[str, typer.Option(help="For those who are told.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Store a rule in the place of the one of its name, a default one included.
+    """Show one alert: since when, whether it was notified, and why it fires.
 
-    Example: `skerry fleet alert rules set slow --signal p95_ms --fires-at 50 --resolves-at 40
-    --for-s 300 --server URL --token-file token`
+    Example: `skerry fleet alert show 12 --server URL --token-file token`
     """
-    body = {
-        "signal": signal,
-        "fires_at": fires_at,
-        "resolves_at": resolves_at,
-        "for_s": for_s,
-        "resolve_for_s": resolve_for_s,
-        "window_s": window_s,
-        "min_calls": min_calls,
-        "selector": selector,
-        "family": family,
-        "severity": severity,
-        "enabled": enabled,
-        "description": description,
-    }
-    answer = connected(server, token_file, ca).put(f"/api/v1/alert-rules/{part(name)}", body)
-    tell(answer, f"The rule {name} holds from the next look on.", as_json=as_json)
-
-
-@rules.command("remove")
-def remove_rule(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
-    """Remove a stored rule; its alerts resolve, and a default of its name holds again."""
-    connected(server, token_file, ca).delete(f"/api/v1/alert-rules/{part(name)}")
-    say(f"The rule {name} is removed.")
+    found = connected(server, token_file, ca).get(f"/api/v1/alerts/{alert}")
+    if as_json:
+        print_json(found)
+        return
+    say(f"alert {alert}: {found['rule']} of {found['device_id']}, {found['state']}")
+    print_fields(
+        {
+            "severity": found["severity"],
+            "family": found["family"],
+            "began": time_text(found["began_ms"]),
+            "fired": time_text(found["fired_ms"]),
+            "resolved": time_text(found["resolved_ms"]),
+            "webhooks were told": "yes" if found["notified"] else "no",
+            "what": found["detail"],
+        }
+    )
 
 
 def list_silences(

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from fleet_server.operator_client import part
-from fleet_server.operator_lists import print_list
+from fleet_server.operator_lists import Item, print_list
 from fleet_server.operator_options import AsJson, CaFile, Server, TokenFile, connected
-from fleet_server.operator_output import print_json, say
+from fleet_server.operator_output import print_fields, print_json, say, time_text
 
 app = typer.Typer(no_args_is_help=True, help="Where notices of alerts and rollouts go.")
 
@@ -33,6 +33,34 @@ def list_webhooks(
         ),
         empty="There is no webhook.",
         as_json=as_json,
+    )
+
+
+@app.command()
+def show(
+    *,
+    name: Name,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one webhook; its secret is not shown.
+
+    Example: `skerry fleet webhook show pager --server URL --token-file token`
+    """
+    found = connected(server, token_file, ca).get(_path(name))
+    if as_json:
+        print_json(found)
+        return
+    off = found["disabled_ms"]
+    say(f"webhook {name}: {found['url']}")
+    print_fields(
+        {
+            "from severity": found["min_severity"],
+            "made": time_text(found["created_ms"]),
+            "off": "" if off is None else f"it answered at {time_text(off)} that it is gone",
+        }
     )
 
 
@@ -77,9 +105,42 @@ def remove(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = No
 
 
 @app.command()
-def deliveries(*, name: Name, server: Server, token_file: TokenFile, ca: CaFile = None) -> None:
-    """Print the newest notices of a webhook as JSON, with what went wrong."""
-    print_json(connected(server, token_file, ca).get(f"{_path(name)}/deliveries"))
+def deliveries(
+    *,
+    name: Name,
+    server: Server,
+    token_file: TokenFile,
+    ca: CaFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the notices of a webhook, the newest first: which arrived, and what went wrong.
+
+    Example: `skerry fleet webhook deliveries pager --server URL --token-file token`
+    """
+    print_list(
+        connected(server, token_file, ca).pages(f"{_path(name)}/deliveries", "deliveries"),
+        key="deliveries",
+        columns=("event", "kind", "made", "attempts", "state", "problem"),
+        row=lambda item: (
+            item["event_id"],
+            item["kind"],
+            time_text(item["created_ms"]),
+            str(item["attempts"]),
+            _state(item),
+            item["problem"],
+        ),
+        empty="Nothing was sent there yet.",
+        numbers={"attempts"},
+        as_json=as_json,
+    )
+
+
+def _state(delivery: Item) -> str:
+    if delivery["delivered_ms"] is not None:
+        return f"arrived {time_text(delivery['delivered_ms'])}"
+    if delivery["due_ms"] is not None:
+        return f"tried next {time_text(delivery['due_ms'])}"
+    return "given up"
 
 
 def _path(name: str) -> str:

@@ -51,7 +51,7 @@ def asked(path: tuple[str, ...], token: Path) -> list[str]:
     for parameter in command.params:
         if parameter.name in {"server", "token_file"}:
             continue
-        wanted = parameter.required or parameter.name in {"setting", "to_all"}
+        wanted = parameter.required or parameter.name in {"setting", "to_all", "min_calls"}
         if wanted and isinstance(parameter, TyperArgument):
             arguments.append(VALUES.get(parameter.name, "1"))
         elif wanted:
