@@ -74,7 +74,7 @@ class RuntimeSettings(
         max_request_bytes: a larger request is refused with 413.
         request_memory_bytes: that the requests of all connections may take together from their
             first byte to their answer; never less than ``max_request_bytes``. One that finds no
-            room is refused with 503. Answers that callers do not read may take as much again.
+            room is refused with 503. Answers over HTTP that wait to be read count, too.
         max_connections: further connections wait for one to close.
         shared_memory: let applications of this machine pass tensors in system shared memory.
         shared_memory_bytes: of all regions that they may have registered together.

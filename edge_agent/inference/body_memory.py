@@ -16,5 +16,5 @@ class BodyMemory(RequestMemory):
             HttpError: there is not that much left; nothing was taken.
         """
         if size_bytes > self._free:
-            raise HttpError(503, self._shortage())
+            raise HttpError(503, self._shortage(size_bytes))
         self._free -= size_bytes

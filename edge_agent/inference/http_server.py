@@ -105,7 +105,7 @@ class HttpServer:
         self._room = asyncio.Semaphore(max_connections)
         self._connections: set[HttpConnection] = set()
         self._transports: dict[HttpConnection, asyncio.Transport] = {}
-        self._unread = UnreadAnswers[HttpConnection](self.memory.most_bytes)
+        self._unread = UnreadAnswers[HttpConnection]()
         self._empty = asyncio.Event()
         self._empty.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -216,14 +216,14 @@ class HttpServer:
             connection: transport.get_write_buffer_size()
             for connection, transport in self._transports.items()
         }
-        if leaving := self._unread.to_be_cut(waiting):
+        if leaving := self._unread.to_be_cut(waiting, self.memory.lacked_bytes()):
             logger.warning(
                 "answers_not_read",
                 extra={
                     "connections": len(leaving),
                     "bytes": sum(waiting[connection] for connection in leaving),
-                    "reason": "callers read nothing while the answers that wait take more than "
-                    "runtime.request_memory_bytes; their connections were closed",
+                    "reason": "their callers read nothing while others found no room in "
+                    "runtime.request_memory_bytes; the connections were closed",
                 },
             )
         for connection in leaving:

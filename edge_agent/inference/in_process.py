@@ -7,11 +7,13 @@ belong to the runtime process of the device.
 """
 
 import asyncio
+import contextlib
 import math
 import os
 import threading
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -22,14 +24,20 @@ from numpy.typing import NDArray
 from edge_agent import settings
 from edge_agent.inference.backends import arrays, catalog
 from edge_agent.inference.boot import read_active_set, serve_committed
-from edge_agent.inference.data_plane import DataPlane
-from edge_agent.inference.errors import AsleepError, RequestError, UnavailableError
+from edge_agent.inference.data_plane import WHOLE_SET, DataPlane
+from edge_agent.inference.errors import (
+    AsleepError,
+    InferenceError,
+    RequestError,
+    UnavailableError,
+)
 from edge_agent.inference.execution import Execution
 from edge_agent.inference.execution_policy import policy_from
 from edge_agent.inference.inference_request import InferenceRequest, checked_elements
 from edge_agent.inference.metadata import placed_model_metadata
 from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.tensors import Tensor
+from edge_agent.inference.tracing import start_tracing
 from edge_agent.inference.v2_messages import PlacedModelMetadata
 from edge_agent.runtime_api import ActiveRelease
 from edge_agent.settings import RuntimeSettings
@@ -66,6 +74,10 @@ class InProcessRuntime:
             raise StateDirError(f"there is no state directory {self._state.root}")
         self._pid = os.getpid()
         chosen = runtime or settings.load_runtime(self._state.root, os.environ)
+        self._gate = threading.Lock()
+        """Held while work is handed to the loop: none is any more once this is closed."""
+        self._closing = threading.Lock()
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="skerry-runtime", daemon=True
@@ -152,33 +164,51 @@ class InProcessRuntime:
         """Serve what the device has committed to meanwhile; calls under way are not disturbed.
 
         Raises:
-            InferenceError: a release cannot be loaded; what was served before goes on.
+            InferenceError: a release cannot be loaded; what was served before in its place goes on,
+                and everything else is as it shall be.
             AgentError: ``active.json`` cannot be read.
         """
         self._wait(self._refresh())
 
     def close(self) -> None:
         """Answer what is under way, then let go of all models; a second time does nothing."""
-        if self._loop.is_closed() or os.getpid() != self._pid:
+        if os.getpid() != self._pid:
             return
-        self._wait(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        with self._closing:
+            if self._closed:
+                return
+            with self._gate:
+                self._closed = True
+                ending = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+            ending.result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._give_up_what_is_left()
+            self._loop.close()
+
+    def _give_up_what_is_left(self) -> None:
+        """Let go of those who still wait: a model did not come back, or was being loaded again."""
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                self._loop.run_until_complete(task)
 
     def _wait(self, work: Coroutine[object, object, _Result]) -> _Result:
-        if self._loop.is_closed():
-            work.close()
-            raise UnavailableError("this runtime has been closed")
         if os.getpid() != self._pid:
             work.close()
             raise UnavailableError(
                 "this process was forked from the one that made this runtime, and has none of its "
                 "threads: make one here, after the fork"
             )
-        future: Future[_Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._gate:
+            if self._closed:
+                work.close()
+                raise UnavailableError("this runtime has been closed")
+            future: Future[_Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise UnavailableError("this runtime was closed before it could answer") from None
         except BaseException:
             # Ctrl-C while waiting: the call leaves the queue as that of any caller that goes.
             future.cancel()
@@ -199,10 +229,13 @@ class InProcessRuntime:
             policy=policy_from(chosen, workers=workers),
         )
         await serve_committed(plane, self._state.active_set)
+        plane.traces = await start_tracing(chosen.otlp_endpoint, clock=time.perf_counter)
         return plane
 
     async def _end(self) -> None:
         await self._plane.close(_STOP_S)
+        if self._plane.traces is not None:
+            await asyncio.to_thread(self._plane.traces.close)
         await self._loop.shutdown_default_executor()
 
     async def _metadata(self, model: str) -> PlacedModelMetadata:
@@ -221,15 +254,30 @@ class InProcessRuntime:
         return answer if isinstance(answer, list) else await answer
 
     async def _refresh(self) -> None:
+        plane = self._plane
         committed = await asyncio.to_thread(read_active_set, self._state.active_set)
+        plane.failed.pop(WHOLE_SET, None)
+        problems: list[InferenceError] = []
         for release in committed.releases:
-            await self._plane.load(release)
-            self._plane.activate(release.family, release.version)
-            for version in self._plane.versions(release.family):
-                if version != release.version:
-                    await self._plane.unload(release.family, version)
-        for family in {*self._plane.families} - {one.family for one in committed.releases}:
-            await self._plane.unload_family(family)
+            try:
+                await self._replace(release)
+            except InferenceError as error:
+                plane.failed[release.family] = str(error)
+                problems.append(error)
+        for family in {*plane.families, *plane.failed} - {one.family for one in committed.releases}:
+            await plane.unload_family(family)
+        if problems:
+            raise problems[0]
+
+    async def _replace(self, release: ActiveRelease) -> None:
+        """Let a release answer for its family, unless it does so already; it may go on sleeping."""
+        plane, family = self._plane, release.family
+        if family not in plane.families or plane.described(family).release != release:
+            await plane.load(release)
+        plane.activate(family, release.version)
+        for version in plane.versions(family):
+            if version != release.version:
+                await plane.unload(family, version)
 
 
 def _tensor(name: str, array: Array) -> Tensor:
@@ -263,7 +311,12 @@ def _text(name: str, element: object) -> bytes:
     if isinstance(element, bytes):
         return element
     if isinstance(element, str):
-        return element.encode()
+        try:
+            return element.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                f"input {name!r} holds a string that is not UTF-8: {error}"
+            ) from error
     raise RequestError(f"input {name!r} holds {type(element).__name__} where strings are wanted")
 
 

@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from edge_agent import counters
@@ -37,6 +36,7 @@ from edge_agent.inference.probe import Prober
 from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.survey import Survey
+from edge_agent.inference.tracing import start_tracing
 from edge_agent.inference.v2_routes import V2Routes
 from edge_agent.settings import RuntimeSettings
 from edge_agent.state_dir import StateDir
@@ -179,7 +179,9 @@ class RuntimeProcess:
             self._starts.interrupted()
             return False
         boot.result()
-        await self._start_tracing()
+        self._plane.traces = await start_tracing(
+            self._settings.otlp_endpoint, clock=time.perf_counter
+        )
         await asyncio.to_thread(self._engines.collect)
         # What lives now lives long: collections need not look at it again, which shortens pauses.
         gc.freeze()
@@ -210,18 +212,6 @@ class RuntimeProcess:
             else:
                 logger.info("tcp_listening", extra={"host": settings.host, "port": settings.port})
                 return
-
-    async def _start_tracing(self) -> None:
-        if not self._settings.otlp_endpoint:
-            return
-        from edge_agent.inference import tracing  # noqa: PLC0415 (only where it is configured)
-
-        make = partial(tracing.traces_to, self._settings.otlp_endpoint, clock=time.perf_counter)
-        try:
-            self._plane.traces = await asyncio.get_running_loop().run_in_executor(None, make)
-        except tracing.TracingError as error:
-            # A device without traces still serves.
-            logger.error("tracing_not_started", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
 
     async def _end(self) -> bool:
         logger.info("runtime_stopping")

@@ -13,7 +13,7 @@ _RETRY_S = 1.0
 class RequestMemory:
     """The account of all requests, whatever carries them. Belongs to the event loop."""
 
-    __slots__ = ("_free", "_most")
+    __slots__ = ("_free", "_lacked", "_most")
 
     def __init__(self, most_bytes: int = 1 << 62) -> None:
         """Nothing is taken.
@@ -22,11 +22,7 @@ class RequestMemory:
             most_bytes: of all requests together.
         """
         self._most = self._free = most_bytes
-
-    @property
-    def most_bytes(self) -> int:
-        """How much all requests may take."""
-        return self._most
+        self._lacked = 0
 
     def reserve(self, size_bytes: int) -> None:
         """Set memory aside for what a request takes beside its body, or for a whole message.
@@ -35,14 +31,21 @@ class RequestMemory:
             RefusedError: there is not that much left; nothing was taken.
         """
         if size_bytes > self._free:
-            raise RefusedError(self._shortage(), retry_after_s=_RETRY_S)
+            raise RefusedError(self._shortage(size_bytes), retry_after_s=_RETRY_S)
         self._free -= size_bytes
 
     def give_back(self, size_bytes: int) -> None:
         """Let others have what was taken."""
         self._free += size_bytes
 
-    def _shortage(self) -> str:
+    def lacked_bytes(self) -> int:
+        """Return what the largest request lacked that was refused since this was last asked."""
+        lacked, self._lacked = self._lacked, 0
+        return lacked
+
+    def _shortage(self, size_bytes: int) -> str:
+        """Take note of a request for which there is no room, and say so."""
+        self._lacked = max(self._lacked, size_bytes - self._free)
         return (
             f"the requests under way take {self._most - self._free} bytes, with this one it "
             f"would be more than {self._most} (setting runtime.request_memory_bytes); this "

@@ -5,15 +5,18 @@ sends them from a thread of its own. OpenTelemetry is not imported while `otlp_e
 and a collector that is slow or away costs records, never calls.
 """
 
+import asyncio
 import importlib
 import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.errors import AgentError
+from edge_agent.inference.errors import RequestError, TooLargeError
 from edge_agent.inference.statistics import Timeline
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ logger = logging.getLogger(__name__)
 _MAX_WAITING = 4096
 _EXPORT_TIMEOUT_S = 5.0
 _FLUSH_S = 2.0
+_CALLERS_FAULT = frozenset({RequestError.__name__, TooLargeError.__name__})
+"""They leave a server's span without a status, as the semantic conventions ask (HTTP 4xx)."""
 
 
 class TracingError(AgentError):
@@ -111,7 +116,8 @@ class Traces:
             )
             if call.error:
                 span.set_attribute("error.type", call.error)
-                span.set_status(trace.StatusCode.ERROR)
+                if call.error not in _CALLERS_FAULT:
+                    span.set_status(trace.StatusCode.ERROR)
             if line.began:
                 within = trace.set_span_in_context(span)
                 self._child(within, "queue", line.queued, line.began)
@@ -129,6 +135,24 @@ class Traces:
 
     def _unix_ns(self, at: float) -> int:
         return int((at + self._epoch_s) * 1e9)
+
+
+async def start_tracing(endpoint: str, *, clock: Callable[[], float]) -> Traces | None:
+    """Return traces where an endpoint is configured; None where none is, or they cannot be made.
+
+    Args:
+        endpoint: see `traces_to`; empty for no traces.
+        clock: times calls.
+    """
+    if not endpoint:
+        return None
+    make = partial(traces_to, endpoint, clock=clock)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(None, make)
+    except TracingError as error:
+        # A device without traces still serves.
+        logger.error("tracing_not_started", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
+        return None
 
 
 def traces_to(endpoint: str, *, clock: Callable[[], float]) -> Traces:

@@ -1,9 +1,11 @@
 """The runtime inside the caller's process: the same answers, refusals and swaps, and no socket."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -91,6 +93,7 @@ def test_datatypes_come_back_as_they_went(runtime: InProcessRuntime, datatype: D
         ((FAMILY, {"image": image()}), {"timeout_s": 1e-6}, DeadlineError, "would answer in about"),
         ((FAMILY, {"image": image()}), {"timeout_s": -1.0}, RequestError, "timeout_s is -1.0"),
         (("echo_bytes", {"x": np.array([[1, 2, 3, None]], object)}), {}, RequestError, "strings"),
+        (("echo_bytes", {"x": np.array([["\ud800"] * 4])}), {}, RequestError, "is not UTF-8"),
     ],
 )
 def test_refusals(
@@ -126,6 +129,71 @@ def test_a_new_release_is_served_without_a_dropped_call(device: StateDir) -> Non
     runtime.close()
     with pytest.raises(UnavailableError, match="has been closed"):
         runtime.infer(FAMILY, {"image": image()})
+
+
+def test_calls_beside_a_close_are_answered_or_told_so(device: StateDir) -> None:
+    commit(device, reference_release(device))
+    runtime = InProcessRuntime(device.root, runtime=RuntimeSettings())
+    started = threading.Barrier(6)
+
+    def call_until_closed(_: int) -> str:
+        started.wait(10)
+        while True:
+            try:
+                runtime.infer(FAMILY, {"image": image()})
+            except UnavailableError as error:
+                return str(error)
+
+    def close(_: int) -> str:
+        started.wait(10)
+        runtime.close()
+        return "closed"
+
+    with ThreadPoolExecutor(6) as threads:
+        callers = threads.map(call_until_closed, range(4))
+        closers = threads.map(close, range(2))
+        assert list(closers) == ["closed"] * 2
+        assert set(callers) == {"this runtime has been closed"}
+
+
+def test_a_release_that_cannot_be_loaded_keeps_no_other_from_its_place(device: StateDir) -> None:
+    plain = identity_release(device, "plain", Datatype.FP32, [-1, 4])
+    gone = msgspec.structs.replace(plain, family="gone", sha256="0" * 64)
+    commit(device, plain, reference_release(device))
+    with InProcessRuntime(device.root, runtime=RuntimeSettings()) as runtime:
+        commit(device, gone, plain)
+        with pytest.raises(InferenceError, match="not among the blobs"):
+            runtime.refresh()
+        assert (runtime.models, runtime.ready) == (["plain"], False)
+        with pytest.raises(UnavailableError, match="not among the blobs"):
+            runtime.infer("gone", {})
+        commit(device, plain)
+        runtime.refresh()
+        assert runtime.ready
+    device.active_set.write_text("broken")
+    with InProcessRuntime(device.root, runtime=RuntimeSettings()) as runtime:
+        assert not runtime.ready
+        commit(device)
+        runtime.refresh()
+        assert runtime.ready
+
+
+def test_a_refresh_wakes_nobody(device: StateDir, caplog: pytest.LogCaptureFixture) -> None:
+    releases = [
+        msgspec.structs.replace(
+            identity_release(device, family, Datatype.FP32, [-1, 4]), memory_bytes=3 << 20
+        )
+        for family in ("one", "two")
+    ]
+    commit(device, *releases)
+    settings = RuntimeSettings(evict_idle=True, memory_budget_bytes=4 << 20)
+    caplog.set_level(logging.INFO)
+    with InProcessRuntime(device.root, runtime=settings) as runtime:
+        assert "release_asleep" in caplog.messages
+        caplog.clear()
+        runtime.refresh()
+        assert runtime.models == ["one", "two"]
+        assert "release_loaded" not in caplog.messages
 
 
 def test_a_process_that_was_forked_is_told_so(runtime: InProcessRuntime) -> None:

@@ -6,10 +6,13 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from edge_agent import InProcessRuntime
+from edge_agent.settings import RuntimeSettings
 from edge_agent.state_dir import StateDir
 from tests.integration.runtime.raw_client import request_bytes
 from tests.integration.runtime.reference_calls import BINARY_OUTPUT, INFER, batch, golden, infer
@@ -94,8 +97,20 @@ def test_a_call_leaves_spans_that_continue_the_callers_trace(
         assert inner["compute"].end_time_unix_nano <= span.end_time_unix_nano
         attributes = {entry.key: entry.value for entry in span.attributes}
         assert attributes["skerry.version"].string_value == "1.0.0"
-    assert failed.status.code == Status.STATUS_CODE_ERROR
+    # The caller's fault: the error is named, and is not the runtime's.
+    assert failed.status.code == Status.STATUS_CODE_UNSET
+    named = {entry.key: entry.value.string_value for entry in failed.attributes}
+    assert named["error.type"] == "RequestError"
     assert children(collector.spans, failed) == {}
+
+
+def test_calls_in_the_own_process_leave_spans_too(state: StateDir, collector: Collector) -> None:
+    commit(state, reference_release(state))
+    settings = RuntimeSettings(otlp_endpoint=collector.endpoint)
+    image = np.zeros((1, 1, 28, 28), np.float32)
+    with InProcessRuntime(state.root, runtime=settings) as runtime:
+        runtime.infer("fashion_mnist", {"image": image})
+    assert {span.name for span in collector.spans} == {"infer fashion_mnist", "queue", "compute"}
 
 
 def test_a_collector_that_is_away_costs_no_call(state: StateDir, port: int) -> None:
