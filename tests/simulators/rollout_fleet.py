@@ -87,13 +87,13 @@ class Fleet:
                 self.held.add(name)
             elif signed.version != device.assignment:
                 device.tell(version, signed.version, now_ms)
+        reports = {name: device.reported(now_ms) for name, device in self.devices.items()}
+        rows = [
+            {"id": name, "reported": msgspec.json.encode(report).decode() if report else None}
+            for name, report in reports.items()
+        ]
         async with self.database.writing() as session:
-            for name, device in self.devices.items():
-                report = device.reported(now_ms)
-                stored = msgspec.json.encode(report).decode() if report is not None else None
-                await session.execute(
-                    update(DeviceRow).where(DeviceRow.id == name).values(reported=stored)
-                )
+            await session.execute(update(DeviceRow), rows)
 
     async def serve(
         self, latency_us: Callable[[str, str], float], *, at_ms: int, errors: int = 0
