@@ -61,6 +61,21 @@ class UpdateFact(msgspec.Struct, frozen=True, kw_only=True):
     detail: Said = ""
 
 
+class ServingFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A release that answers calls now, whatever became of the newest update.
+
+    Attributes:
+        committed: False on probation, when the device may still go back.
+    """
+
+    family: Family
+    version: Version
+    variant: ShortText
+    backend: ShortText
+    accelerator: ShortText
+    committed: bool
+
+
 class DiagnosticsResult(_Result, frozen=True, kw_only=True, tag="diagnostics"):
     """How the device is; None where it could not be found out.
 
@@ -69,6 +84,8 @@ class DiagnosticsResult(_Result, frozen=True, kw_only=True, tag="diagnostics"):
             wrong.
         clock_synchronised: what the kernel says of it.
         server_ms: how long the server took to answer; None if it did not.
+        serving: what the runtime serves.
+        updates: where the newest update of each family stands, which may be one that failed.
         libraries: name of each usable backend and of the main libraries to their version.
     """
 
@@ -96,6 +113,7 @@ class DiagnosticsResult(_Result, frozen=True, kw_only=True, tag="diagnostics"):
     certificate_expires_ms: UnixMs | None = None
     assignment_version: Count = 0
     outbox: Annotated[dict[ShortText, Count], msgspec.Meta(max_length=MAX_LIBRARIES)] = {}
+    serving: Annotated[list[ServingFact], msgspec.Meta(max_length=MAX_LISTED)] | None = None
     updates: Annotated[list[UpdateFact], msgspec.Meta(max_length=MAX_LISTED)] = []
 
 

@@ -4,7 +4,7 @@ import gzip
 import io
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +61,10 @@ def diagnostics(  # noqa: PLR0913 (each is an option that a person gives)
     wait_s: WaitS = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show how devices are: versions, disk, memory, temperature, clock, connections, updates.
+    """Show how devices are: versions, disk, memory, temperature, clock, connections.
+
+    Says what each device serves now, and beside it how the newest update of each model family
+    stands: one that failed leaves serving what served before.
 
     Example: `skerry fleet command diagnostics cam-01 --server URL --token-file token`
     """
@@ -262,7 +265,8 @@ def _shown(answered: list[dict[str, Any]], *, as_json: bool) -> None:
             if result.get("kind") == "bench":
                 print_rows(result["rows"])
             else:
-                print_fields(result)
+                print_fields({**result, "serving": None, "updates": None})
+                say(*_serving(result), *_updates(result))
     states = {one["state"] for one in answered}
     if states & {"open", "expired"}:
         ids = [one["id"] for one in answered if one["state"] == "open"]
@@ -271,6 +275,24 @@ def _shown(answered: list[dict[str, Any]], *, as_json: bool) -> None:
         raise typer.Exit(_NO_ANSWER)
     if states - {"done"}:
         raise typer.Exit(_NOT_DONE)
+
+
+def _serving(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a device serves now; nothing if its agent does not say so."""
+    for one in result.get("serving") or ():
+        where = f"{one['variant']}, {one['backend']} on {one['accelerator']}"
+        probation = "" if one["committed"] else ", on probation"
+        yield f"  serves: {one['family']} {one['version']} ({where}){probation}"
+    if result.get("serving") == []:
+        yield "  serves: nothing"
+
+
+def _updates(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where the newest update of each family stands, which need not be what serves."""
+    for one in result.get("updates") or ():
+        tried = f" at attempt {one['attempts']}" if one["attempts"] > 1 else ""
+        why = f" ({one['detail']})" if one["detail"] else ""
+        yield f"  newest update: {one['family']} {one['version']}, {one['state']}{tried}{why}"
 
 
 def _unpacked(content: bytes) -> bytes:

@@ -35,6 +35,7 @@ from fleet_protocol.command_answers import (
     MAX_LISTED,
     MAX_SAID,
     DiagnosticsResult,
+    ServingFact,
     UpdateFact,
 )
 from fleet_protocol.commands import Action, Command
@@ -54,6 +55,8 @@ class _Books:
     assignment_version: int
     outbox: dict[str, int]
     updates: list[UpdateFact]
+    committed: dict[str, str]
+    """Versions by family."""
 
 
 class DiagnosticsAction:
@@ -118,6 +121,10 @@ class DiagnosticsAction:
                 )
                 for record in list(records)[:MAX_LISTED]
             ],
+            committed={
+                family: held.release.version
+                for family, held in self._journal.committed(connection).items()
+            },
         )
 
     def _result(self, books: _Books) -> DiagnosticsResult:
@@ -150,6 +157,7 @@ class DiagnosticsAction:
             certificate_expires_ms=self._certificate_expires_ms(),
             assignment_version=books.assignment_version,
             outbox=books.outbox,
+            serving=None if status is None else _serving(status, books.committed),
             updates=books.updates,
         )
 
@@ -166,6 +174,21 @@ class DiagnosticsAction:
         except (ServerUnreachableError, ServerRefusedError) as error:
             return None, str(error)[:MAX_SAID]
         return round((time.perf_counter() - began_s) * 1000, 1), ""
+
+
+def _serving(status: RuntimeStatus, committed: Mapping[str, str]) -> list[ServingFact]:
+    active = (release for release in status.releases if release.active)
+    return [
+        ServingFact(
+            family=release.family,
+            version=release.version,
+            variant=release.variant[:_MAX_NAME],
+            backend=release.backend[:_MAX_NAME],
+            accelerator=release.accelerator[:_MAX_NAME],
+            committed=committed.get(release.family) == release.version,
+        )
+        for release in islice(active, MAX_LISTED)
+    ]
 
 
 def _cut(said: Mapping[str, str], items: int, length: int) -> dict[str, str]:

@@ -23,6 +23,7 @@ from fleet_protocol.command_answers import (
 from fleet_protocol.commands import MAX_OPEN
 from fleet_protocol.messages import Reported, decode
 from fleet_protocol.topics import Channel
+from fleet_protocol.update_states import UpdateState
 from tests.simulators.commanding import (
     answers,
     arrive,
@@ -32,7 +33,8 @@ from tests.simulators.commanding import (
     mailbox,
     outcomes,
 )
-from tests.simulators.control_device import ControlDevice, Crash
+from tests.simulators.control_device import DEVICE, ControlDevice, Crash
+from tests.simulators.device_releases import release
 from tests.simulators.device_repository import Director, SimulatedRepository
 
 
@@ -42,6 +44,29 @@ async def test_diagnostics_are_answered(device: ControlDevice) -> None:
     assert (answer.command_id, answer.outcome) == (asked["id"], Outcome.DONE)
     assert answer.result is not None
     assert answer.begun_ms == now_ms
+
+
+async def test_diagnostics_say_what_serves_beside_the_newest_update(device: ControlDevice) -> None:
+    """An update that failed is the newest one, and not what answers calls."""
+    device.runtime.models["1.1.0"] = lambda value: 3 * value
+    for version, each in enumerate((release("1.0.0"), release("1.1.0")), start=1):
+        device.repository.add(each)
+        await device.receive(device.director.assign(DEVICE, version, [each]))
+        await device.settle()
+    (answer,) = await give(device, command(1, now_ms=device.clock.now_ms()))
+    assert isinstance(answer.result, DiagnosticsResult)
+    (update,) = answer.result.updates
+    assert (update.version, update.state) == ("1.1.0", UpdateState.FAILED)
+    assert answer.result.serving is not None
+    (serves,) = answer.result.serving
+    assert (serves.family, serves.version, serves.committed) == ("animals", "1.0.0", True)
+
+
+async def test_what_serves_is_not_known_while_the_runtime_is_silent(device: ControlDevice) -> None:
+    device.runtime.down = True
+    (answer,) = await give(device, command(1, now_ms=device.clock.now_ms()))
+    assert isinstance(answer.result, DiagnosticsResult)
+    assert answer.result.serving is None
 
 
 async def test_the_mailbox_may_come_again(device: ControlDevice) -> None:
