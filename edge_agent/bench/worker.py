@@ -20,7 +20,8 @@ from edge_agent.inference.backends.base import Model
 from edge_agent.inference.tensors import Tensor, size_bytes
 from edge_agent.lean_memory import give_back, limit_arenas
 from edge_agent.runtime_api import ActiveRelease
-from fleet_protocol.manifest import Datatype, GoldenTensor, TensorSpec
+from fleet_protocol import bytes_tensor
+from fleet_protocol.manifest import ITEM_BYTES, Datatype, GoldenTensor, TensorSpec
 
 MODULE = "edge_agent.bench.worker"
 _WARM_UP_CALLS = 3
@@ -114,25 +115,29 @@ def _load(job: Job) -> tuple[Model, list[Tensor]]:
     feed = [
         Tensor(name=given.name, datatype=given.datatype, shape=given.shape, data=given.data())
         for given in job.inputs
-    ] or [_made_up(spec) for spec in release.inputs]
+    ] or [made_up(spec) for spec in release.inputs]
     return model, feed
 
 
-def _made_up(spec: TensorSpec) -> Tensor:
-    """Return a wave: zeros would let some kernels take short cuts."""
+def made_up(spec: TensorSpec) -> Tensor:
+    """Return a wave, or short words: zeros would let some kernels take short cuts."""
     import array  # noqa: PLC0415 (only where golden inputs are missing)
     import struct  # noqa: PLC0415 (for the same reason)
 
     shape = [max(size, 1) for size in spec.shape]
     size = size_bytes(spec.datatype, shape)
-    if spec.datatype is Datatype.FP16:
+    if spec.datatype is Datatype.BYTES:
+        data = bytes_tensor.pack(f"word {at}".encode() for at in range(math.prod(shape)))
+    elif spec.datatype is Datatype.FP16:
         data = b"".join(struct.pack("<e", math.sin(at)) for at in range(size // 2))
     elif spec.datatype in _FLOATS:
         values: array.array[float] = array.array(_FLOATS[spec.datatype])
         values.extend(math.sin(at) for at in range(size // values.itemsize))
         data = values.tobytes()
     else:
-        data = bytes(at % 2 for at in range(size))
+        # Small numbers: integers may be places in a table, or lengths.
+        item = ITEM_BYTES[spec.datatype]
+        data = b"".join((at % 2).to_bytes(item, "little") for at in range(size // item))
     return Tensor(name=spec.name, datatype=spec.datatype, shape=shape, data=data)
 
 

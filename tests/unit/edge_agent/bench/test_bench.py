@@ -9,14 +9,18 @@ import pytest
 from typer.testing import CliRunner
 
 from edge_agent import hardware_commands
-from edge_agent.bench import subject
+from edge_agent.bench import subject, worker
 from edge_agent.bench.measuring import Row
 from edge_agent.bench.picture import PictureError
 from edge_agent.bench.subject import SubjectError
 from edge_agent.cli import app
 from edge_agent.errors import AgentError
+from edge_agent.inference.backends import arrays
+from edge_agent.inference.inference_request import checked_elements
+from edge_agent.inference.tensors import size_bytes
 from edge_agent.state_dir import StateDir
 from fleet_protocol import manifest as manifests
+from fleet_protocol.manifest import Datatype, TensorSpec
 from tests.simulators.device_releases import release
 from tests.unit.edge_agent.inference.reference_release import MODELS, commit, reference_release
 from tests.unit.edge_agent.inference.tflite_files import relu, tflite_release
@@ -58,6 +62,18 @@ def test_a_family_of_this_device_is_measured(tmp_path: Path) -> None:
     output = run("bench", "rows", "--seconds", "0.5", "--state", str(tmp_path))
     assert "rows 1.0.0 on" in output
     assert "cpu" in output
+
+
+@pytest.mark.parametrize("datatype", Datatype)
+def test_inputs_are_made_up_where_there_are_no_golden_ones(datatype: Datatype) -> None:
+    made = worker.made_up(TensorSpec(name="x", datatype=datatype, shape=[-1, 6]))
+    assert made.shape == [1, 6]
+    assert checked_elements(made) is made
+    if datatype is not Datatype.BYTES:
+        assert len(made.data) == size_bytes(datatype, made.shape)
+    assert any(bytes(made.data))
+    if datatype in {Datatype.INT32, Datatype.INT64, Datatype.UINT16}:  # which may be indices
+        assert arrays.to_array(made).max() == 1
 
 
 def bundle(path: Path, *, content: bytes | None = None) -> Path:
