@@ -10,11 +10,12 @@ from pathlib import Path
 import grpc
 import pytest
 import tritonclient.grpc as triton
+import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
 from edge_agent.state_dir import StateDir
 from fleet_protocol.manifest import Datatype
-from tests.conformance.triton_grpc.conftest import listening
+from tests.conformance.triton_grpc.conftest import free_port, listening
 from tests.conformance.triton_grpc.tensors import given, image, sample
 from tests.integration.runtime.raw_client import RawClient
 from tests.integration.runtime.reference_calls import batch, golden
@@ -68,6 +69,34 @@ def test_without_the_extra_http_serves_and_the_log_names_it(
         assert "pip install 'skerry[grpc]'" in event["reason"]
         assert http_serves(state)
         assert runtime.stop() == 0
+
+
+def test_callers_from_the_network_have_no_memory_of_this_machine(
+    state: StateDir, grpc_port: int
+) -> None:
+    port = free_port()
+    commit(state)
+    settings = {
+        "SKERRY_AGENT_RUNTIME__HOST": "0.0.0.0",  # noqa: S104 (what is tested)
+        "SKERRY_AGENT_RUNTIME__EXPOSE_TO_NETWORK": "true",
+        "SKERRY_AGENT_RUNTIME__SHARED_MEMORY": "true",
+        "SKERRY_AGENT_RUNTIME__PORT": str(port),
+        PORT: str(grpc_port),
+        SOCKET: "true",
+    }
+    with running(state.root, **settings) as runtime:
+        listening(runtime, 2)
+        eventually(lambda: bool(runtime.events("tcp_listening")), runtime.log_text)
+        offered = {}
+        for address in (f"127.0.0.1:{grpc_port}", f"unix:{state.grpc_socket}"):
+            with triton.InferenceServerClient(address) as client:
+                offered[address] = list(client.get_server_metadata().extensions)
+        with triton_http.InferenceServerClient(f"127.0.0.1:{port}") as client:
+            offered["http"] = client.get_server_metadata()["extensions"]
+            with pytest.raises(InferenceServerException, match="not enabled here"):
+                client.register_system_shared_memory("r", "/r", 8)
+        with_memory = [at for at, names in offered.items() if "system_shared_memory" in names]
+        assert with_memory == [f"unix:{state.grpc_socket}"]
 
 
 def test_a_port_in_use_is_waited_for(state: StateDir, grpc_port: int) -> None:
