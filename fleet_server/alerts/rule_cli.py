@@ -98,7 +98,8 @@ def set_rule(  # noqa: PLR0913 (each is an option that a person gives)
 ) -> None:
     """Store a rule in the place of the one of its name, a default one included.
 
-    What is not given is as the API has it: see `docs/alerts.md`. `change` leaves it as it is.
+    What is not given: it resolves at --fires-at, for-s and resolve-for-s 0, window-s 600,
+    min-calls 50, all devices, every family, severity warning. `change` leaves it as it is instead.
 
     Example: `skerry fleet alert rules set slow --signal p95_ms --fires-at 50 --resolves-at 40
     --for-s 300 --server URL --token-file token`

@@ -1,11 +1,13 @@
 """`skerry fleet alert`, `alert rules`, `silence` and `webhook` against the application."""
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from fleet_protocol.errors import SkerryError
+from fleet_server.alerts import rule_cli
 from fleet_server.alerts.tables import Alert
 from fleet_server.database import Database
 from fleet_server.devices.tables import Device
@@ -109,3 +111,13 @@ async def test_a_webhook_and_what_was_sent_there(shell: Shell) -> None:
     await shell("webhook", "remove", "pager")
     with pytest.raises(SkerryError, match="there is no webhook 'pager'"):
         await shell("webhook", "show", "pager")
+
+
+async def test_what_the_help_says_of_options_that_are_left_out(shell: Shell) -> None:
+    told = rule_cli.set_rule.__doc__ or ""
+    held = await shell.json("alert", "rules", "set", "x", "--signal", "alarms", "--fires-at", "1")
+    for name in ("for_s", "resolve_for_s", "window_s", "min_calls", "severity"):
+        option = name.replace("_", "-")
+        value = held[name] if isinstance(held[name], str) else f"{held[name]:g}"
+        assert re.search(rf"{option}( and [a-z-]+)? {value}\b", told), name
+    assert (held["selector"], held["family"], held["resolves_at"]) == ("*", None, 1)

@@ -57,9 +57,31 @@ async def test_diagnostics_say_what_serves_beside_the_newest_update(device: Cont
     assert isinstance(answer.result, DiagnosticsResult)
     (update,) = answer.result.updates
     assert (update.version, update.state) == ("1.1.0", UpdateState.FAILED)
-    assert answer.result.serving is not None
-    (serves,) = answer.result.serving
-    assert (serves.family, serves.version, serves.committed) == ("animals", "1.0.0", True)
+    assert serving(answer) == [("animals", "1.0.0", True)]
+
+
+async def test_what_is_loaded_serves_if_it_is_active_and_on_probation_is_said(
+    device: ControlDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.repository.add(release("1.0.0"))
+    await device.receive(device.director.assign(DEVICE, 1, [release("1.0.0")]))
+    await device.settle()
+    status = device.runtime.status()
+    (old,) = status.releases
+    loaded = [
+        msgspec.structs.replace(old, active=False),
+        msgspec.structs.replace(old, version="1.1.0"),
+    ]
+    said = msgspec.structs.replace(status, releases=loaded)
+    monkeypatch.setattr(device.runtime, "status", lambda: said)
+    (answer,) = await give(device, command(1, now_ms=device.clock.now_ms()))
+    assert serving(answer) == [("animals", "1.1.0", False)]
+
+
+def serving(answer: Answer) -> list[tuple[str, str, bool]]:
+    """Return what a device says that it serves: family, version, whether it has committed to it."""
+    assert isinstance(answer.result, DiagnosticsResult)
+    return [(one.family, one.version, one.committed) for one in answer.result.serving or ()]
 
 
 async def test_what_serves_is_not_known_while_the_runtime_is_silent(device: ControlDevice) -> None:
