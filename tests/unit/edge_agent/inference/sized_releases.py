@@ -17,9 +17,14 @@ MakePlane = Callable[..., DataPlane]
 """Makes a plane of a memory policy with a budget of 100 MiB, in which the keywords are changed."""
 
 
-def loader(state: StateDir, backend: GatedBackend) -> ReleaseLoader:
+def loader(state: StateDir, backend: GatedBackend, *, refused: str = "") -> ReleaseLoader:
+    """Return a loader, which refuses one family."""
     return ReleaseLoader(
-        state=state, epoch="e", catalog=Catalog([backend]), clock=time.perf_counter
+        state=state,
+        epoch="e",
+        catalog=Catalog([backend]),
+        clock=time.perf_counter,
+        refusal=lambda release: "it has crashed us" if release.family == refused else "",
     )
 
 

@@ -15,6 +15,7 @@ from edge_agent.inference.errors import (
     UnavailableError,
     UnknownModelError,
 )
+from edge_agent.inference.execution_policy import ExecutionPolicy
 from edge_agent.inference.grpc_api.descriptions import Descriptions
 from edge_agent.inference.grpc_api.wire.open_inference_pb2 import (
     ModelMetadataRequest,
@@ -22,11 +23,13 @@ from edge_agent.inference.grpc_api.wire.open_inference_pb2 import (
 )
 from edge_agent.inference.http_errors import answering
 from edge_agent.inference.http_messages import HttpRequest, HttpResponse
+from edge_agent.inference.memory_budget import MemoryPolicy
 from edge_agent.inference.repository_routes import repository_index
+from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.v2_routes import V2Routes
 from edge_agent.state_dir import StateDir
 from tests.unit.edge_agent.inference.gated_backend import GatedBackend
-from tests.unit.edge_agent.inference.sized_releases import MIB, MakePlane, serve, sized
+from tests.unit.edge_agent.inference.sized_releases import MIB, MakePlane, loader, serve, sized
 
 
 async def test_an_idle_model_sleeps_and_its_next_call_wakes_it(
@@ -59,6 +62,25 @@ async def test_an_idle_model_sleeps_and_its_next_call_wakes_it(
     assert await plane.unload_family("a") == 0
     with pytest.raises(UnknownModelError):
         plane.active("a")
+
+
+async def test_nobody_leaves_for_a_release_that_is_refused(
+    state: StateDir, backend: GatedBackend
+) -> None:
+    plane = DataPlane(
+        loader=loader(state, backend, refused="b"),
+        clock=time.perf_counter,
+        workers=1,
+        policy=ExecutionPolicy(
+            limits=lambda _: QueueLimits(),
+            memory=MemoryPolicy(budget_bytes=100 * MIB, evict_idle=True),
+        ),
+    )
+    await serve(plane, sized("a", 60))
+    with pytest.raises(LoadError, match="it has crashed us"):
+        await plane.load(sized("b", 50))
+    assert (await plane.status()).asleep == []
+    assert await plane.close(10)
 
 
 async def test_a_model_that_wakes_goes_on_counting(make_plane: MakePlane, state: StateDir) -> None:
