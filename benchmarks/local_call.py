@@ -12,6 +12,8 @@ What one caller waits for is about the protocol, so caller and servers share one
 the time that a processor of a virtual machine takes to wake up is as long as the protocol's and
 changes from run to run. What Skerry comes to then is printed beside it, without a goal. Throughput
 is a question to all processors: there two callers keep one model at work.
+
+Every figure comes from several rounds with processes of their own; see `fresh_process`.
 """
 
 import os
@@ -26,7 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measuring.interleaved import Spread, interleave
+from benchmarks.measuring.fresh_process import in_fresh_processes
+from benchmarks.measuring.interleaved import Spread, Times, interleave
 from benchmarks.measuring.other_load import OtherLoad
 from benchmarks.models.bench_models import (
     Array,
@@ -43,12 +46,14 @@ from benchmarks.peers.programs.onnx_session import open_session
 from benchmarks.peers.skerry_peer import SkerryPeer
 from benchmarks.report import Row, at_least, at_most, figure
 
-_TURNS = 100
+_ROUNDS = 4
+_TURNS = 25
 _CALLS_PER_TURN = 20
 _BARE = "bare session.run"
 _SOCKET = f"{SkerryPeer.name}, {SkerryPeer.protocols[0]}"
 _BUSY_CALLERS = 2
-_BUSY_TURNS = 61
+_BUSY_ROUNDS = 10
+_BUSY_TURNS = 6
 _BUSY_S = 0.4
 """Short turns: a machine shared with others is another one a second later."""
 _MAX_ADDED_US = {_SOCKET: 250, f"{SkerryPeer.name}, {SkerryPeer.protocols[2]}": 80}
@@ -56,8 +61,8 @@ _MIN_THROUGHPUT = 0.95
 _MAX_P99 = 1.2
 HOW = (
     "make bench NAME=local_call (all contenders in turns within one run, at most "
-    f"{_TURNS} x {_CALLS_PER_TURN} calls each, onnxruntime {version('onnxruntime')} with 1 thread "
-    "in all)"
+    f"{_ROUNDS} x {_TURNS} x {_CALLS_PER_TURN} calls each, all processes anew {_ROUNDS} times, "
+    f"onnxruntime {version('onnxruntime')} with 1 thread in all)"
 )
 
 Contenders = Mapping[str, Callable[[Array], Array]]
@@ -96,6 +101,12 @@ def _one_processor() -> Iterator[None]:
 
 
 def _measure(model: BenchModel, peers: Sequence[Peer]) -> dict[str, Spread]:
+    rounds = in_fresh_processes(_ROUNDS, _round, model, peers)
+    names = rounds[0]
+    return {name: Spread.of(np.concatenate([found[name] for found in rounds])) for name in names}
+
+
+def _round(model: BenchModel, peers: Sequence[Peer]) -> dict[str, Times]:
     with ExitStack() as stack:
         contenders = {_BARE: _bare(model)}
         for peer in peers:
@@ -168,20 +179,11 @@ def _busy_rows(network: str, model: BenchModel, *, with_goal: bool) -> list[Row]
     The runtime computes one call at a time with one thread, as the bare loop does, so the ratio is
     what the protocol costs when it can be hidden behind the computation.
     """
-    with tempfile.TemporaryDirectory(prefix="skerry-") as folder, ExitStack() as stack:
-        peer = SkerryPeer()
-        stack.enter_context(peer.start(model, Path(folder), instances=1))
-        callers = [peer.connect(SkerryPeer.protocols[0]) for _ in range(_BUSY_CALLERS)]
-        for caller in callers:
-            stack.callback(caller.close)
-        bare = _bare(model)
-        ratios = []
-        for _ in range(_BUSY_TURNS):
-            alone = _calls_per_s([bare], model.sample)
-            ratios.append(_calls_per_s([caller.call for caller in callers], model.sample) / alone)
+    ratios = np.concatenate(in_fresh_processes(_BUSY_ROUNDS, _busy_round, model))
     lower, median, upper = np.percentile(ratios, [25, 50, 75])
     how = (
-        f"make bench NAME=local_call ({_BUSY_TURNS} turns of {_BUSY_S:g} s each way, median; "
+        f"make bench NAME=local_call ({_BUSY_ROUNDS} x {_BUSY_TURNS} turns of {_BUSY_S:g} s each "
+        "way, median; "
         f"{_BUSY_CALLERS} callers with one call each in flight, 1 instance with 1 thread)"
     )
     label = f"{network}: {_SOCKET}: throughput, {_BUSY_CALLERS} callers"
@@ -191,6 +193,22 @@ def _busy_rows(network: str, model: BenchModel, *, with_goal: bool) -> list[Row]
         figure(f"{label}, lower quartile of the turns", round(float(lower), 3), "of bare", how),
         figure(f"{label}, upper quartile of the turns", round(float(upper), 3), "of bare", how),
     ]
+
+
+def _busy_round(model: BenchModel) -> list[float]:
+    with tempfile.TemporaryDirectory(prefix="skerry-") as folder, ExitStack() as stack:
+        peer = SkerryPeer()
+        stack.enter_context(peer.start(model, Path(folder), instances=1))
+        callers = [peer.connect(SkerryPeer.protocols[0]) for _ in range(_BUSY_CALLERS)]
+        for caller in callers:
+            stack.callback(caller.close)
+        calls, bare = [caller.call for caller in callers], _bare(model)
+        _calls_per_s(calls, model.sample)
+        ratios = []
+        for _ in range(_BUSY_TURNS):
+            alone = _calls_per_s([bare], model.sample)
+            ratios.append(_calls_per_s(calls, model.sample) / alone)
+    return ratios
 
 
 def _calls_per_s(calls: Sequence[Callable[[Array], Array]], sample: Array) -> float:

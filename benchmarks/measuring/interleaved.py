@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ _MAX_TURN_NS = 60_000_000
 """A slow contender has fewer calls in its turn, at least one."""
 
 
+Times = NDArray[np.float64]
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """How long the calls of one contender took, in microseconds."""
@@ -33,6 +37,18 @@ class Spread:
     p90: float
     p99: float
 
+    @classmethod
+    def of(cls, times_us: Times) -> Self:
+        """Describe the times of calls."""
+        p50, p90, p99 = np.percentile(times_us, [50, 90, 99])
+        return cls(
+            count=len(times_us),
+            mean=float(times_us.mean()),
+            p50=float(p50),
+            p90=float(p90),
+            p99=float(p99),
+        )
+
 
 def interleave(
     contenders: Mapping[str, Callable[[], object]],
@@ -41,7 +57,7 @@ def interleave(
     calls_per_turn: int,
     warm_up: int = 20,
     seed: int = 0,
-) -> dict[str, Spread]:
+) -> dict[str, Times]:
     """Give each contender so many turns of so many calls, the order drawn anew for each turn.
 
     One caller, one call at a time. The collector of this process rests meanwhile.
@@ -52,6 +68,9 @@ def interleave(
         calls_per_turn: timed ones, fewer where they take longer than 60 ms together.
         warm_up: calls of each before the first turn.
         seed: of the order.
+
+    Returns:
+        The times of each contender's calls, in microseconds.
     """
     for call in contenders.values():
         for _ in range(warm_up):
@@ -68,7 +87,7 @@ def interleave(
                 _turn(contenders[name], calls_per_turn, times[name])
     finally:
         gc.enable()
-    return {name: _spread(np.array(taken) / 1000) for name, taken in times.items()}
+    return {name: np.array(taken) / 1000 for name, taken in times.items()}
 
 
 def _turn(call: Callable[[], object], count: int, times: list[int]) -> None:
@@ -86,14 +105,3 @@ def _turn(call: Callable[[], object], count: int, times: list[int]) -> None:
         times.append(end - start)
         if end > until:
             break
-
-
-def _spread(microseconds: NDArray[np.float64]) -> Spread:
-    p50, p90, p99 = np.percentile(microseconds, [50, 90, 99])
-    return Spread(
-        count=len(microseconds),
-        mean=float(microseconds.mean()),
-        p50=float(p50),
-        p90=float(p90),
-        p99=float(p99),
-    )
