@@ -228,7 +228,10 @@ class Scheduler:
             batch = following
             batch.run()
             following = self._taken()
-            self._loop.call_soon_threadsafe(self._done, batch, following)
+            try:
+                self._loop.call_soon_threadsafe(self._done, batch, following)
+            except RuntimeError:
+                return  # the loop is closed: nobody waits any more
 
     def _taken(self) -> BatchRun | None:
         """Take what is laid out, from any thread; whoever got it, has it alone."""
