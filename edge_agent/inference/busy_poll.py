@@ -18,23 +18,26 @@ GRACE_S = 150e-6
 class BusyPoll:
     """Belongs to the event loop."""
 
-    def __init__(self, *, clock: Callable[[], float]) -> None:
+    def __init__(self, *, clock: Callable[[], float], processors: int) -> None:
         """Let the loop sleep as it likes.
 
         Args:
             clock: in seconds, monotonic.
+            processors: that the process may use. On a single one nothing has to wake up, and who
+                looks for bytes keeps the sender from sending them.
         """
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._until = 0.0
         self._polling = False
+        self._spare = processors > 1
         self.at_work = 0
         """How many answers are being made beside the loop, which then leaves the processors to
         them."""
 
     def expect(self, now: float) -> None:
         """Stay awake for a moment if nothing else is at work: bytes are likely to come."""
-        if self.at_work:
+        if self.at_work or not self._spare:
             return
         self._until = now + GRACE_S
         if not self._polling:

@@ -101,7 +101,7 @@ class HttpServer:
         self._limits = limits
         self._clock = clock
         self.memory = memory or BodyMemory(max(limits.max_bodies_bytes, limits.max_body_bytes))
-        self._poll = BusyPoll(clock=clock)
+        self._poll = BusyPoll(clock=clock, processors=len(os.sched_getaffinity(0)))
         self._room = asyncio.Semaphore(max_connections)
         self._connections: set[HttpConnection] = set()
         self._transports: dict[HttpConnection, asyncio.Transport] = {}

@@ -68,7 +68,7 @@ async def connected() -> AsyncIterator[_Caller]:
                 limits=Limits(max_body_bytes=_BODY_BYTES),
                 owner=_Owner(),
                 clock=clock,
-                poll=BusyPoll(clock=clock),
+                poll=BusyPoll(clock=clock, processors=2),
             ),
             sock=near,
         )

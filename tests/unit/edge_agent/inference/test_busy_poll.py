@@ -28,7 +28,7 @@ async def _rounds(count: int) -> None:
 def test_the_loop_looks_until_the_moment_is_over_and_then_sleeps() -> None:
     async def look() -> tuple[int, int]:
         clock = _Clock()
-        BusyPoll(clock=clock).expect(0.0)
+        BusyPoll(clock=clock, processors=2).expect(0.0)
         await _rounds(100)
         looked = clock.reads
         await _rounds(100)
@@ -41,7 +41,7 @@ def test_the_loop_looks_until_the_moment_is_over_and_then_sleeps() -> None:
 def test_what_is_expected_meanwhile_prolongs_it_and_starts_no_second_look(at: int) -> None:
     async def look() -> int:
         clock = _Clock()
-        poll = BusyPoll(clock=clock)
+        poll = BusyPoll(clock=clock, processors=2)
         poll.expect(0.0)
         await _rounds(at)
         poll.expect(at * _STEP_S)
@@ -54,7 +54,7 @@ def test_what_is_expected_meanwhile_prolongs_it_and_starts_no_second_look(at: in
 def test_it_begins_anew_after_it_has_ended() -> None:
     async def look() -> int:
         clock = _Clock()
-        poll = BusyPoll(clock=clock)
+        poll = BusyPoll(clock=clock, processors=2)
         poll.expect(0.0)
         await _rounds(100)
         poll.expect(clock.reads * _STEP_S)
@@ -67,9 +67,19 @@ def test_it_begins_anew_after_it_has_ended() -> None:
 def test_the_loop_sleeps_while_models_are_at_work() -> None:
     async def look() -> int:
         clock = _Clock()
-        poll = BusyPoll(clock=clock)
+        poll = BusyPoll(clock=clock, processors=2)
         poll.at_work += 1
         poll.expect(0.0)
+        await _rounds(100)
+        return clock.reads
+
+    assert asyncio.run(look()) == 0
+
+
+def test_the_loop_leaves_a_single_processor_to_the_sender() -> None:
+    async def look() -> int:
+        clock = _Clock()
+        BusyPoll(clock=clock, processors=1).expect(0.0)
         await _rounds(100)
         return clock.reads
 
