@@ -88,8 +88,10 @@ pathlib.Path(sys.argv[1], "runs").touch()
 signal.pause()
 """
 _BENCHMARK = """
-import sys
+import signal, sys
 from benchmarks import rollout_campaign
+# Whoever is started in a shell's background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with rollout_campaign.running(sys.argv[1:]) as process:
     process.wait()
 """
