@@ -15,7 +15,7 @@ from pathlib import Path
 import uvloop
 
 from fleet_protocol.errors import SkerryError
-from fleet_server import collector, listening, logs, settings
+from fleet_server import listening, logs, settings
 from fleet_server.data_dir import DataDir
 from fleet_server.listening import Ports
 from fleet_server.settings import ServerSettings
@@ -43,7 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(data: DataDir, config: ServerSettings, ports: Ports) -> int:
-    collector.hold()
     from fleet_server import migrate, serving  # noqa: PLC0415 (takes long; see above)
 
     uvloop.run(migrate.prepare(settings.database_url(config, data)))

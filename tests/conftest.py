@@ -1,5 +1,6 @@
 """What the tests of a session share: databases, made when one first asks, and the collector."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -11,12 +12,13 @@ from tests.simulators.postgresql_cluster import Cluster
 
 def pytest_collection() -> None:
     """Look for no garbage while modules are loaded: they stay."""
-    collector.hold()
+    gc.disable()
 
 
 def pytest_collection_finish() -> None:
     """Look for it as seldom as the server does, and not in what was loaded."""
     collector.settle()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
