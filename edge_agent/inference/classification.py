@@ -6,28 +6,15 @@ BYTES, each element ``value:index`` or ``value:index:label``, highest value firs
 
 import heapq
 import math
-import struct
 from collections.abc import Iterator, Sequence
 
 from edge_agent.inference.errors import RequestError
-from edge_agent.inference.tensors import Tensor
+from edge_agent.inference.tensors import Tensor, unpacked
 from fleet_protocol import bytes_tensor
 from fleet_protocol.manifest import Datatype, TensorSpec
 
 _D = Datatype
-_STRUCT_CODES: dict[Datatype, str] = {
-    _D.UINT8: "B",
-    _D.UINT16: "H",
-    _D.UINT32: "I",
-    _D.UINT64: "Q",
-    _D.INT8: "b",
-    _D.INT16: "h",
-    _D.INT32: "i",
-    _D.INT64: "q",
-    _D.FP16: "e",
-    _D.FP32: "f",
-    _D.FP64: "d",
-}
+_UNRANKED = frozenset({_D.BOOL, _D.BYTES})
 _FLOATS = frozenset({_D.FP16, _D.FP32, _D.FP64})
 MAX_VALUES = 1 << 18
 """Of one output: ranking more would keep everybody else waiting."""
@@ -45,9 +32,8 @@ def ranked(tensor: Tensor, spec: TensorSpec, count: int) -> Tensor:
     Raises:
         RequestError: the output cannot be ranked.
     """
-    code = _STRUCT_CODES.get(tensor.datatype)
     total = math.prod(tensor.shape)
-    if code is None or not total or total > MAX_VALUES:
+    if tensor.datatype in _UNRANKED or not total or total > MAX_VALUES:
         raise RequestError(
             f"output {tensor.name!r} cannot be given as classes: it is {tensor.datatype} and has "
             f"{total} values; numbers can, up to {MAX_VALUES} of them"
@@ -57,7 +43,7 @@ def ranked(tensor: Tensor, spec: TensorSpec, count: int) -> Tensor:
     width = total // rows
     wanted = min(count, width)
     labels = spec.labels if len(spec.labels) == width else []
-    values: Sequence[float] = struct.unpack(f"<{total}{code}", tensor.data)
+    values: Sequence[float] = unpacked(tensor)
     written = "{:f}" if tensor.datatype in _FLOATS else "{:d}"
     elements = [
         element

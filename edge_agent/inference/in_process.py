@@ -323,10 +323,7 @@ def _text(name: str, element: object) -> bytes:
 def _wanted(
     request: InferenceRequest, _release: ActiveRelease, outputs: Sequence[Tensor]
 ) -> list[Tensor]:
-    if request.outputs is None:
-        return list(outputs)
-    by_name = {tensor.name: tensor for tensor in outputs}
-    return [by_name[name] for name in request.outputs]
+    return list(request.wanted(outputs))
 
 
 def _read_only(tensor: Tensor) -> Array:

@@ -1,6 +1,7 @@
 """An inference request as the runtime has it, whatever protocol carried it."""
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -54,6 +55,21 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     shared_inputs: dict[str, Slice] = {}
     shared_bytes: int = 0
     shared_outputs: dict[str, Slice] = {}
+
+    def wanted(self, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the outputs that are wanted, in that order.
+
+        Args:
+            outputs: all of the model, among them every one that the request names.
+        """
+        if self.outputs is None:
+            return outputs
+        by_name = {tensor.name: tensor for tensor in outputs}
+        return [by_name[name] for name in self.outputs]
+
+    def as_binary(self, output: str) -> bool:
+        """Say whether an output that is wanted travels as binary data."""
+        return self.binary_output if self.outputs is None else self.outputs[output]
 
 
 def checked_elements(tensor: Tensor) -> Tensor:

@@ -17,26 +17,13 @@ from typing import cast
 import msgspec
 
 from edge_agent.inference.errors import BackendError, RequestError
-from edge_agent.inference.tensors import Data, Tensor, described
+from edge_agent.inference.tensors import Data, Tensor, described, packed, unpacked
 from fleet_protocol import bytes_tensor
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.manifest import Datatype
 
 _D = Datatype
 _FLOATS = frozenset({_D.FP32, _D.FP64})
-_STRUCT_CODES: dict[Datatype, str] = {
-    _D.BOOL: "?",
-    _D.UINT8: "B",
-    _D.UINT16: "H",
-    _D.UINT32: "I",
-    _D.UINT64: "Q",
-    _D.INT8: "b",
-    _D.INT16: "h",
-    _D.INT32: "i",
-    _D.INT64: "q",
-    _D.FP32: "f",
-    _D.FP64: "d",
-}
 MAX_VALUES = 1 << 18
 """Of one output as JSON: writing more would keep everybody else waiting."""
 
@@ -77,7 +64,7 @@ def to_bytes(raw: Data, *, name: str, datatype: Datatype, shape: Sequence[int]) 
     if datatype is _D.BYTES:
         return bytes_tensor.pack(map(str.encode, cast("list[str]", flat)))
     try:
-        return struct.pack(f"<{len(flat)}{_STRUCT_CODES[datatype]}", *flat)
+        return packed(datatype, flat)
     except (struct.error, OverflowError):
         raise RequestError(
             f"the data of input {name!r} holds a number outside the range of {datatype}"
@@ -98,7 +85,7 @@ def to_values(tensor: Tensor) -> tuple[object, ...]:
         raise _not_for_json(tensor, f"has {count} values, at most {MAX_VALUES} are sent as JSON")
     if tensor.datatype is _D.BYTES:
         return _texts(tensor, count)
-    values = struct.unpack(f"<{count}{_STRUCT_CODES[tensor.datatype]}", tensor.data)
+    values = unpacked(tensor)
     if tensor.datatype in _FLOATS and not all(map(math.isfinite, values)):
         raise _not_for_json(tensor, "holds infinities or NaN, which JSON cannot carry")
     return values

@@ -5,6 +5,7 @@ here knows numpy; `edge_agent.inference.backends.arrays` converts at the edge.
 """
 
 import math
+import struct
 from collections.abc import Sequence
 
 import msgspec
@@ -14,6 +15,23 @@ from fleet_protocol.manifest import ITEM_BYTES, Datatype
 
 Data = bytes | bytearray | memoryview
 """Contiguous bytes; a memoryview has format ``B``."""
+
+
+_D = Datatype
+_STRUCT_CODES: dict[Datatype, str] = {
+    _D.BOOL: "?",
+    _D.UINT8: "B",
+    _D.UINT16: "H",
+    _D.UINT32: "I",
+    _D.UINT64: "Q",
+    _D.INT8: "b",
+    _D.INT16: "h",
+    _D.INT32: "i",
+    _D.INT64: "q",
+    _D.FP16: "e",
+    _D.FP32: "f",
+    _D.FP64: "d",
+}
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +56,21 @@ def size_bytes(datatype: Datatype, shape: Sequence[int]) -> int:
     if datatype is Datatype.BYTES:
         return math.prod(shape) * LENGTH_BYTES
     return math.prod(shape) * ITEM_BYTES[datatype]
+
+
+def packed(datatype: Datatype, values: Sequence[object]) -> bytes:
+    """Return values as the data of a tensor; not for BYTES.
+
+    Raises:
+        struct.error: one is none of the datatype, or out of its range.
+        OverflowError: likewise, for a float.
+    """
+    return struct.pack(f"<{len(values)}{_STRUCT_CODES[datatype]}", *values)
+
+
+def unpacked(tensor: Tensor) -> tuple[float, ...]:
+    """Return the values of a tensor, flat; not for BYTES."""
+    return struct.unpack(f"<{math.prod(tensor.shape)}{_STRUCT_CODES[tensor.datatype]}", tensor.data)
 
 
 def described(datatype: Datatype, shape: Sequence[int]) -> str:

@@ -129,16 +129,11 @@ def encode_answer(
     """
     described_outputs: list[v2_messages.Output] = []
     parts: list[Data] = [b""]
-    wanted = request.outputs
-    if wanted is not None:
-        by_name = {tensor.name: tensor for tensor in outputs}
-        outputs = [by_name[name] for name in wanted]
-    for tensor in outputs:
+    for tensor in request.wanted(outputs):
         # One in shared memory has neither parameters nor data: Triton's clients take parameters
         # for the announcement of binary data.
         shared = tensor.name in request.shared_outputs
-        asked_binary = request.binary_output if wanted is None else wanted[tensor.name]
-        binary = asked_binary and not shared
+        binary = not shared and request.as_binary(tensor.name)
         if binary:
             parts.append(tensor.data)
         described_outputs.append(

@@ -77,7 +77,8 @@ def encode_answer(
     message = ModelInferResponse(model_name=model_name, model_version=model_version, id=request.id)
     raw: list[Data] = []
     typed = True
-    for tensor, binary in _wanted(request, outputs):
+    for tensor in request.wanted(outputs):
+        binary = request.as_binary(tensor.name)
         output = message.outputs.add(
             name=tensor.name, datatype=tensor.datatype.value, shape=tensor.shape
         )
@@ -184,13 +185,6 @@ def _values(parameters: Mapping[str, InferParameter]) -> dict[str, object]:
         if choice is not None:
             values[name] = getattr(parameter, choice)
     return values
-
-
-def _wanted(request: InferenceRequest, outputs: Sequence[Tensor]) -> list[tuple[Tensor, bool]]:
-    if request.outputs is None:
-        return [(tensor, request.binary_output) for tensor in outputs]
-    by_name = {tensor.name: tensor for tensor in outputs}
-    return [(by_name[name], binary) for name, binary in request.outputs.items()]
 
 
 def _length(size: int) -> bytes:

@@ -7,26 +7,25 @@ from collections.abc import Sequence
 from edge_agent.inference.errors import RequestError
 from edge_agent.inference.grpc_api.wire.open_inference_pb2 import InferTensorContents
 from edge_agent.inference.json_data import MAX_VALUES
-from edge_agent.inference.tensors import Tensor, described
+from edge_agent.inference.tensors import Tensor, described, packed, unpacked
 from fleet_protocol import bytes_tensor
 from fleet_protocol.manifest import Datatype
 
 _D = Datatype
-_FIELDS: dict[Datatype, tuple[str, str]] = {
-    _D.BOOL: ("bool_contents", "?"),
-    _D.INT8: ("int_contents", "b"),
-    _D.INT16: ("int_contents", "h"),
-    _D.INT32: ("int_contents", "i"),
-    _D.INT64: ("int64_contents", "q"),
-    _D.UINT8: ("uint_contents", "B"),
-    _D.UINT16: ("uint_contents", "H"),
-    _D.UINT32: ("uint_contents", "I"),
-    _D.UINT64: ("uint64_contents", "Q"),
-    _D.FP32: ("fp32_contents", "f"),
-    _D.FP64: ("fp64_contents", "d"),
-    _D.BYTES: ("bytes_contents", ""),
+_FIELDS: dict[Datatype, str] = {
+    _D.BOOL: "bool_contents",
+    _D.INT8: "int_contents",
+    _D.INT16: "int_contents",
+    _D.INT32: "int_contents",
+    _D.INT64: "int64_contents",
+    _D.UINT8: "uint_contents",
+    _D.UINT16: "uint_contents",
+    _D.UINT32: "uint_contents",
+    _D.UINT64: "uint64_contents",
+    _D.FP32: "fp32_contents",
+    _D.FP64: "fp64_contents",
+    _D.BYTES: "bytes_contents",
 }
-"""Of each datatype its field, and its code in `struct`, which BYTES has not."""
 
 
 def to_bytes(
@@ -38,7 +37,7 @@ def to_bytes(
         RequestError: they are not in the field of the datatype, out of its range, too many, or
             not as many as the shape says.
     """
-    field, code = _field(datatype, f"input {name!r}")
+    field = _field(datatype, f"input {name!r}")
     filled = [descriptor.name for descriptor, _ in contents.ListFields()]
     if any(other != field for other in filled):
         raise RequestError(
@@ -55,7 +54,7 @@ def to_bytes(
     if datatype is Datatype.BYTES:
         return bytes_tensor.pack(values)
     try:
-        return struct.pack(f"<{count}{code}", *values)
+        return packed(datatype, values)
     except struct.error:
         raise RequestError(
             f"input {name!r} holds a number outside the range of {datatype}"
@@ -69,20 +68,20 @@ def of_tensor(tensor: Tensor) -> InferTensorContents:
         RequestError: there are too many, or the datatype has no field.
     """
     what = f"output {tensor.name!r}"
-    field, code = _field(tensor.datatype, what)
+    field = _field(tensor.datatype, what)
     count = math.prod(tensor.shape)
     _check_count(count, what)
     contents = InferTensorContents()
     values = (
         bytes_tensor.unpack(tensor.data, count)
         if tensor.datatype is Datatype.BYTES
-        else struct.unpack(f"<{count}{code}", tensor.data)
+        else unpacked(tensor)
     )
     getattr(contents, field).extend(values)
     return contents
 
 
-def _field(datatype: Datatype, what: str) -> tuple[str, str]:
+def _field(datatype: Datatype, what: str) -> str:
     if datatype not in _FIELDS:
         raise RequestError(f"{what} is {datatype}, which travels as raw contents only")
     return _FIELDS[datatype]
