@@ -52,6 +52,8 @@ class Call:
         """
         self.release = release
         self.line = Timeline(started)
+        if release.loaded_at > started:  # it was asleep, and this call has waited for it
+            self.line.loaded = release.loaded_at
         self._counted = counted
         self._clock = clock
         self._deferred = False

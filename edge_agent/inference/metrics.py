@@ -16,6 +16,7 @@ from edge_agent.inference.http_messages import Answer, HttpRequest, HttpResponse
 from edge_agent.inference.process_memory import resident_bytes
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.statistics import BOUNDS_S, DurationHistogram
+from edge_agent.runtime_api import ActiveRelease
 
 PATH = "/metrics"
 
@@ -79,6 +80,7 @@ class MetricsRoute:
                 celsius,
                 label_text({"zone": zone}),
             )
+        _sleep(page, self._plane)
         for served in self._plane.resident:
             await asyncio.sleep(0)
             active = self._plane.is_active(served)
@@ -99,9 +101,25 @@ def _of_process(page: Exposition, plane: DataPlane) -> None:
         )
 
 
+def _sleep(page: Exposition, plane: DataPlane) -> None:
+    """Say of each release that answers for its family whether it is in memory."""
+    for family in plane.families:
+        served = plane.described(family)
+        page.gauge(
+            "skerry_model_asleep",
+            "1 while a model that is served is out of memory; its next call loads it.",
+            int(served.asleep),
+            label_text(_names(served.release)),
+        )
+
+
+def _names(release: ActiveRelease) -> dict[str, str]:
+    return {"family": release.family, "version": release.version, "variant": release.variant}
+
+
 def _of_release(page: Exposition, served: ServedRelease, *, active: bool) -> None:
     release, stats, scheduler = served.release, served.statistics, served.scheduler
-    names = {"family": release.family, "version": release.version, "variant": release.variant}
+    names = _names(release)
     labels = label_text(names)
     failed = sum(stats.errors.values())
     page.gauge(
@@ -131,7 +149,10 @@ def _of_release(page: Exposition, served: ServedRelease, *, active: bool) -> Non
             f'{labels},result="{result}"',
         )
     page.histogram(
-        "skerry_queue_seconds", "From ready to run to the run.", _durations(stats.queue), labels
+        "skerry_queue_seconds",
+        "Until a sleeping model was loaded, and from ready to run to the run.",
+        _durations(stats.queue),
+        labels,
     )
     page.histogram(
         "skerry_compute_seconds", "Time in the model.", _durations(stats.compute), labels

@@ -57,6 +57,7 @@ class ServedRelease:
         self.memory_bytes = 0
         self.serial = next(_serials)
         self.used_at = 0.0
+        self.loaded_at = 0.0
         self.cache: ResponseCache | None = None
         self.batchable = batches.has_batch_dimension(release)
         self.statistics = ReleaseStatistics()
@@ -94,7 +95,7 @@ class ServedRelease:
             cache: for answers, shared with other releases; None keeps none.
         """
         self.cache = cache
-        self.used_at = clock()
+        self.used_at = self.loaded_at = clock()
         most = self.model.max_concurrent_runs
         self.scheduler = Scheduler(
             host=self,

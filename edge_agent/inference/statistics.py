@@ -33,10 +33,10 @@ class InferStatistics(msgspec.Struct):
     """The durations of the calls of a model, named as the statistics extension names them.
 
     ``success`` and ``fail`` count calls, from the last byte of the request to the answer. ``queue``
-    counts the successful ones, those from the cache among them, which did not wait;
-    ``compute_input`` to ``compute_output`` those that the model ran for, each with the whole
-    duration of the batch that it was part of. ``cache_hit`` counts the calls from the cache,
-    ``cache_miss`` those that looked there in vain.
+    counts the successful ones, those from the cache among them, which did not wait; the time until
+    a sleeping model is loaded is part of it. ``compute_input`` to ``compute_output`` count those
+    that the model ran for, each with the whole duration of the batch that it was part of.
+    ``cache_hit`` counts the calls from the cache, ``cache_miss`` those that looked there in vain.
     """
 
     success: StatisticDuration
@@ -117,6 +117,7 @@ class Timeline:
 
     Attributes:
         started: the last byte of the request had arrived.
+        loaded: the model was in memory: `started`, unless the call had to wait for it.
         queued: the call was ready to run.
         began: the model began with the batch that the call is part of; 0 if it never did.
         ended: the model had ended.
@@ -128,12 +129,13 @@ class Timeline:
     """
 
     __slots__ = (
-        "batch_items", "began", "cached", "ended", "items", "leads", "looked_up", "queued",
-        "started",
+        "batch_items", "began", "cached", "ended", "items", "leads", "loaded", "looked_up",
+        "queued", "started",
     )  # fmt: skip
 
     def __init__(self, started: float) -> None:
         self.started = started
+        self.loaded = started
         self.queued = started
         self.began = 0.0
         self.ended = 0.0
@@ -191,14 +193,14 @@ class ReleaseStatistics:
             return
         if line.looked_up:
             self.cache_misses += 1
-        input_s = line.queued - line.started
+        input_s = line.queued - line.loaded
         infer_s = line.ended - line.began
         output_s = answered - line.ended
         self._ran += 1
         self._input_s += input_s
         self._output_s += output_s
         self.items += line.items
-        self.queue.add(line.began - line.queued)
+        self.queue.add(line.began - line.queued + (line.loaded - line.started))
         self.compute.add(infer_s)
         if line.leads:
             runs = self._runs.get(line.batch_items)

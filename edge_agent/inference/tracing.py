@@ -120,6 +120,8 @@ class Traces:
                     span.set_status(trace.StatusCode.ERROR)
             if line.began:
                 within = trace.set_span_in_context(span)
+                if line.loaded > line.started:
+                    self._child(within, "load", line.started, line.loaded)
                 self._child(within, "queue", line.queued, line.began)
                 self._child(within, "compute", line.began, line.ended, batch=line.batch_items)
             span.end(self._unix_ns(call.answered))

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from edge_agent import counters
 from edge_agent.inference.data_plane import DataPlane
@@ -24,6 +25,7 @@ from edge_agent.inference.grpc_api.wire.open_inference_pb2 import (
 from edge_agent.inference.http_errors import answering
 from edge_agent.inference.http_messages import HttpRequest, HttpResponse
 from edge_agent.inference.memory_budget import MemoryPolicy
+from edge_agent.inference.metrics import MetricsRoute
 from edge_agent.inference.repository_routes import repository_index
 from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.v2_routes import V2Routes
@@ -136,6 +138,49 @@ async def test_what_describes_a_sleeping_model_leaves_it_asleep(make_plane: Make
     assert describe.model_ready(ModelReadyRequest(name="a")).ready
     assert describe.model(ModelMetadataRequest(name="a")).versions == ["1.0.0"]
     assert (await plane.status()).asleep == ["a"]
+
+
+async def test_waiting_to_be_loaded_is_queueing_and_the_metrics_tell_who_sleeps(
+    make_plane: MakePlane,
+) -> None:
+    plane = make_plane(evict_idle=True)
+    await serve(plane, sized("a", 60))
+    await serve(plane, sized("b", 50))
+    assert await asleep_by_metrics(plane) == {"a": 1, "b": 0}
+    body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}'
+    waited_s = 1000.0
+    request = HttpRequest(
+        method="POST",
+        path="/v2/models/a/infer",
+        body=body,
+        keep_alive=True,
+        received_at=time.perf_counter() - waited_s,
+    )
+    answer = answering(V2Routes(plane, max_request_bytes=1024))(request)
+    response = answer if isinstance(answer, HttpResponse) else await answer
+    assert response.status == 200
+    stats = plane.statistics(plane.active("a")).inference_stats
+    assert stats.queue.ns >= waited_s * 1e9
+    assert stats.compute_input.ns < 1e9
+    assert stats.success.ns >= stats.queue.ns
+    assert await asleep_by_metrics(plane) == {"a": 0, "b": 1}
+
+
+async def asleep_by_metrics(plane: DataPlane) -> dict[str, int]:
+    """Return of each family whether ``/metrics`` says that it sleeps."""
+    route = MetricsRoute(plane, lambda _: HttpResponse(), clock=time.perf_counter)
+    request = HttpRequest(
+        method="GET", path="/metrics", body=b"", keep_alive=True, received_at=time.perf_counter()
+    )
+    answer = route(request)
+    response = answer if isinstance(answer, HttpResponse) else await answer
+    page = b"".join(map(bytes, response.parts)).decode()
+    return {
+        sample.labels["family"]: int(sample.value)
+        for metric in text_string_to_metric_families(page)
+        for sample in metric.samples
+        if sample.name == "skerry_model_asleep"
+    }
 
 
 async def test_what_control_decides_while_models_leave_stays_so(make_plane: MakePlane) -> None:
