@@ -162,6 +162,7 @@ class DataPlane:
         """Wait until a family that was asleep has been loaded, or could not be.
 
         Raises:
+            AsleepError: there is no room for it, but will be soon.
             UnavailableError: it could not be; the next call tries again.
         """
         await self._sleep.awake(family)
@@ -382,7 +383,9 @@ class DataPlane:
     async def _make_room(self, release: ActiveRelease, instances: int) -> None:
         """Let idle models leave if a new one needs their memory."""
         need = await self._loading_thread.memory_needed(release, instances=instances)
-        leaving = self._sleep.who_leaves(release, need, self.resident, self.is_active)
+        leaving = self._sleep.who_leaves(
+            release, need, self.resident, self._departures.releases, self.is_active
+        )
         # All at once: while one of them goes, control may replace or stop serving another.
         for served in leaving:
             del self._active[served.release.family]

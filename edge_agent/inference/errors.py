@@ -41,7 +41,7 @@ class DeadlineError(RefusedError):
 
 
 class AsleepError(RefusedError):
-    """The model has left memory because nobody used it; it is being loaded again."""
+    """The model has left memory because nobody used it, and is not back yet."""
 
 
 class ConflictError(InferenceError):
@@ -53,7 +53,16 @@ class LoadError(InferenceError):
 
 
 class NoRoomError(LoadError):
-    """A release does not fit into memory beside those that are there now."""
+    """A release does not fit into memory beside those that are there now.
+
+    Attributes:
+        retry_after_s: when it may fit, None if nobody can say.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        """Keep what the answer needs."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class DeviceFaultError(LoadError):

@@ -139,7 +139,8 @@ class InProcessRuntime:
         Raises:
             RequestError: the inputs are not what the model takes.
             UnknownModelError: there is no such model or version.
-            RefusedError: it was not run: the queue is full, or `DeadlineError`.
+            RefusedError: it was not run: the queue is full, a model that slept finds no room beside
+                those in use, or `DeadlineError`.
             UnavailableError: the model is assigned but could not be loaded, or this is closed.
             BackendError: the library failed.
         """

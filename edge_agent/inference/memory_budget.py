@@ -8,6 +8,8 @@ from edge_agent.inference.errors import NoRoomError
 _MEBIBYTE = 1024 * 1024
 _PER_FILE_BYTE = 2
 _AT_LEAST = 4 * _MEBIBYTE
+_RETRY_S = 1.0
+"""Calls last for much less; what is on its way out waits for nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,7 @@ class Holding:
     Attributes:
         used_at: when it was last called, in seconds on any one clock.
         may_leave: it is idle and may be loaded again when it is called.
+        leaves_soon: it is on its way out, or may leave as soon as its calls have ended.
     """
 
     family: str
@@ -37,6 +40,7 @@ class Holding:
     memory_bytes: int
     used_at: float
     may_leave: bool
+    leaves_soon: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,8 @@ def room_for(name: str, need: Need, held: Sequence[Holding], *, budget_bytes: in
         budget_bytes: for all together.
 
     Raises:
-        NoRoomError: it does not fit even if all leave that may; the message has the figures.
+        NoRoomError: it does not fit even if all leave that may; the message has the figures, and
+            `retry_after_s` says whether it will once those in use have become idle.
     """
     needed_bytes = need.total_bytes
     taken = sum(holding.memory_bytes for holding in held)
@@ -109,6 +114,7 @@ def room_for(name: str, need: Need, held: Sequence[Holding], *, budget_bytes: in
     if taken + needed_bytes <= budget_bytes:
         return leaving
     left = set(leaving)
+    soon = sum(each.memory_bytes for each in held if each.leaves_soon and each not in left)
     staying = ", ".join(
         f"{holding.family} {holding.version} {_mib(holding.memory_bytes)}"
         for holding in held
@@ -117,7 +123,8 @@ def room_for(name: str, need: Need, held: Sequence[Holding], *, budget_bytes: in
     raise NoRoomError(
         f"{name} does not fit into memory: it needs about {need}, the budget for all "
         f"models is {_mib(budget_bytes)} (setting runtime.memory_budget_bytes), and "
-        + (f"{_mib(taken)} stay taken by: {staying}" if staying else "nothing else is loaded")
+        + (f"{_mib(taken)} stay taken by: {staying}" if staying else "nothing else is loaded"),
+        retry_after_s=_RETRY_S if taken - soon + needed_bytes <= budget_bytes else None,
     )
 
 

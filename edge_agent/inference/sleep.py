@@ -49,7 +49,7 @@ class Sleep:
         self.stuck: dict[str, str] = {}
         """Families that could not be woken when they were last called, and why."""
         self._asleep: dict[str, ServedRelease] = {}
-        self._waking: dict[str, asyncio.Task[str | None]] = {}
+        self._waking: dict[str, asyncio.Task[InferenceError | None]] = {}
 
     def __contains__(self, family: str) -> bool:
         return family in self._asleep
@@ -71,6 +71,7 @@ class Sleep:
         newcomer: ActiveRelease,
         need: Need,
         resident: Sequence[ServedRelease],
+        departing: Sequence[ServedRelease],
         active: Callable[[ServedRelease], bool],
     ) -> list[ServedRelease]:
         """Return those that must leave memory so that a release fits.
@@ -79,27 +80,29 @@ class Sleep:
             newcomer: the release.
             need: what it will take.
             resident: all that take memory, those on their way out among them.
+            departing: those on their way out.
             active: says whether one of them answers for its family.
 
         Raises:
             LoadError: it does not fit even if all leave that may; the message has the figures.
         """
-        holdings = {
-            Holding(
+        holdings: dict[Holding, ServedRelease] = {}
+        for served in resident:
+            may_sleep = (
+                self._policy.evict_idle
+                # The old version stays until the new one of its family has proved itself.
+                and served.release.family != newcomer.family
+                and active(served)
+            )
+            holding = Holding(
                 family=served.release.family,
                 version=served.release.version,
                 memory_bytes=served.memory_bytes,
                 used_at=served.used_at,
-                may_leave=(
-                    self._policy.evict_idle
-                    # The old version stays until the new one of its family has proved itself.
-                    and served.release.family != newcomer.family
-                    and served.in_flight == 0
-                    and active(served)
-                ),
-            ): served
-            for served in resident
-        }
+                may_leave=may_sleep and served.in_flight == 0,
+                leaves_soon=may_sleep or served in departing,
+            )
+            holdings[holding] = served
         leaving = room_for(
             f"{newcomer.family} {newcomer.version}",
             need,
@@ -138,16 +141,24 @@ class Sleep:
         """Wait until a family that was asleep has been loaded, or could not be.
 
         Raises:
+            AsleepError: there is no room for it, but will be soon.
             UnavailableError: it could not be; the next call tries again.
         """
         if family not in self._asleep:
             return
         problem = await asyncio.shield(self._wake(family))
-        if problem is not None:
-            raise UnavailableError(
-                f"model {family!r} had left memory because it was idle and could not be loaded "
-                f"again: {problem}"
+        if problem is None:
+            return
+        message = (
+            f"model {family!r} had left memory because it was idle and could not be loaded again: "
+            f"{problem}"
+        )
+        if isinstance(problem, NoRoomError) and problem.retry_after_s is not None:
+            raise AsleepError(
+                f"{message}; those in use may leave in a moment, call again then",
+                retry_after_s=problem.retry_after_s,
             )
+        raise UnavailableError(message)
 
     def close(self) -> None:
         """Wake nobody any more."""
@@ -156,7 +167,7 @@ class Sleep:
         for waking in self._waking.values():
             waking.cancel()
 
-    def _wake(self, family: str) -> asyncio.Task[str | None]:
+    def _wake(self, family: str) -> asyncio.Task[InferenceError | None]:
         task = self._waking.get(family)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._reload(self._asleep[family]))
@@ -164,7 +175,7 @@ class Sleep:
             task.add_done_callback(lambda _: self._waking.pop(family, None))
         return task
 
-    async def _reload(self, asleep: ServedRelease) -> str | None:
+    async def _reload(self, asleep: ServedRelease) -> InferenceError | None:
         """Load what is asleep; return why it could not be, None if it is awake."""
         release = asleep.release
         try:
@@ -176,7 +187,7 @@ class Sleep:
             # Whoever has the room now may leave it the next moment.
             if self._is_asleep(asleep) and not isinstance(error, NoRoomError):
                 self.stuck[release.family] = str(error)
-            return str(error)
+            return error
         if self._is_asleep(asleep):
             del self._asleep[release.family]
             self._activate(release.family, release.version)

@@ -81,7 +81,7 @@ class V2Routes:
         match request.path.split("/")[1:]:
             case ["v2", "models", family, "versions", version, *what]:
                 return self._of_model(request, family, version, what)
-            case ["v2", "models", "stats"]:
+            case ["v2", "models", "stats"]:  # with a family of that name, too, as Triton has it
                 return _read(request, self._all_statistics)
             case ["v2", "models", family, *what]:
                 return self._of_model(request, family, None, what)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.inference.data_plane import DataPlane
-from edge_agent.inference.errors import (
-    LoadError,
-)
+from edge_agent.inference.errors import LoadError, NoRoomError
 from edge_agent.inference.execution_policy import ExecutionPolicy, policy_from
 from edge_agent.inference.memory_budget import Holding, MemoryPolicy, Need, need_of, room_for
 from edge_agent.inference.process_memory import default_budget_bytes
@@ -60,6 +59,24 @@ def test_the_least_recently_used_leave_and_no_more_than_needed(
     needed_mib: int, held: Sequence[Holding], leaving: Sequence[Holding]
 ) -> None:
     assert room_for("m", need(needed_mib), held, budget_bytes=100 * MIB) == leaving
+
+
+@pytest.mark.parametrize(
+    ("needed_mib", "soon"),
+    [
+        # 40 are taken by one in use, 20 by one on trial, 30 by an idle one that may go.
+        (81, False),
+        (80, True),
+        (41, True),
+    ],
+)
+def test_who_finds_no_room_learns_whether_those_in_use_would_make_it(
+    needed_mib: int, *, soon: bool
+) -> None:
+    held = [replace(BUSY, leaves_soon=True), replace(RECENT, leaves_soon=True), holding("new", 20)]
+    with pytest.raises(NoRoomError) as refused:
+        room_for("big 1.0.0", need(needed_mib), held, budget_bytes=100 * MIB)
+    assert (refused.value.retry_after_s is not None) is soon
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_figures() -> None:

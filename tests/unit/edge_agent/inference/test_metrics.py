@@ -5,10 +5,11 @@ from pathlib import Path
 
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.data_plane import DataPlane
-from edge_agent.inference.http_messages import HttpRequest, HttpResponse
+from edge_agent.inference.http_messages import HttpResponse
 from edge_agent.inference.metrics import MetricsRoute
 from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.state_dir import StateDir
+from tests.unit.edge_agent.inference.route_calls import scrape
 
 
 async def test_temperatures_come_from_the_zones_that_can_be_read(tmp_path: Path) -> None:
@@ -23,13 +24,12 @@ async def test_temperatures_come_from_the_zones_that_can_be_read(tmp_path: Path)
         clock=clock,
         workers=1,
     )
-    route = MetricsRoute(plane, lambda _: HttpResponse(), clock=clock, thermal=tmp_path)
-    request = HttpRequest(
-        method="GET", path="/metrics", body=b"", keep_alive=True, received_at=clock()
+    samples = await scrape(
+        MetricsRoute(plane, lambda _: HttpResponse(), clock=clock, thermal=tmp_path)
     )
-    answer = route(request)
-    response = answer if isinstance(answer, HttpResponse) else await answer
-    page = b"".join(bytes(part) for part in response.parts).decode()
-    told = [line for line in page.splitlines() if line.startswith("skerry_temperature_celsius")]
-    assert told == ['skerry_temperature_celsius{zone="0:cpu-thermal"} 48.25']
+    assert [
+        (sample.labels, sample.value)
+        for sample in samples
+        if sample.name == "skerry_temperature_celsius"
+    ] == [({"zone": "0:cpu-thermal"}, 48.25)]
     assert await plane.close(10)

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from edge_agent import counters
 from edge_agent.inference.data_plane import DataPlane
@@ -22,15 +21,14 @@ from edge_agent.inference.grpc_api.wire.open_inference_pb2 import (
     ModelMetadataRequest,
     ModelReadyRequest,
 )
-from edge_agent.inference.http_errors import answering
-from edge_agent.inference.http_messages import HttpRequest, HttpResponse
+from edge_agent.inference.http_messages import HttpResponse
 from edge_agent.inference.memory_budget import MemoryPolicy
 from edge_agent.inference.metrics import MetricsRoute
 from edge_agent.inference.repository_routes import repository_index
 from edge_agent.inference.scheduling import QueueLimits
-from edge_agent.inference.v2_routes import V2Routes
 from edge_agent.state_dir import StateDir
 from tests.unit.edge_agent.inference.gated_backend import GatedBackend
+from tests.unit.edge_agent.inference.route_calls import ask, infer, scrape
 from tests.unit.edge_agent.inference.sized_releases import MIB, MakePlane, loader, serve, sized
 
 
@@ -106,17 +104,6 @@ async def test_a_model_that_wakes_goes_on_counting(make_plane: MakePlane, state:
     assert all(counters.read(path).closed for path in sorted(state.run.glob("counters-*"))[:2])
 
 
-def ask(plane: DataPlane, method: str, path: str, *, admin: Path | None = None) -> HttpResponse:
-    """Ask for what is answered at once, as an application or as control."""
-    routes = answering(V2Routes(plane, max_request_bytes=1024, admin=admin))
-    request = HttpRequest(
-        method=method, path=path, body=b"", keep_alive=True, received_at=time.perf_counter()
-    )
-    response = routes(request)
-    assert isinstance(response, HttpResponse)
-    return response
-
-
 async def test_what_describes_a_sleeping_model_leaves_it_asleep(make_plane: MakePlane) -> None:
     plane = make_plane(evict_idle=True)
     await serve(plane, sized("a", 60))
@@ -147,18 +134,8 @@ async def test_waiting_to_be_loaded_is_queueing_and_the_metrics_tell_who_sleeps(
     await serve(plane, sized("a", 60))
     await serve(plane, sized("b", 50))
     assert await asleep_by_metrics(plane) == {"a": 1, "b": 0}
-    body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}'
     waited_s = 1000.0
-    request = HttpRequest(
-        method="POST",
-        path="/v2/models/a/infer",
-        body=body,
-        keep_alive=True,
-        received_at=time.perf_counter() - waited_s,
-    )
-    answer = answering(V2Routes(plane, max_request_bytes=1024))(request)
-    response = answer if isinstance(answer, HttpResponse) else await answer
-    assert response.status == 200
+    assert (await infer(plane, "a", received_at=time.perf_counter() - waited_s)).status == 200
     stats = plane.statistics(plane.active("a")).inference_stats
     assert stats.queue.ns >= waited_s * 1e9
     assert stats.compute_input.ns < 1e9
@@ -168,17 +145,10 @@ async def test_waiting_to_be_loaded_is_queueing_and_the_metrics_tell_who_sleeps(
 
 async def asleep_by_metrics(plane: DataPlane) -> dict[str, int]:
     """Return of each family whether ``/metrics`` says that it sleeps."""
-    route = MetricsRoute(plane, lambda _: HttpResponse(), clock=time.perf_counter)
-    request = HttpRequest(
-        method="GET", path="/metrics", body=b"", keep_alive=True, received_at=time.perf_counter()
-    )
-    answer = route(request)
-    response = answer if isinstance(answer, HttpResponse) else await answer
-    page = b"".join(map(bytes, response.parts)).decode()
+    samples = await scrape(MetricsRoute(plane, lambda _: HttpResponse(), clock=time.perf_counter))
     return {
         sample.labels["family"]: int(sample.value)
-        for metric in text_string_to_metric_families(page)
-        for sample in metric.samples
+        for sample in samples
         if sample.name == "skerry_model_asleep"
     }
 
@@ -254,11 +224,11 @@ async def test_a_model_in_use_does_not_leave(make_plane: MakePlane) -> None:
             await plane.load(sized("a", 60, "2.0.0"))
     await serve(plane, sized("b", 50))
     # Now "a" sleeps and "b" is in use: "a" cannot wake, and says why. The next moment it could.
-    with (
-        plane.begin(plane.active("b"), started=time.perf_counter(), counted=False),
-        pytest.raises(UnavailableError, match=r"could not be loaded again.*b 1\.0\.0"),
-    ):
-        await plane.awake("a")
+    with plane.begin(plane.active("b"), started=time.perf_counter(), counted=False):
+        with pytest.raises(AsleepError, match=r"could not be loaded again.*b 1\.0\.0"):
+            await plane.awake("a")
+        refused = await infer(plane, "a")
+    assert (refused.status, refused.extra_headers) == (503, "Retry-After: 1\r\n")
     assert plane.ready
     await plane.awake("a")
     assert plane.active("a").release.version == "1.0.0"
