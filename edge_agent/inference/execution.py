@@ -56,6 +56,8 @@ class Execution:
         """
         with call:
             query = decode()
+            if query.shared_outputs and self._regions is not None:
+                self._regions.check_room(query.shared_outputs, call.release.least_output_bytes)
             if query.shared_inputs and self._regions is not None:
                 if query.shared_bytes > INLINE_BYTES:
                     call.defer()

@@ -14,7 +14,7 @@ from edge_agent.inference.response_cache import ResponseCache
 from edge_agent.inference.scheduler import Scheduler
 from edge_agent.inference.scheduling import QueueLimits
 from edge_agent.inference.statistics import ReleaseStatistics
-from edge_agent.inference.tensors import Tensor, described
+from edge_agent.inference.tensors import Tensor, described, size_bytes
 from edge_agent.inference.warm_up import WarmUp
 from edge_agent.inference.workers import Workers
 from edge_agent.runtime_api import ActiveRelease
@@ -72,6 +72,11 @@ class ServedRelease:
         self._idle: asyncio.Event | None = None
         self._input_specs = {spec.name: spec for spec in release.inputs}
         self._output_names = {spec.name for spec in release.outputs}
+        self.least_output_bytes = {
+            spec.name: 0 if -1 in spec.shape else size_bytes(spec.datatype, spec.shape)
+            for spec in release.outputs
+        }
+        """What each output takes at least: all that can be said of one whose shape is not fixed."""
         self._classified = next(
             (at for at, spec in enumerate(release.outputs) if spec.labels), None
         )

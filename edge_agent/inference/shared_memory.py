@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -89,12 +89,7 @@ class Region:
         Raises:
             RequestError: as in `read`, or the data are larger than the part.
         """
-        self._check_place(place)
-        if len(data) > place.byte_size:
-            raise RequestError(
-                f"{len(data)} bytes do not fit into the {place.byte_size} bytes that the request "
-                f"gives them in {self._name}"
-            )
+        self.check_room(place, len(data))
         try:
             if len(data) <= INLINE_BYTES:
                 self._mapping.write(place.offset, data)
@@ -107,6 +102,19 @@ class Region:
             raise self._lost() from None
         except OSError as error:
             raise RequestError(f"cannot write into {self._name}: {error.strerror}") from error
+
+    def check_room(self, place: Slice, size_bytes: int) -> None:
+        """Accept a part into which so many bytes shall be written.
+
+        Raises:
+            RequestError: it is not within the region, or smaller than that.
+        """
+        self._check_place(place)
+        if size_bytes > place.byte_size:
+            raise RequestError(
+                f"{size_bytes} bytes do not fit into the {place.byte_size} bytes that the request "
+                f"gives them in {self._name}"
+            )
 
     def _read_file(self, begin: int, size: int) -> bytes:
         data = os.pread(self._descriptor, size, begin)
@@ -240,6 +248,21 @@ class Regions:
                 for tensor in request.inputs
             ],
         )
+
+    def check_room(self, places: Mapping[str, Slice], least_bytes: Mapping[str, int]) -> None:
+        """Accept the places for outputs before anything is computed for them.
+
+        Whether their files are still there is seen when they are written; it may change meanwhile.
+
+        Args:
+            places: for outputs, by their names.
+            least_bytes: what the outputs of the model take at least.
+
+        Raises:
+            RequestError: a region is not there, or a place not within it or too small.
+        """
+        for name, place in places.items():
+            self._region(place.region).check_room(place, least_bytes.get(name, 0))
 
     def store(self, request: InferenceRequest, outputs: Sequence[Tensor]) -> None:
         """Copy the outputs into regions that the request wants there.

@@ -11,6 +11,7 @@ from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.http_errors import answering
 from edge_agent.inference.http_messages import Answer, HttpRequest, HttpResponse
 from edge_agent.inference.metrics import PATH
+from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.v2_routes import V2Routes
 
 
@@ -25,16 +26,26 @@ def ask(plane: DataPlane, method: str, path: str, *, admin: Path | None = None) 
     return response
 
 
-async def infer(plane: DataPlane, family: str, *, received_at: float | None = None) -> HttpResponse:
+BODY = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}'
+
+
+async def infer(
+    plane: DataPlane,
+    family: str,
+    *,
+    body: bytes = BODY,
+    received_at: float | None = None,
+    regions: Regions | None = None,
+) -> HttpResponse:
     """Call a model over HTTP."""
     request = HttpRequest(
         method="POST",
         path=f"/v2/models/{family}/infer",
-        body=b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}',
+        body=body,
         keep_alive=True,
         received_at=time.perf_counter() if received_at is None else received_at,
     )
-    answer = answering(V2Routes(plane, max_request_bytes=1024))(request)
+    answer = answering(V2Routes(plane, max_request_bytes=1024, regions=regions))(request)
     return answer if isinstance(answer, HttpResponse) else await answer
 
 
