@@ -1,4 +1,8 @@
-"""What can go wrong in the runtime process; `http_errors` knows the HTTP status of each."""
+"""What can go wrong in the runtime process.
+
+`http_errors` knows the HTTP status of each, `grpc_api.statuses` the gRPC one, and `error_answers`
+the word that counts it.
+"""
 
 from edge_agent.errors import AgentError
 
@@ -13,6 +17,18 @@ class RequestError(InferenceError):
 
 class TooLargeError(RequestError):
     """The request is larger than this device reads."""
+
+
+class NotSentError(InferenceError):
+    """The caller opened a call and did not send its request in time."""
+
+
+class ForbiddenError(InferenceError):
+    """Applications may not do that."""
+
+
+class NotOfferedError(InferenceError):
+    """The protocol has it, this runtime has not."""
 
 
 class UnknownModelError(InferenceError):
@@ -34,6 +50,10 @@ class RefusedError(InferenceError):
         """Keep what the answer needs."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class RateError(RefusedError):
+    """The connection sends more requests than it may."""
 
 
 class DeadlineError(RefusedError):

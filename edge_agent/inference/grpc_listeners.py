@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.error_answers import ErrorAnswers
 from edge_agent.inference.http_server import ListenError, is_loopback
 from edge_agent.inference.request_memory import RequestMemory
 from edge_agent.inference.shared_memory import Regions
@@ -39,6 +40,7 @@ class GrpcListeners:
         plane: DataPlane,
         regions: Regions | None,
         memory: RequestMemory,
+        error_answers: ErrorAnswers,
         settings: RuntimeSettings,
         socket: Path,
         clock: Callable[[], float],
@@ -49,6 +51,7 @@ class GrpcListeners:
             plane: holds the models.
             regions: of shared memory; None where it is not enabled.
             memory: from which is taken what requests need.
+            error_answers: takes note of what is refused.
             settings: say where to listen.
             socket: path of the Unix socket.
             clock: the one that times the plane's calls.
@@ -56,6 +59,7 @@ class GrpcListeners:
         self._plane = plane
         self._regions = regions
         self._memory = memory
+        self._error_answers = error_answers
         self._settings = settings
         self._socket = socket
         self._clock = clock
@@ -145,6 +149,7 @@ class GrpcListeners:
                     ),
                     message_s=_MESSAGE_S + settings.max_request_bytes / _MESSAGE_BYTES_PER_S,
                 ),
+                error_answers=self._error_answers,
                 max_request_bytes=settings.max_request_bytes,
                 clock=self._clock,
             ),

@@ -15,6 +15,9 @@ from typing import Protocol, cast
 
 from edge_agent.inference.body_memory import BodyMemory
 from edge_agent.inference.busy_poll import GRACE_S, BusyPoll
+from edge_agent.inference.error_answers import ErrorAnswers
+from edge_agent.inference.errors import RateError
+from edge_agent.inference.http_errors import error_response
 from edge_agent.inference.http_messages import (
     Answer,
     Handler,
@@ -75,6 +78,11 @@ class Owner(Protocol):
     @property
     def memory(self) -> BodyMemory:
         """For the bodies of all its connections."""
+        ...
+
+    @property
+    def error_answers(self) -> ErrorAnswers:
+        """Takes note of the requests that do not get as far as the handler."""
         ...
 
     def opened(self, connection: "HttpConnection") -> None:
@@ -252,7 +260,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self.deadline = math.inf
             self._used_at = request.received_at
             if self._bucket is not None and (wait_s := self._bucket.wait_s(self._used_at)):
-                answer: Answer = _too_many(self._limits.requests_per_s, wait_s)
+                answer: Answer = self._too_many(self._bucket.refusal(wait_s))
             else:
                 answer = self._handler(request)
             if isinstance(answer, HttpResponse):
@@ -328,11 +336,16 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._memory.give_back(self._unread)
         self._unread = 0
 
+    def _too_many(self, error: RateError) -> HttpResponse:
+        self._owner.error_answers.note(error)
+        return error_response(error)
+
     def _refuse(self, error: HttpError) -> None:
         """Answer, then let the caller finish sending for a while: a reset could lose the answer."""
         transport = self._transport
         if transport is None:
             return
+        self._owner.error_answers.note(error)
         retry_after_s = _RETRY_S if error.status == HTTPStatus.SERVICE_UNAVAILABLE else None
         response = failure_response(error.status, str(error), retry_after_s=retry_after_s)
         self._refused = True
@@ -343,12 +356,3 @@ class HttpConnection(asyncio.BufferedProtocol):
         if transport.can_write_eof():
             transport.write_eof()
         self._balance_reading()
-
-
-def _too_many(requests_per_s: float, wait_s: float) -> HttpResponse:
-    return failure_response(
-        429,
-        f"this connection may send {requests_per_s:g} requests a second (setting "
-        "runtime.rate_limit_per_s); this one was not run, send it again later",
-        retry_after_s=wait_s,
-    )

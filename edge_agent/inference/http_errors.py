@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Awaitable, Callable
 
+from edge_agent.inference.error_answers import ErrorAnswers
 from edge_agent.inference.errors import (
     BackendError,
     ConflictError,
     DeviceFaultError,
     LoadError,
     NoRoomError,
+    RateError,
     RefusedError,
     RequestError,
     TooLargeError,
@@ -39,15 +41,24 @@ _STATUSES: dict[type[Exception], int] = {
 }
 
 
-def answering(route: Callable[[HttpRequest], Answer]) -> Handler:
-    """Return a handler that answers with an error where the route raises one."""
+def answering(
+    route: Callable[[HttpRequest], Answer], error_answers: ErrorAnswers | None = None
+) -> Handler:
+    """Return a handler that answers with an error where the route raises one.
+
+    Args:
+        route: answers requests.
+        error_answers: takes note of the errors; None where nobody asks.
+    """
+    noted = error_answers or ErrorAnswers()
 
     def handle(request: HttpRequest) -> Answer:
         try:
             answer = route(request)
         except Exception as error:  # noqa: BLE001 (every call is answered; the unknown is logged)
+            noted.note(error)
             return error_response(error)
-        return answer if isinstance(answer, HttpResponse) else _later(answer)
+        return answer if isinstance(answer, HttpResponse) else _later(answer, noted)
 
     return handle
 
@@ -57,10 +68,10 @@ def error_response(error: Exception) -> HttpResponse:
     if isinstance(error, HttpError):
         return failure_response(error.status, str(error), allow=error.allow)
     if isinstance(error, RefusedError):
-        return failure_response(503, str(error), retry_after_s=error.retry_after_s)
-    status = _STATUSES.get(type(error))
-    if status is not None:
-        return failure_response(status, str(error))
+        status = 429 if isinstance(error, RateError) else 503
+        return failure_response(status, str(error), retry_after_s=error.retry_after_s)
+    if type(error) in _STATUSES:
+        return failure_response(_STATUSES[type(error)], str(error))
     if isinstance(error, BackendError):
         logger.error("inference_failed", extra={"reason": str(error)})
         return failure_response(500, "the model failed on this request; the device's log says why")
@@ -68,8 +79,9 @@ def error_response(error: Exception) -> HttpResponse:
     return failure_response(500, "internal error of the runtime; the device's log has the details")
 
 
-async def _later(answer: Awaitable[HttpResponse]) -> HttpResponse:
+async def _later(answer: Awaitable[HttpResponse], noted: ErrorAnswers) -> HttpResponse:
     try:
         return await answer
     except Exception as error:  # noqa: BLE001 (as in `answering`)
+        noted.note(error)
         return error_response(error)

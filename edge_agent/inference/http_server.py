@@ -13,6 +13,7 @@ from pathlib import Path
 from edge_agent.errors import AgentError
 from edge_agent.inference.body_memory import BodyMemory
 from edge_agent.inference.busy_poll import BusyPoll
+from edge_agent.inference.error_answers import ErrorAnswers
 from edge_agent.inference.http_connection import HttpConnection, Limits
 from edge_agent.inference.http_messages import Handler
 from edge_agent.inference.unread_answers import UnreadAnswers
@@ -79,7 +80,7 @@ def is_loopback(host: str) -> bool:
 class HttpServer:
     """A set of listeners that share a handler and a limit on connections."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its parts, by keyword)
         self,
         *,
         handler: Handler,
@@ -87,6 +88,7 @@ class HttpServer:
         max_connections: int,
         clock: Callable[[], float],
         memory: BodyMemory | None = None,
+        error_answers: ErrorAnswers | None = None,
     ) -> None:
         """Listen on nothing yet.
 
@@ -96,11 +98,14 @@ class HttpServer:
             max_connections: further ones wait, accepted at most one for each listener.
             clock: monotonic, in seconds.
             memory: for the bodies; None for as much as the limits say.
+            error_answers: takes note of the requests that do not get as far as the handler; None
+                where nobody asks.
         """
         self._handler = handler
         self._limits = limits
         self._clock = clock
         self.memory = memory or BodyMemory(max(limits.max_bodies_bytes, limits.max_body_bytes))
+        self.error_answers = error_answers or ErrorAnswers()
         self._poll = BusyPoll(clock=clock, processors=len(os.sched_getaffinity(0)))
         self._room = asyncio.Semaphore(max_connections)
         self._connections: set[HttpConnection] = set()

@@ -7,10 +7,11 @@ call waiting; scrapes that follow each other closely get the same text.
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.error_answers import ErrorAnswers
 from edge_agent.inference.exposition import CONTENT_TYPE, Distribution, Exposition, label_text
 from edge_agent.inference.http_messages import Answer, HttpRequest, HttpResponse
 from edge_agent.inference.process_memory import resident_bytes
@@ -35,6 +36,7 @@ class MetricsRoute:
         others: Callable[[HttpRequest], Answer],
         *,
         clock: Callable[[], float],
+        error_answers: Mapping[str, ErrorAnswers] | None = None,
         thermal: Path = _THERMAL,
     ) -> None:
         """Render nothing yet.
@@ -43,11 +45,13 @@ class MetricsRoute:
             plane: is described.
             others: answers the other paths.
             clock: in seconds, monotonic.
+            error_answers: of each way in, by its name.
             thermal: the kernel's thermal zones.
         """
         self._plane = plane
         self._others = others
         self._clock = clock
+        self._error_answers = error_answers or {}
         self._thermal = thermal
         self._rendering: asyncio.Task[bytes] | None = None
         self._rendered_at = 0.0
@@ -73,6 +77,7 @@ class MetricsRoute:
         # The kernel may ask a slow bus for a temperature.
         zones = await asyncio.get_running_loop().run_in_executor(None, _temperatures, self._thermal)
         _of_process(page, self._plane)
+        _of_error_answers(page, self._error_answers)
         for zone, celsius in zones.items():
             page.gauge(
                 "skerry_temperature_celsius",
@@ -99,6 +104,17 @@ def _of_process(page: Exposition, plane: DataPlane) -> None:
         page.gauge(
             "skerry_cache_bytes", "Memory taken by the response cache.", plane.cache.size_bytes
         )
+
+
+def _of_error_answers(page: Exposition, error_answers: Mapping[str, ErrorAnswers]) -> None:
+    for way_in, answers in error_answers.items():
+        for kind, count in answers.counts.items():
+            page.counter(
+                "skerry_error_answers_total",
+                "Requests answered with an error, whether they reached a model or not.",
+                count,
+                f'protocol="{way_in}",kind="{kind.value}"',
+            )
 
 
 def _sleep(page: Exposition, plane: DataPlane) -> None:

@@ -18,6 +18,7 @@ from edge_agent.inference.backends.engine_cache import EngineCache
 from edge_agent.inference.body_memory import BodyMemory
 from edge_agent.inference.boot import serve_committed
 from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.error_answers import ErrorAnswers
 from edge_agent.inference.execution_policy import policy_from
 from edge_agent.inference.fatal_starts import FatalStarts
 from edge_agent.inference.grpc_listeners import GrpcListeners
@@ -46,6 +47,8 @@ logger = logging.getLogger(__name__)
 _MODE_APPLICATIONS = 0o666
 _MODE_OWNER = 0o600
 _ADMIN_CONNECTIONS = 16
+_HTTP, _ADMIN, _GRPC = "http", "admin", "grpc"
+"""The ways in, as the metrics name them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +118,7 @@ class RuntimeProcess:
         self._plane.settings_problem = settings_problem
         self._regions = _regions(settings)
         self._memory = BodyMemory(max(settings.request_memory_bytes, settings.max_request_bytes))
+        self._error_answers = {name: ErrorAnswers() for name in (_HTTP, _ADMIN, _GRPC)}
         self._over_tcp = self._application_routes(
             # Shared memory means the memory of this machine: callers elsewhere have none of it.
             self._regions if is_loopback(settings.host) else None
@@ -129,6 +133,7 @@ class RuntimeProcess:
             max_connections=settings.max_connections,
             clock=clock,
             memory=self._memory,
+            error_answers=self._error_answers[_HTTP],
         )
         self._admin = HttpServer(
             handler=answering(
@@ -137,16 +142,19 @@ class RuntimeProcess:
                     active_set=state.active_set,
                     max_request_bytes=settings.max_request_bytes,
                     regions=self._regions,
-                )
+                ),
+                self._error_answers[_ADMIN],
             ),
             limits=Limits(max_body_bytes=settings.max_request_bytes),
             max_connections=_ADMIN_CONNECTIONS,
             clock=clock,
+            error_answers=self._error_answers[_ADMIN],
         )
         self._grpc = GrpcListeners(
             plane=self._plane,
             regions=self._regions,
             memory=self._memory,
+            error_answers=self._error_answers[_GRPC],
             settings=settings,
             socket=state.grpc_socket,
             clock=clock,
@@ -159,7 +167,10 @@ class RuntimeProcess:
             regions=regions,
             memory=self._memory,
         )
-        return answering(MetricsRoute(self._plane, v2, clock=time.perf_counter))
+        metrics = MetricsRoute(
+            self._plane, v2, clock=time.perf_counter, error_answers=self._error_answers
+        )
+        return answering(metrics, self._error_answers[_HTTP])
 
     async def run(self) -> bool:
         """Serve until SIGTERM or SIGINT; return False if calls were cut off at the end.

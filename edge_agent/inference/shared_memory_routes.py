@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from edge_agent.inference.errors import UnknownModelError
+from edge_agent.inference.errors import RequestError, UnknownModelError
 from edge_agent.inference.http_messages import (
     HttpError,
     HttpRequest,
@@ -95,7 +95,7 @@ class SharedMemoryRoutes:
                 "restart the runtime, or send binary data",
             )
         if not name or len(name) > MAX_NAME:
-            raise HttpError(400, f"the name of a region has 1 to {MAX_NAME} characters")
+            raise RequestError(f"the name of a region has 1 to {MAX_NAME} characters")
         body = read_body(request, RegisterSystemRegion, max_bytes=_MAX_BODY_BYTES)
         self._regions.register(
             RegionStatus(name=name, key=body.key, offset=body.offset, byte_size=body.byte_size)

@@ -1,5 +1,7 @@
 """A token bucket: so many requests a second on average, some at once; pure arithmetic."""
 
+from edge_agent.inference.errors import RateError
+
 BURST_S = 1.0
 """What a caller may save up: the requests of one second, at least one."""
 
@@ -29,3 +31,11 @@ class TokenBucket:
             self._tokens -= 1.0
             return 0.0
         return (1.0 - self._tokens) / self._rate
+
+    def refusal(self, wait_s: float) -> RateError:
+        """Return what is said to a caller who found no token."""
+        return RateError(
+            f"this connection may send {self._rate:g} requests a second (setting "
+            "runtime.rate_limit_per_s); this one was not run, send it again later",
+            retry_after_s=wait_s,
+        )

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edge_agent.inference.errors import RefusedError
 from edge_agent.inference.grpc_api.calls import Context
 from edge_agent.inference.grpc_api.stream_places import StreamPlaces
 from edge_agent.inference.request_memory import RequestMemory
@@ -77,7 +76,7 @@ class CallRates:
         """Take note of a request.
 
         Raises:
-            RefusedError: it is one too many.
+            RateError: it is one too many.
         """
         if not self._requests_per_s:
             return
@@ -92,8 +91,4 @@ class CallRates:
             del self._buckets[next(iter(self._buckets))]
         wait_s = bucket.wait_s(now)
         if wait_s:
-            raise RefusedError(
-                f"this connection may send {self._requests_per_s:g} requests a second (setting "
-                "runtime.rate_limit_per_s); this one was not run, send it again later",
-                retry_after_s=wait_s,
-            )
+            raise bucket.refusal(wait_s)

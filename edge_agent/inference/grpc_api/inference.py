@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.error_answers import ErrorAnswers
 from edge_agent.inference.errors import AsleepError
 from edge_agent.inference.execution import Execution
 from edge_agent.inference.grpc_api import infer_codec
@@ -32,6 +33,7 @@ class Inference:
         *,
         regions: Regions | None,
         memory: RequestMemory,
+        error_answers: ErrorAnswers,
         clock: Callable[[], float],
     ) -> None:
         """Work on a data plane.
@@ -40,11 +42,13 @@ class Inference:
             plane: holds the models.
             regions: of shared memory; None where it is not enabled.
             memory: from which messages are taken until they are answered.
+            error_answers: takes note of the requests of streams that are answered with an error.
             clock: the one that times the plane's calls.
         """
         self._plane = plane
         self._execution = Execution(plane, regions=regions, memory=memory)
         self._memory = memory
+        self._error_answers = error_answers
         self._clock = clock
 
     def answer(self, payload: bytes, caller: Caller) -> bytes | Awaitable[bytes]:
@@ -78,10 +82,25 @@ class Inference:
             admit()
             answer = self._accounted(message, len(payload), started, caller)
         except Exception as error:  # noqa: BLE001 (every request is answered; the unknown is logged)
-            return _failure(message, error)
+            return self._failure(message, error)
         if isinstance(answer, bytes):
             return infer_codec.stream_answer(answer)
-        return _later(message, answer)
+        return self._later(message, answer)
+
+    async def _later(self, message: ModelInferRequest, answer: Awaitable[bytes]) -> bytes:
+        try:
+            return infer_codec.stream_answer(await answer)
+        except Exception as error:  # noqa: BLE001 (as in `answer_in_stream`)
+            return self._failure(message, error)
+
+    def _failure(self, message: ModelInferRequest, error: Exception) -> bytes:
+        self._error_answers.note(error)
+        return ModelStreamInferResponse(
+            error_message=status_of(error).message,
+            infer_response=ModelInferResponse(
+                model_name=message.model_name, model_version=message.model_version, id=message.id
+            ),
+        ).SerializeToString()
 
     def _accounted(
         self, message: ModelInferRequest, size_bytes: int, started: float, caller: Caller
@@ -146,19 +165,3 @@ def _encoded(query: InferenceRequest, release: ActiveRelease, outputs: Sequence[
     return infer_codec.encode_answer(
         query, outputs, model_name=release.family, model_version=release.version
     )
-
-
-async def _later(message: ModelInferRequest, answer: Awaitable[bytes]) -> bytes:
-    try:
-        return infer_codec.stream_answer(await answer)
-    except Exception as error:  # noqa: BLE001 (as in `answer_in_stream`)
-        return _failure(message, error)
-
-
-def _failure(message: ModelInferRequest, error: Exception) -> bytes:
-    return ModelStreamInferResponse(
-        error_message=status_of(error).message,
-        infer_response=ModelInferResponse(
-            model_name=message.model_name, model_version=message.model_version, id=message.id
-        ),
-    ).SerializeToString()

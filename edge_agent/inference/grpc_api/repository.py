@@ -3,8 +3,8 @@
 from typing import NoReturn
 
 from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.errors import ForbiddenError
 from edge_agent.inference.grpc_api.descriptions import filled
-from edge_agent.inference.grpc_api.statuses import ForbiddenError
 from edge_agent.inference.grpc_api.wire import open_inference_pb2 as wire
 from edge_agent.inference.repository_routes import repository_index
 

@@ -6,6 +6,7 @@ from functools import partial
 import grpc
 
 from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.error_answers import ErrorAnswers
 from edge_agent.inference.errors import RefusedError
 from edge_agent.inference.grpc_api.callers import Caller, Callers, traceparent_of
 from edge_agent.inference.grpc_api.calls import Context, Method, answering, reading, refuse
@@ -23,12 +24,13 @@ NAME = "inference.GRPCInferenceService"
 class Service:
     """Answers calls of applications: the active releases, nothing that changes what is served."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its parts, by keyword)
         self,
         plane: DataPlane,
         *,
         regions: Regions | None,
         callers: Callers,
+        error_answers: ErrorAnswers,
         max_request_bytes: int,
         clock: Callable[[], float],
     ) -> None:
@@ -38,12 +40,20 @@ class Service:
             plane: holds the models.
             regions: of shared memory; None where it is not enabled.
             callers: what they may take.
+            error_answers: takes note of the calls and requests that are refused.
             max_request_bytes: what a request may have.
             clock: the one that times the plane's calls.
         """
         self._plane = plane
         self._callers = callers
-        self._inference = Inference(plane, regions=regions, memory=callers.memory, clock=clock)
+        self._error_answers = error_answers
+        self._inference = Inference(
+            plane,
+            regions=regions,
+            memory=callers.memory,
+            error_answers=error_answers,
+            clock=clock,
+        )
         self._descriptions = Descriptions(
             plane, max_request_bytes=max_request_bytes, shared_memory=regions is not None
         )
@@ -55,7 +65,11 @@ class Service:
         """Return the methods as gRPC wants them, from bytes to bytes."""
         methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             name: grpc.stream_unary_rpc_method_handler(
-                reading(method, patience_s=self._callers.message_s)
+                reading(
+                    method,
+                    patience_s=self._callers.message_s,
+                    error_answers=self._error_answers,
+                )
             )
             for name, method in self._unary().items()
         }
@@ -103,13 +117,10 @@ class Service:
         self._callers.streams.end_all("the runtime is stopping")
 
     async def _infer(self, payload: bytes, context: Context) -> bytes:
-        try:
-            self._callers.rates.admit(context)
-            caller = Caller(context.time_remaining(), self._traceparent(context))
-            answer = self._inference.answer(payload, caller)
-            return answer if isinstance(answer, bytes) else await answer
-        except Exception as error:  # noqa: BLE001 (every call is answered; the unknown is logged)
-            await refuse(context, error)
+        self._callers.rates.admit(context)
+        caller = Caller(context.time_remaining(), self._traceparent(context))
+        answer = self._inference.answer(payload, caller)
+        return answer if isinstance(answer, bytes) else await answer
 
     async def _stream_infer(self, _: object, context: Context) -> None:
         # The call's deadline is that of the stream and says nothing of one request.
@@ -123,6 +134,7 @@ class Service:
         try:
             self._callers.streams.take(stream)
         except RefusedError as error:
+            self._error_answers.note(error)
             await refuse(context, error)
         try:
             await stream.run()

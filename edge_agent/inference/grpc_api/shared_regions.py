@@ -2,9 +2,8 @@
 
 import msgspec
 
-from edge_agent.inference.errors import RequestError, UnknownModelError
+from edge_agent.inference.errors import NotOfferedError, RequestError, UnknownModelError
 from edge_agent.inference.grpc_api.descriptions import filled
-from edge_agent.inference.grpc_api.statuses import NotOfferedError
 from edge_agent.inference.grpc_api.wire import open_inference_pb2 as wire
 from edge_agent.inference.shared_memory import Regions, RegionStatus
 from edge_agent.inference.shared_memory_routes import MAX_NAME, RegisterSystemRegion

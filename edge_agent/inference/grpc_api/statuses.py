@@ -11,8 +11,10 @@ from edge_agent.inference.errors import (
     ConflictError,
     DeadlineError,
     DeviceFaultError,
-    InferenceError,
+    ForbiddenError,
     LoadError,
+    NotOfferedError,
+    NotSentError,
     RefusedError,
     RequestError,
     UnavailableError,
@@ -23,18 +25,6 @@ logger = logging.getLogger(__name__)
 
 _MAX_MESSAGE = 2000
 """Messages travel in trailers, of which clients take 8 KiB."""
-
-
-class ForbiddenError(InferenceError):
-    """Applications may not do that."""
-
-
-class NotOfferedError(InferenceError):
-    """The protocol has it, this runtime has not."""
-
-
-class NotSentError(InferenceError):
-    """The caller opened a call and did not send its request in time."""
 
 
 _CODES: dict[type[Exception], StatusCode] = {

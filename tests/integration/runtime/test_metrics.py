@@ -49,6 +49,8 @@ def test_the_metrics_tell_what_happened(device: RunningRuntime, state: StateDir)
         infer(client, image)
         infer(client, batch(40))
         assert client.call("POST", INFER, b"{").status == 400
+        assert client.call("GET", "/v2/nowhere").status == 404
+        assert admin.call("GET", "/admin/nowhere").status == 404
         candidate = reference_release(state, version="2.0.0", precision="int8")
         admin.call("POST", "/admin/releases", msgspec.json.encode(candidate))
         metrics: dict[str, Metric] = {}
@@ -63,6 +65,14 @@ def test_the_metrics_tell_what_happened(device: RunningRuntime, state: StateDir)
     assert value(metrics, "skerry_requests_total", **one) == 4
     assert value(metrics, "skerry_errors_total", kind="bad_request", **one) == 1
     assert value(metrics, "skerry_errors_total", kind="backend", **one) == 0
+    for kind, protocol, count in [
+        ("bad_request", "http", 1),
+        ("unknown_path", "http", 1),
+        ("unknown_path", "admin", 1),
+        ("unknown_path", "grpc", 0),
+    ]:
+        answers = value(metrics, "skerry_error_answers_total", protocol=protocol, kind=kind)
+        assert answers == count
     assert value(metrics, "skerry_cache_lookups_total", result="hit", **one) == 1
     assert value(metrics, "skerry_cache_lookups_total", result="miss", **one) == 1
     assert value(metrics, "skerry_items_total", **one) == 41

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from edge_agent.inference.body_memory import BodyMemory
 from edge_agent.inference.busy_poll import GRACE_S, BusyPoll
+from edge_agent.inference.error_answers import ErrorAnswers
 from edge_agent.inference.http_connection import HttpConnection, Limits
 from edge_agent.inference.http_messages import HttpResponse
 
@@ -50,6 +51,7 @@ class _Caller:
 
 class _Owner:
     memory = BodyMemory(_BODY_BYTES)
+    error_answers = ErrorAnswers()
 
     def opened(self, connection: HttpConnection) -> None: ...
 

@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2
 
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.data_plane import DataPlane
+from edge_agent.inference.error_answers import ErrorAnswers, Kind
 from edge_agent.inference.execution_policy import ExecutionPolicy
 from edge_agent.inference.grpc_api.callers import Callers, CallRates
 from edge_agent.inference.grpc_api.server import Bounds, GrpcServer
@@ -92,6 +93,7 @@ def new_server(
     message_s: float = 30.0,
     streams_give_way: bool = False,
     memory_bytes: int = 100 * MIB,
+    error_answers: ErrorAnswers | None = None,
 ) -> GrpcServer:
     clock = time.perf_counter
     return GrpcServer(
@@ -106,6 +108,7 @@ def new_server(
                 ),
                 message_s=message_s,
             ),
+            error_answers=error_answers or ErrorAnswers(),
             max_request_bytes=MIB,
             clock=clock,
         ),
@@ -318,6 +321,40 @@ async def test_streams_leave_places_for_calls_and_idle_ones_make_room(
             for call in calls:
                 call.cancel()
         await server.close(10)
+
+
+async def test_what_is_refused_is_counted_by_kind(plane: DataPlane, state: StateDir) -> None:
+    answers = ErrorAnswers()
+    server = new_server(plane, error_answers=answers)
+    await server.listen_unix(state.grpc_socket)
+    async with grpc.aio.insecure_channel(f"unix:{state.grpc_socket}") as channel:
+
+        def call(method: str) -> Infer:
+            return channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+
+        await refusal(call("ModelInfer")(request(family="no")))
+        await refusal(call("ModelMetadata")(b"\xff"))
+        await refusal(call("RepositoryModelLoad")(b""))
+        stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer"
+        )
+        streams = [stream(), stream()]
+        for each in streams:
+            for payload in (request(family="no"), request(FAILS)):
+                await each.write(payload)
+                assert await asyncio.wait_for(each.read(), 30)
+        streams.append(stream())
+        assert await asyncio.wait_for(streams[-1].code(), 30)
+        for each in streams:
+            each.cancel()
+    await server.close(10)
+    assert {kind: count for kind, count in answers.counts.items() if count} == {
+        Kind.UNKNOWN_NAME: 3,
+        Kind.BAD_REQUEST: 1,
+        Kind.FORBIDDEN: 1,
+        Kind.BACKEND: 2,
+        Kind.BUSY: 1,
+    }
 
 
 async def test_addresses_that_cannot_be_listened_on(plane: DataPlane, tmp_path: Path) -> None:

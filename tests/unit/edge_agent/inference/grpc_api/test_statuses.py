@@ -6,7 +6,7 @@ import pytest
 from grpc import StatusCode
 
 from edge_agent.inference import errors
-from edge_agent.inference.grpc_api.statuses import ForbiddenError, NotOfferedError, status_of
+from edge_agent.inference.grpc_api.statuses import status_of
 
 _C = StatusCode
 
@@ -22,8 +22,8 @@ _C = StatusCode
         (errors.DeadlineError("why"), _C.DEADLINE_EXCEEDED),
         (errors.ConflictError("why"), _C.FAILED_PRECONDITION),
         (errors.LoadError("why"), _C.FAILED_PRECONDITION),
-        (ForbiddenError("why"), _C.PERMISSION_DENIED),
-        (NotOfferedError("why"), _C.UNIMPLEMENTED),
+        (errors.ForbiddenError("why"), _C.PERMISSION_DENIED),
+        (errors.NotOfferedError("why"), _C.UNIMPLEMENTED),
     ],
 )
 def test_our_errors_have_a_code_and_keep_their_message(
