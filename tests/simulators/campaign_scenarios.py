@@ -21,7 +21,7 @@ import msgspec
 from benchmarks.measuring.rollout_outcome import Deaths, Outcome, Scenario
 from edge_agent.settings import ControlSettings
 from fleet_server.rollouts.state import Kind
-from tests.integration.server.running_server import RunningServer
+from tests.integration.server.running_server import COLD, RunningServer
 from tests.simulators import child_process, rollout_record
 from tests.simulators.agent_processes import Devices
 from tests.simulators.mosquitto import Mosquitto
@@ -107,7 +107,7 @@ async def _set_up(count: int, processes: int) -> AsyncIterator[Campaign]:
         stack.callback(cluster.stop)
         await asyncio.to_thread(cluster.start)
         fleet = await asyncio.to_thread(Fleet.provision, folder / "authority")
-        server = RunningServer(fleet, program=child_process.bound(RunningServer.program))
+        server = RunningServer(fleet, program=child_process.bound(COLD))
         server.environment |= {
             "SKERRY_SERVER_DATABASE_URL": await cluster.create(),
             "SKERRY_SERVER_ROLLOUT_INTERVAL_S": "0.5",

@@ -169,9 +169,9 @@ class Campaign:
                 )
                 process = self.server.spawn().process
                 assert process is not None
-                while process.poll() is None:  # noqa: ASYNC110 (a process rings no bell)
+                while (status := process.poll()) is None:  # noqa: ASYNC110 (it rings no bell)
                     await asyncio.sleep(0.05)
-                assert process.returncode == -signal.SIGKILL, self.server.log_path.read_text()
+                assert status == -signal.SIGKILL, self.server.log_path.read_text()
                 self.kills[f"{moment} a write"] += 1
 
     async def at_random(self, longest_life_s: float) -> None:

@@ -20,9 +20,13 @@ from urllib3.response import BaseHTTPResponse
 
 from fleet_server.accounts.roles import Role
 from fleet_server.token_issue import issue
+from tests.simulators import warm_processes
+from tests.simulators.warm_processes import WarmProcess
 from tests.unit.fleet_server.authority import DeviceKey, Fleet
 
 DEADLINE_S = 30.0
+COLD = (sys.executable, "-m", "fleet_server")
+"""How to start a server where the start itself is looked at."""
 
 
 def free_port() -> int:
@@ -41,14 +45,18 @@ def eventually(condition: Callable[[], object], what: Callable[[], str] = lambda
 
 @dataclass
 class RunningServer:
-    """A server that can be killed and started again."""
+    """A server that can be killed and started again.
+
+    Attributes:
+        program: starts it instead of a process that has loaded what a server is made of already.
+    """
 
     fleet: Fleet
     https_port: int = field(default_factory=free_port)
     mqtt_port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: WarmProcess | subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
-    program: Sequence[str] = (sys.executable, "-m", "fleet_server")
+    program: Sequence[str] = ()
 
     @property
     def url(self) -> str:
@@ -63,20 +71,31 @@ class RunningServer:
         return self.fleet.authority.root / "server.log"
 
     def spawn(self) -> "RunningServer":
+        self.log_path.touch()
+        where = ("--data", str(self.fleet.data.root))
+        environment = {
+            "SKERRY_SERVER_HTTPS_PORT": str(self.https_port),
+            "SKERRY_SERVER_MQTT_PORT": str(self.mqtt_port),
+            **self.environment,
+        }
+        self.process = (
+            self._cold(where, environment)
+            if self.program
+            else warm_processes.spawn(
+                "fleet_server", *where, stderr=self.log_path, environment=environment
+            )
+        )
+        return self
+
+    def _cold(self, where: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.program, "--data", str(self.fleet.data.root)],
+            return subprocess.Popen(
+                [*self.program, *where],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # the claim of the first admin
                 stderr=log,
-                env={
-                    **os.environ,
-                    "SKERRY_SERVER_HTTPS_PORT": str(self.https_port),
-                    "SKERRY_SERVER_MQTT_PORT": str(self.mqtt_port),
-                    **self.environment,
-                },
+                env={**os.environ, **environment},
             )
-        return self
 
     def start(self) -> "RunningServer":
         self.spawn()
@@ -125,13 +144,8 @@ class RunningServer:
     def skerry(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command; commands of the server get its data directory."""
         where = ["--data", str(self.fleet.data.root)] if arguments[0] == "server" else []
-        return subprocess.run(
-            [sys.executable, "-m", "skerry", *arguments, *where],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env={**os.environ, **self.environment},
+        return warm_processes.run(
+            "skerry", *arguments, *where, timeout_s=60, environment=self.environment
         )
 
     def enroll(self, device_id: str) -> "EnrolledDevice":

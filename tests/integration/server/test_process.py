@@ -6,7 +6,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fleet_server import migrate
-from tests.integration.server.running_server import RunningServer, eventually
+from tests.integration.server.running_server import COLD, RunningServer, eventually
 from tests.unit.fleet_server.authority import Fleet
 
 
@@ -42,7 +41,7 @@ def refusal(server: RunningServer, **environment: str) -> str:
 
 @pytest.mark.parametrize("key", ["https_port", "mqtt_port"])
 def test_a_port_in_use(fleet: Fleet, key: str) -> None:
-    server = RunningServer(fleet)
+    server = RunningServer(fleet, program=COLD)
     port = getattr(server, key)
     with socket.create_server(("127.0.0.1", port)):
         said = refusal(server)
@@ -58,7 +57,7 @@ def test_a_port_in_use(fleet: Fleet, key: str) -> None:
     ],
 )
 def test_a_wrong_setting(fleet: Fleet, environment: dict[str, str], named: str) -> None:
-    assert named in refusal(RunningServer(fleet), **environment)
+    assert named in refusal(RunningServer(fleet, program=COLD), **environment)
 
 
 @pytest.mark.parametrize(
@@ -68,12 +67,13 @@ def test_a_wrong_setting(fleet: Fleet, environment: dict[str, str], named: str) 
 def test_a_missing_file_is_named(fleet: Fleet, name: str) -> None:
     missing = fleet.data.root / name
     missing.unlink()
-    assert refusal(RunningServer(fleet)).startswith(f"error: {missing} is missing; restore it")
+    said = refusal(RunningServer(fleet, program=COLD))
+    assert said.startswith(f"error: {missing} is missing; restore it")
 
 
 def test_a_database_that_is_none(fleet: Fleet) -> None:
     fleet.data.database.write_bytes(b"garbage" * 1000)
-    server = RunningServer(fleet).spawn()
+    server = RunningServer(fleet, program=COLD).spawn()
     assert server.process is not None
     assert server.process.wait(30) == 1
     said = server.log_path.read_text()
@@ -83,7 +83,7 @@ def test_a_database_that_is_none(fleet: Fleet) -> None:
 
 def test_a_directory_that_was_not_provisioned(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "fleet_server", "--data", str(tmp_path)],
+        [*COLD, "--data", str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,
@@ -102,7 +102,7 @@ def running(fleet: Fleet) -> Iterator[RunningServer]:
 
 
 def test_a_second_server_on_the_same_data(running: RunningServer) -> None:
-    second = RunningServer(running.fleet)
+    second = RunningServer(running.fleet, program=COLD)
     log = running.log_path.read_text()
     second.spawn()
     assert second.process is not None
@@ -113,9 +113,10 @@ def test_a_second_server_on_the_same_data(running: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_it_in_order(running: RunningServer, number: signal.Signals) -> None:
-    assert running.stop(number) == 0
-    names = [line["event"] for line in running.events()]
+def test_a_signal_stops_it_in_order(fleet: Fleet, number: signal.Signals) -> None:
+    server = RunningServer(fleet, program=COLD).start()
+    assert server.stop(number) == 0
+    names = [line["event"] for line in server.events()]
     # The first publication of assignments may still end in between.
     assert names.index("server_stopping") < names.index("server_stopped") == len(names) - 1
     assert "signer_died" not in names
@@ -158,6 +159,7 @@ def _logged(server: RunningServer, event: str) -> None:
 
 
 def test_it_starts_again_on_its_own_data(running: RunningServer) -> None:
+    running.program = COLD
     for number in (signal.SIGKILL, signal.SIGTERM):
         running.stop(number)
         running.start()
