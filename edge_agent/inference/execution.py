@@ -33,7 +33,8 @@ class Execution:
         Args:
             plane: runs the calls.
             regions: of shared memory; None where it is not enabled.
-            memory: from which large copies of shared memory are taken; None for any amount.
+            memory: from which copies of shared memory are taken that wait for their turn; None for
+                any amount.
         """
         self._plane = plane
         self._regions = regions
@@ -66,33 +67,37 @@ class Execution:
             feed = call.feed(query)
             if call.runs_inline(feed):
                 return self._encoded(query, call, encode, call.run(feed))
+            if query.shared_bytes:
+                self._memory.reserve(query.shared_bytes)
             call.defer()
         return self._later(query, call, encode, feed)
 
     async def _from_large_regions(
         self, query: InferenceRequest, call: Call, encode: Encode[_Answer], regions: Regions
     ) -> _Answer:
-        size_bytes = query.shared_bytes
         with call:
-            self._memory.reserve(size_bytes)
-            call.defer()
-        try:
-            with call:
+            self._memory.reserve(query.shared_bytes)
+            try:
                 query = await asyncio.to_thread(regions.filled, query)
                 feed = call.feed(query)
-                call.defer()
-            return await self._later(query, call, encode, feed)
-        finally:
-            self._memory.give_back(size_bytes)
+            except BaseException:
+                self._memory.give_back(query.shared_bytes)
+                raise
+            call.defer()
+        return await self._later(query, call, encode, feed)
 
     async def _later(
         self, query: InferenceRequest, call: Call, encode: Encode[_Answer], feed: list[Tensor]
     ) -> _Answer:
-        with call:
-            outputs = await self._plane.run_in_thread(call, feed)
-            if sum(place.byte_size for place in query.shared_outputs.values()) > INLINE_BYTES:
-                return await asyncio.to_thread(self._encoded, query, call, encode, outputs)
-            return self._encoded(query, call, encode, outputs)
+        """Run a call for whose copies of shared memory there is room."""
+        try:
+            with call:
+                outputs = await self._plane.run_in_thread(call, feed)
+                if sum(place.byte_size for place in query.shared_outputs.values()) > INLINE_BYTES:
+                    return await asyncio.to_thread(self._encoded, query, call, encode, outputs)
+                return self._encoded(query, call, encode, outputs)
+        finally:
+            self._memory.give_back(query.shared_bytes)
 
     def _encoded(
         self,

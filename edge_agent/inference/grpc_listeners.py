@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_agent.inference.answer_memory import AnswerMemory
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.error_answers import ErrorAnswers
 from edge_agent.inference.http_server import ListenError, is_loopback
@@ -50,7 +51,7 @@ class GrpcListeners:
         Args:
             plane: holds the models.
             regions: of shared memory; None where it is not enabled.
-            memory: from which is taken what requests need.
+            memory: from which is taken what requests and answers need.
             error_answers: takes note of what is refused.
             settings: say where to listen.
             socket: path of the Unix socket.
@@ -60,6 +61,7 @@ class GrpcListeners:
         self._regions = regions
         self._memory = memory
         self._error_answers = error_answers
+        self._answers = AnswerMemory(memory)
         self._settings = settings
         self._socket = socket
         self._clock = clock
@@ -136,6 +138,7 @@ class GrpcListeners:
                 regions=regions,
                 callers=Callers(
                     memory=self._memory,
+                    answers=self._answers,
                     rates=CallRates(
                         requests_per_s=settings.rate_limit_per_s,
                         max_connections=settings.max_connections,

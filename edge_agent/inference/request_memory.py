@@ -24,6 +24,11 @@ class RequestMemory:
         self._most = self._free = most_bytes
         self._lacked = 0
 
+    @property
+    def most_bytes(self) -> int:
+        """How much all requests together may take."""
+        return self._most
+
     def reserve(self, size_bytes: int) -> None:
         """Set memory aside for what a request takes beside its body, or for a whole message.
 
@@ -47,7 +52,7 @@ class RequestMemory:
         """Take note of a request for which there is no room, and say so."""
         self._lacked = max(self._lacked, size_bytes - self._free)
         return (
-            f"the requests under way take {self._most - self._free} bytes, with this one it "
-            f"would be more than {self._most} (setting runtime.request_memory_bytes); this "
-            "one was not run, send it again later"
+            f"the requests under way and the answers that were not read yet take "
+            f"{self._most - self._free} bytes, with {size_bytes} for this one it would be more "
+            f"than {self._most} (setting runtime.request_memory_bytes); send this one again later"
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from edge_agent.inference.answer_memory import AnswerMemory
 from edge_agent.inference.grpc_api.calls import Context
 from edge_agent.inference.grpc_api.stream_places import StreamPlaces
 from edge_agent.inference.request_memory import RequestMemory
@@ -39,12 +40,14 @@ class Callers:
 
     Attributes:
         memory: for the requests of all of them.
+        answers: that wait until they are read.
         rates: bound the requests of each connection.
         streams: the places for streams.
         message_s: how long a call may take to send its request.
     """
 
     memory: RequestMemory
+    answers: AnswerMemory
     rates: "CallRates"
     streams: StreamPlaces
     message_s: float

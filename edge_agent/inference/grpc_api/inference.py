@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+from edge_agent.inference.answer_memory import StreamAnswers
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.error_answers import ErrorAnswers
 from edge_agent.inference.errors import AsleepError
@@ -22,6 +23,9 @@ from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.shared_memory import Regions
 from edge_agent.inference.tensors import Tensor
 from edge_agent.runtime_api import ActiveRelease
+
+_MAX_ECHO = 1024
+"""Characters of a name that a failure repeats: a caller might send megabytes of them."""
 
 
 class Inference:
@@ -66,7 +70,11 @@ class Inference:
         return self._accounted(message, len(payload), started, caller)
 
     def answer_in_stream(
-        self, payload: bytes, caller: Caller, admit: Callable[[], None]
+        self,
+        payload: bytes,
+        caller: Caller,
+        admit: Callable[[], None],
+        answers: StreamAnswers,
     ) -> bytes | Awaitable[bytes]:
         """Answer as part of a stream, where errors are answers too.
 
@@ -74,6 +82,7 @@ class Inference:
             payload: the message.
             caller: who sent it.
             admit: raises what is to be said if the caller has sent too many.
+            answers: counts the answer.
         """
         started = self._clock()
         message = ModelInferRequest()
@@ -81,26 +90,34 @@ class Inference:
             message = parsed(ModelInferRequest, payload)
             admit()
             answer = self._accounted(message, len(payload), started, caller)
+            if isinstance(answer, bytes):
+                return _in_stream(answer, answers)
         except Exception as error:  # noqa: BLE001 (every request is answered; the unknown is logged)
-            return self._failure(message, error)
-        if isinstance(answer, bytes):
-            return infer_codec.stream_answer(answer)
-        return self._later(message, answer)
+            return self._failure(message, error, answers)
+        return self._later(message, answer, answers)
 
-    async def _later(self, message: ModelInferRequest, answer: Awaitable[bytes]) -> bytes:
+    async def _later(
+        self, message: ModelInferRequest, answer: Awaitable[bytes], answers: StreamAnswers
+    ) -> bytes:
         try:
-            return infer_codec.stream_answer(await answer)
+            return _in_stream(await answer, answers)
         except Exception as error:  # noqa: BLE001 (as in `answer_in_stream`)
-            return self._failure(message, error)
+            return self._failure(message, error, answers)
 
-    def _failure(self, message: ModelInferRequest, error: Exception) -> bytes:
+    def _failure(
+        self, message: ModelInferRequest, error: Exception, answers: StreamAnswers
+    ) -> bytes:
         self._error_answers.note(error)
-        return ModelStreamInferResponse(
+        failure = ModelStreamInferResponse(
             error_message=status_of(error).message,
             infer_response=ModelInferResponse(
-                model_name=message.model_name, model_version=message.model_version, id=message.id
+                model_name=message.model_name[:_MAX_ECHO],
+                model_version=message.model_version[:_MAX_ECHO],
+                id=message.id[:_MAX_ECHO],
             ),
         ).SerializeToString()
+        answers.add_failure(len(failure))
+        return failure
 
     def _accounted(
         self, message: ModelInferRequest, size_bytes: int, started: float, caller: Caller
@@ -165,3 +182,9 @@ def _encoded(query: InferenceRequest, release: ActiveRelease, outputs: Sequence[
     return infer_codec.encode_answer(
         query, outputs, model_name=release.family, model_version=release.version
     )
+
+
+def _in_stream(answer: bytes, answers: StreamAnswers) -> bytes:
+    in_stream = infer_codec.stream_answer(answer)
+    answers.add(len(in_stream))
+    return in_stream

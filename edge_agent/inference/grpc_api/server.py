@@ -1,5 +1,6 @@
 """One gRPC server on one address: its bounds and its end."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from edge_agent.inference.http_server import ListenError
 
 _MAX_STREAMS_PER_CONNECTION = 128
 _MODE_APPLICATIONS = 0o666
+_LIBRARY = "grpc._cython.cygrpc"
 _PATIENCE = (
     # A connection has to begin to speak HTTP/2, and to answer when it is asked whether it lives.
     ("grpc.server_handshake_timeout_ms", 10_000),
@@ -50,6 +52,7 @@ class GrpcServer:
             service: answers the calls.
             bounds: see there.
         """
+        logging.getLogger(_LIBRARY).addFilter(_is_no_departure)
         self._service = service
         self._server = grpc.aio.server(
             handlers=[service.handlers()],
@@ -102,3 +105,8 @@ class GrpcServer:
         """Accept no more, let calls finish, cut what is left after the time."""
         self._service.end_streams()
         await self._server.stop(timeout_s)
+
+
+def _is_no_departure(record: logging.LogRecord) -> bool:
+    """Keep out what gRPC says, with a traceback, of each caller who leaves an answer unread."""
+    return not record.getMessage().startswith("ExecuteBatchError raised in core")

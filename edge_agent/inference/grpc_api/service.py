@@ -5,6 +5,7 @@ from functools import partial
 
 import grpc
 
+from edge_agent.inference.answer_memory import SMALL_BYTES, StreamAnswers
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.error_answers import ErrorAnswers
 from edge_agent.inference.errors import RefusedError
@@ -120,17 +121,27 @@ class Service:
         self._callers.rates.admit(context)
         caller = Caller(context.time_remaining(), self._traceparent(context))
         answer = self._inference.answer(payload, caller)
-        return answer if isinstance(answer, bytes) else await answer
+        if not isinstance(answer, bytes):
+            answer = await answer
+        if len(answer) > SMALL_BYTES:
+            self._hold(len(answer), context)
+        return answer
+
+    def _hold(self, size_bytes: int, context: Context) -> None:
+        """Count an answer until gRPC has passed it on, or the caller has gone."""
+        answers = self._callers.answers
+        answers.hold(size_bytes)
+        context.add_done_callback(lambda _: answers.let_go(size_bytes))  # type: ignore[arg-type] # the stubs know classes only
 
     async def _stream_infer(self, _: object, context: Context) -> None:
         # The call's deadline is that of the stream and says nothing of one request.
         caller = Caller(traceparent=self._traceparent(context))
         admit = partial(self._callers.rates.admit, context)
-        stream = InferStream(
-            context,
-            partial(self._inference.answer_in_stream, caller=caller, admit=admit),
-            clock=self._clock,
+        answers = StreamAnswers(self._callers.answers)
+        answer = partial(
+            self._inference.answer_in_stream, caller=caller, admit=admit, answers=answers
         )
+        stream = InferStream(context, answer, answers=answers, clock=self._clock)
         try:
             self._callers.streams.take(stream)
         except RefusedError as error:

@@ -8,6 +8,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 
+from edge_agent.inference.answer_memory import StreamAnswers
 from edge_agent.inference.errors import UnavailableError
 from edge_agent.inference.grpc_api.calls import Context, refuse
 
@@ -25,6 +26,7 @@ class InferStream:
         context: Context,
         answer: Callable[[bytes], bytes | Awaitable[bytes]],
         *,
+        answers: StreamAnswers,
         clock: Callable[[], float],
     ) -> None:
         """Read nothing yet.
@@ -32,10 +34,12 @@ class InferStream:
         Args:
             context: the call.
             answer: answers a request, at once or later, and raises nothing.
+            answers: has counted each answer; hears when one has been written.
             clock: in seconds, monotonic.
         """
         self._context = context
         self._answer = answer
+        self._unread = answers
         self._answers: asyncio.Queue[_Answer | None] = asyncio.Queue()
         self._places = asyncio.Semaphore(MAX_IN_WORK)
         self._clock = clock
@@ -61,14 +65,17 @@ class InferStream:
         if self._ending:
             self._reader.cancel()
         try:
-            while (answer := await self._answers.get()) is not None:
-                await self._context.write(answer if isinstance(answer, bytes) else await answer)
+            while (coming := await self._answers.get()) is not None:
+                answer = coming if isinstance(coming, bytes) else await coming
+                await self._context.write(answer)
+                self._unread.written(len(answer))
                 self._in_work -= 1
                 self._places.release()
                 self._used_at = self._clock()
         finally:
             self._reader.cancel()
             self._forget_answers()
+            self._unread.end()
             await asyncio.gather(self._reader, return_exceptions=True)
         if self._ending:
             await refuse(self._context, UnavailableError(self._ending))

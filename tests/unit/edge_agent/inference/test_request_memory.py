@@ -5,7 +5,7 @@ import struct
 import time
 import uuid
 import zlib
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -24,6 +24,7 @@ from tests.unit.edge_agent.inference.sized_releases import MIB, MakePlane, serve
 VALUES = INLINE_BYTES // 4 + 1
 SIZE = VALUES * 4
 LIMIT = SIZE * 3 // 2
+SMALL_SIZE = INLINE_BYTES
 
 
 @pytest.fixture
@@ -41,8 +42,8 @@ def region() -> Iterator[Path]:
     path.unlink()
 
 
-def message(**parameters: object) -> bytes:
-    given = {"name": "x", "datatype": "FP32", "shape": [VALUES], "parameters": parameters}
+def message(values: int = VALUES, **parameters: object) -> bytes:
+    given = {"name": "x", "datatype": "FP32", "shape": [values], "parameters": parameters}
     wanted = {"binary_data_output": True}
     return msgspec.json.encode({"inputs": [given], "parameters": wanted})
 
@@ -55,6 +56,11 @@ def compressed(value: float = 1.0) -> HttpRequest:
 
 def in_shared_memory() -> HttpRequest:
     return posted(message(shared_memory_region="r", shared_memory_byte_size=SIZE))
+
+
+def small_in_shared_memory() -> HttpRequest:
+    few = SMALL_SIZE // 4
+    return posted(message(few, shared_memory_region="r", shared_memory_byte_size=SMALL_SIZE))
 
 
 def posted(
@@ -71,31 +77,33 @@ def posted(
     )
 
 
-@pytest.mark.parametrize("kind", ["compressed", "shared"])
+@pytest.mark.parametrize("request_of", [compressed, in_shared_memory, small_in_shared_memory])
 async def test_what_a_request_grows_to_is_taken_until_it_is_answered(
-    plane: DataPlane, backend: GatedBackend, region: Path, kind: str
+    plane: DataPlane,
+    backend: GatedBackend,
+    region: Path,
+    request_of: Callable[[], HttpRequest],
 ) -> None:
     regions = Regions(max_bytes=MIB * 8, max_request_bytes=MIB * 8)
     regions.register(RegionStatus(name="r", key=region.name, offset=0, byte_size=SIZE))
     memory = RequestMemory(LIMIT)
     routes = answering(V2Routes(plane, max_request_bytes=MIB * 8, regions=regions, memory=memory))
-    request = compressed if kind == "compressed" else in_shared_memory
 
     async def answer(asked: HttpRequest) -> HttpResponse:
         given = routes(asked)
         return await given if isinstance(given, Awaitable) else given
 
     for _ in range(3):  # what was answered, however, has given its memory back
-        assert (await answer(request())).status == 200
+        assert (await answer(request_of())).status == 200
         assert (await answer(compressed(FAILS))).status == 500
     backend.shut()
-    running = asyncio.create_task(answer(request()))
+    running = asyncio.create_task(answer(request_of()))
     await asyncio.to_thread(backend.wait_for_runs, 1)
-    refused = await answer(request())
+    refused = await answer(request_of())
     assert refused.status == 503
     assert "Retry-After: 1" in refused.extra_headers
     assert b"runtime.request_memory_bytes" in bytes(refused.parts[0])
     assert plane.active("m").statistics.errors[ErrorKind.REFUSED] == 1
     backend.let_pass()
     assert (await running).status == 200
-    assert (await answer(request())).status == 200
+    assert (await answer(request_of())).status == 200

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from tritonclient.grpc import service_pb2
 
+from edge_agent.inference.answer_memory import AnswerMemory
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.data_plane import DataPlane
 from edge_agent.inference.error_answers import ErrorAnswers, Kind
@@ -96,12 +97,14 @@ def new_server(
     error_answers: ErrorAnswers | None = None,
 ) -> GrpcServer:
     clock = time.perf_counter
+    memory = RequestMemory(memory_bytes)
     return GrpcServer(
         service=Service(
             plane,
             regions=None,
             callers=Callers(
-                memory=RequestMemory(memory_bytes),
+                memory=memory,
+                answers=AnswerMemory(memory),
                 rates=CallRates(requests_per_s=0, max_connections=10, clock=clock),
                 streams=StreamPlaces(
                     count=2, idle_s=0.0 if streams_give_way else 60.0, clock=clock
@@ -186,6 +189,73 @@ async def test_messages_share_the_memory_for_requests(
         assert first_value(await running) == 2.0
         assert first_value(await infer(request())) == 2.0
     await server.close(10)
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+async def test_answers_that_nobody_reads_share_half_of_the_memory_for_requests(
+    plane: DataPlane, state: StateDir, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    server = new_server(plane, memory_bytes=2 * MIB)
+    await server.listen_unix(state.grpc_socket)
+    target = f"unix:{state.grpc_socket}"
+    takes_little = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
+    async with (
+        grpc.aio.insecure_channel(target) as channel,
+        grpc.aio.insecure_channel(target, takes_little) as deaf_channel,
+    ):
+        infer: Infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        ask: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = deaf_channel.stream_stream(
+            f"/inference.GRPCInferenceService/{method}"
+        )
+        for reads in (True, False):
+            deaf = ask()
+            await deaf.write(request())
+            refused = await until_refused(infer)
+            assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "that were not read yet take" in (refused.details() or "")
+            assert first_value(await infer(request(count=1))) == 2.0
+            if reads:
+                assert await deaf.read()
+            deaf.cancel()
+            await until_answered(infer)
+    await server.close(10)
+    assert "ExecuteBatchError" not in caplog.text
+
+
+async def until_refused(infer: Infer) -> grpc.aio.AioRpcError:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await infer(request())
+            except grpc.aio.AioRpcError as error:
+                return error
+
+
+async def until_answered(infer: Infer) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await infer(request())
+            except grpc.aio.AioRpcError:
+                continue
+            return
+
+
+async def test_a_failure_repeats_no_more_of_a_request_than_names_have(
+    channel: grpc.aio.Channel,
+) -> None:
+    stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer"
+    )
+    call = stream()
+    long = "x" * 200_000
+    message = wire.ModelInferRequest(model_name=long, model_version=long, id=long)
+    await call.write(message.SerializeToString())
+    answer = await asyncio.wait_for(call.read(), 30)
+    assert isinstance(answer, bytes)
+    assert len(answer) < 5000
+    assert service_pb2.ModelStreamInferResponse.FromString(answer).error_message
+    call.cancel()
 
 
 async def test_a_caller_that_gives_up_leaves_the_queue(infer: Infer, backend: GatedBackend) -> None:

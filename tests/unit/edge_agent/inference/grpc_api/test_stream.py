@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import pytest
 
+from edge_agent.inference.answer_memory import AnswerMemory, StreamAnswers
 from edge_agent.inference.grpc_api.stream import MAX_IN_WORK, InferStream
+from edge_agent.inference.request_memory import RequestMemory
 
 if TYPE_CHECKING:
     from edge_agent.inference.grpc_api.calls import Context
@@ -53,7 +55,12 @@ class Work:
 
 
 def stream_of(caller: Caller, work: Work) -> InferStream:
-    return InferStream(cast("Context", caller), work.answer, clock=lambda: 0.0)
+    return InferStream(
+        cast("Context", caller),
+        work.answer,
+        answers=StreamAnswers(AnswerMemory(RequestMemory())),
+        clock=lambda: 0.0,
+    )
 
 
 async def turns(count: int) -> None:
