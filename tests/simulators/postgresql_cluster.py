@@ -10,11 +10,14 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 
 from fleet_server import migrate
+from tests.simulators.emptied_database import Original
 
 _TEMPLATE = "skerry_template"
 _DEADLINE_S = 30.0
@@ -33,7 +36,7 @@ _FAST = (
 
 
 class Cluster:
-    """One server; each test gets a database of its own, copied from a migrated template."""
+    """One server; each test has a database to itself, as the migrations leave it."""
 
     def __init__(self, *settings: str, folder: Path | None = None) -> None:
         """Make the folder.
@@ -48,7 +51,9 @@ class Cluster:
         self._process: subprocess.Popen[bytes] | None = None
         self._settings = (*_FAST, *settings)
         self._made = 0
-        self._has_template = False
+        self._original: Original | None = None
+        self._lent: set[str] = set()
+        self._free: list[str] = []
 
     @property
     def log(self) -> Path:
@@ -86,25 +91,50 @@ class Cluster:
 
     async def create(self, *, migrated: bool = True) -> str:
         """Make a database, with the schema of this version or empty; returns its address."""
-        if migrated and not self._has_template:
-            await self._run(f"CREATE DATABASE {_TEMPLATE}")
-            await migrate.upgrade(self.url(_TEMPLATE))
-            self._has_template = True
-        self._made += 1
-        name = f"test_{self._made}"
-        template = _TEMPLATE if migrated else "template0"
-        await self._run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-        return self.url(name)
+        if not migrated:
+            return await self._copy("template0")
+        if self._original is None:
+            self._original = await self._make_template()
+        url = self._free.pop() if self._free else await self._copy(_TEMPLATE)
+        self._lent.add(url)
+        return url
 
     async def drop(self, url: str) -> None:
-        """Remove a database and whoever is connected to it."""
+        """Take a database back from whoever is connected to it."""
+        if url in self._lent:
+            self._lent.remove(url)
+            if await self._emptied(url):
+                self._free.append(url)
+                return
         name = url.partition("@/")[2].partition("?")[0]
         await self._run(f"DROP DATABASE {name} WITH (FORCE)")
 
+    async def _make_template(self) -> Original:
+        await self._run(f"CREATE DATABASE {_TEMPLATE}")
+        await migrate.upgrade(self.url(_TEMPLATE))
+        async with self._connected(self.url(_TEMPLATE)) as connection:
+            return await Original.of(connection)
+
+    async def _copy(self, template: str) -> str:
+        self._made += 1
+        name = f"test_{self._made}"
+        await self._run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        return self.url(name)
+
+    async def _emptied(self, url: str) -> bool:
+        assert self._original is not None
+        async with self._connected(url) as connection:
+            return await self._original.restore(connection)
+
     async def _run(self, statement: str) -> None:
-        connection = await asyncpg.connect(self.url("postgres"))
-        try:
+        async with self._connected(self.url("postgres")) as connection:
             await connection.execute(statement)
+
+    @asynccontextmanager
+    async def _connected(self, url: str) -> AsyncIterator[asyncpg.Connection]:
+        connection = await asyncpg.connect(url)
+        try:
+            yield connection
         finally:
             await connection.close()
 
