@@ -8,12 +8,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
 from edge_agent import InProcessRuntime
+from edge_agent.inference import in_process
+from edge_agent.inference.backends import catalog
+from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.errors import (
     DeadlineError,
     InferenceError,
@@ -26,6 +30,7 @@ from edge_agent.state_dir import StateDir, StateDirError
 from fleet_protocol.manifest import Datatype
 from tests.integration.runtime.reference_calls import golden
 from tests.simulators.onnx_files import identity_release
+from tests.unit.edge_agent.inference.gated_backend import GatedBackend, gated_release
 from tests.unit.edge_agent.inference.reference_release import FAMILY, commit, reference_release
 
 ECHOES = {
@@ -154,6 +159,32 @@ def test_calls_beside_a_close_are_answered_or_told_so(device: StateDir) -> None:
         closers = threads.map(close, range(2))
         assert list(closers) == ["closed"] * 2
         assert set(callers) == {"this runtime has been closed"}
+
+
+def test_closing_gives_up_on_a_model_that_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = GatedBackend(max_concurrent_runs=1)
+    monkeypatch.setattr(catalog, "installed", lambda **_: Catalog([backend]))
+    monkeypatch.setattr(in_process, "_STOP_S", 0.1)
+    state = StateDir(tmp_path)
+    commit(state, gated_release())
+    state.blob("0" * 64).touch()
+    runtime = InProcessRuntime(state.root, runtime=RuntimeSettings())
+    large = np.ones(200_000, np.float32)  # too large to run on the loop
+    backend.shut()
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(runtime.infer, "m", {"x": large})]
+        backend.wait_for_runs(1)
+        calls.append(threads.submit(runtime.infer, "m", {"x": large}))
+        runtime.close()
+        for call in calls:
+            with pytest.raises(UnavailableError, match="closed"):
+                call.result(30)
+    # Nobody frees what a thread still computes with.
+    assert [model.closed for model in backend.models] == [False]
+    assert len(backend.runs) == 1
+    backend.let_pass()
 
 
 def test_a_release_that_cannot_be_loaded_keeps_no_other_from_its_place(device: StateDir) -> None:

@@ -263,6 +263,23 @@ async def test_an_unload_waits_only_so_long(plane: DataPlane, backend: GatedBack
     assert await plane.unload_family("m") == 1
 
 
+async def test_closing_gives_up_on_a_model_that_does_not_come_back(
+    plane: DataPlane, backend: GatedBackend
+) -> None:
+    in_flight = asyncio.create_task(infer(plane, await serve(plane), 0.0, 1.0))
+    await asyncio.to_thread(backend.models[0].entered.wait, 10)
+    assert not await plane.close(0.01)
+    # It takes no further call, and nobody frees what a thread still computes with.
+    with pytest.raises(UnknownModelError):
+        plane.active("m")
+    assert not plane.ready
+    assert not backend.models[0].closed
+    backend.gate.set()
+    assert len(await in_flight) == 6
+    assert await plane.close(10)
+    assert backend.models[0].closed
+
+
 async def test_unloading(plane: DataPlane) -> None:
     assert await plane.unload("m", "1.0.0") == 0
     assert await plane.unload_family("m") == 0

@@ -102,6 +102,19 @@ def test_a_model_must_be_what_the_release_says(
         OpenVinoBackend(threads=1).load(path, release)
 
 
+class _Unasked(OpenVinoBackend):
+    """Leaves the precision to the device, as a library does that takes no notice of the hint."""
+
+    def _configuration(self, device: str) -> dict[str, str | int]:
+        return {**super()._configuration(device), "INFERENCE_PRECISION_HINT": "undefined"}
+
+
+def test_a_device_that_may_compute_in_another_precision_is_refused(state: StateDir) -> None:
+    release = on_openvino(state)
+    with pytest.raises(LoadError, match=r"would compute fashion_mnist 1\.0\.0 in dynamic on CPU"):
+        _Unasked(threads=1).load(state.blob(release.sha256), release)
+
+
 def test_a_broken_file_is_refused(state: StateDir) -> None:
     release = on_openvino(state)
     state.blob(release.sha256).write_bytes(b"not a model")
