@@ -272,6 +272,7 @@ class DataPlane:
                 served = await self._loading_thread.load(
                     release,
                     instances=limits.wanted_instances,
+                    batched=limits.max_batch > 1,
                     beside_calls=bool(self._active),
                     before=self._asleep(release),
                 )

@@ -51,6 +51,7 @@ class LoadingThread:
         release: ActiveRelease,
         *,
         instances: int,
+        batched: bool,
         beside_calls: bool,
         before: ServedRelease | None = None,
     ) -> ServedRelease:
@@ -63,7 +64,14 @@ class LoadingThread:
         self._began = self._clock()
         try:
             return await self._run(
-                partial(self._loader.load, release, instances=instances, lull=lull, before=before)
+                partial(
+                    self._loader.load,
+                    release,
+                    instances=instances,
+                    batched=batched,
+                    lull=lull,
+                    before=before,
+                )
             )
         finally:
             self._began = 0.0

@@ -83,13 +83,16 @@ def platform(served: ServedRelease) -> str:
 
 
 def placement(served: ServedRelease) -> dict[str, str]:
-    """Say which of a release's variants runs where and why, as parameters of its descriptions."""
+    """Say which of a release's variants runs where, how and why; parameters of its descriptions."""
     release = served.release
-    return {
+    said = {
         "variant": release.variant,
         "accelerator": release.accelerator,
         "choice": release.choice,
     }
+    if served.why_alone:
+        said["batching"] = f"off: {served.why_alone}"
+    return said
 
 
 def configuration(served: ServedRelease, *, max_request_bytes: int) -> ModelConfiguration:

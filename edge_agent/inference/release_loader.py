@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edge_agent import hardware, library_code
 from edge_agent.counters import CounterFileError, CounterLabel, CountersError, CounterWriter
+from edge_agent.inference import batches
 from edge_agent.inference.backends.base import CPU, Backend, Model
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.backends.model_pool import ModelPool
@@ -71,6 +72,7 @@ class ReleaseLoader:
         release: ActiveRelease,
         *,
         instances: int = 1,
+        batched: bool = False,
         lull: Callable[[], None] | None = None,
         before: ServedRelease | None = None,
     ) -> ServedRelease:
@@ -79,6 +81,7 @@ class ReleaseLoader:
         Args:
             release: whose file is among the blobs.
             instances: runs at a time that shall be possible, with copies of the model if need be.
+            batched: whether calls shall run together, if that leaves each one's answer as it is.
             lull: waits until a step meets as few calls as can be; None where nobody is called.
             before: the same release, asleep, whose counts go on.
 
@@ -129,6 +132,9 @@ class ReleaseLoader:
             counters=counters,
             warmed=warmed,
         )
+        if batched and batches.can_be_joined(release):
+            rest()
+            served.why_alone = _why_alone(model, release)
         # Memory that a model before it gave back is used again without any growth, and further
         # instances grow only when they run.
         known = need_of(
@@ -186,6 +192,18 @@ class ReleaseLoader:
             raise LoadError(
                 f"cannot count for {release.family} {release.version}: {error}"
             ) from error
+
+
+def _why_alone(model: Model, release: ActiveRelease) -> str:
+    from edge_agent.inference import batch_check  # noqa: PLC0415 (numpy only where batches are wanted)
+
+    reason = batch_check.why_not_together(model, release)
+    if reason:
+        logger.warning(
+            "batching_off",
+            extra={"family": release.family, "version": release.version, "reason": reason},
+        )
+    return reason
 
 
 def _no_rest() -> None:

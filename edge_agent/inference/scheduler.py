@@ -46,6 +46,10 @@ class Host(Runner, Protocol):
         """Let go of the model again."""
         ...
 
+    def batching_ended(self, reason: str) -> None:
+        """Remember why calls are not joined any more."""
+        ...
+
 
 class Scheduler:
     """The waiting and running calls of one release."""
@@ -259,6 +263,7 @@ class Scheduler:
     def _stop_batching(self, reason: str) -> None:
         if self.batching:
             logger.warning("batching_ended", extra={"model": self._host.name, "reason": reason})
+        self._host.batching_ended(reason)
         self.batching = self._gathers = False
         self._limits = replace(self._limits, max_batch=1)
         self._queue.stop_batching()

@@ -61,6 +61,8 @@ class ServedRelease:
         self.cache: ResponseCache | None = None
         self.batchable = batches.has_batch_dimension(release)
         self.statistics = ReleaseStatistics()
+        self.why_alone = ""
+        """Why calls that could be joined are not; empty where they are, or nobody asked for it."""
         self.scheduler: Scheduler
         self.in_flight = 0
         self.mirror: Callable[[Sequence[Tensor], Sequence[Tensor]], None] | None = None
@@ -107,12 +109,19 @@ class ServedRelease:
             limits=replace(
                 limits,
                 instances=min(limits.instances, most or limits.instances),
-                max_batch=limits.max_batch if batches.can_be_joined(self.release) else 1,
+                max_batch=limits.max_batch if self._may_batch() else 1,
             ),
             workers=workers,
             clock=clock,
         )
         self.scheduler.run_times.expect(self._first_run_s)
+
+    def _may_batch(self) -> bool:
+        return batches.can_be_joined(self.release) and not self.why_alone
+
+    def batching_ended(self, reason: str) -> None:
+        """Keep why calls are not joined any more; see `Host`."""
+        self.why_alone = reason
 
     def compute(self, feed: Sequence[Tensor]) -> list[Tensor]:
         """Run the model; in any thread.

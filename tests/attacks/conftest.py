@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.simulators.control_device import ControlDevice
-from tests.simulators.device_repository import Director, SimulatedRepository
+from tests.simulators.device_repository import SimulatedRepository
+from tests.simulators.director import Director
 from tests.simulators.hostile_fleet import World
 
 

@@ -35,7 +35,8 @@ from tests.integration.runtime.reference_calls import golden, infer
 from tests.integration.runtime.running_runtime import RunningRuntime, running
 from tests.simulators.broker_link import SimulatedLink
 from tests.simulators.device_releases import Release, release
-from tests.simulators.device_repository import Director, SimulatedRepository
+from tests.simulators.device_repository import SimulatedRepository
+from tests.simulators.director import Director
 from tests.simulators.fleet_authority import Authority
 from tests.simulators.hostile_fleet import EVIL, listed
 from tests.simulators.https_server import Answer, Request, serving

@@ -24,7 +24,8 @@ from tests.attacks import (
 from tests.attacks.attack import Attack, repelled
 from tests.integration.runtime.running_runtime import RunningRuntime, running
 from tests.simulators.control_device import ControlDevice
-from tests.simulators.device_repository import Director, SimulatedRepository
+from tests.simulators.device_repository import SimulatedRepository
+from tests.simulators.director import Director
 from tests.simulators.hostile_fleet import World
 
 

@@ -27,7 +27,8 @@ from fleet_protocol.messages import Event, EventKind, decode
 from fleet_protocol.update_states import UpdateState
 from tests.simulators.broker_link import SimulatedLink
 from tests.simulators.device_clock import ManualClock
-from tests.simulators.device_repository import Director, SimulatedRepository
+from tests.simulators.device_repository import SimulatedRepository
+from tests.simulators.director import Director
 from tests.simulators.runtime_process import PID, SimulatedRuntime
 
 DEVICE = "cam-01"

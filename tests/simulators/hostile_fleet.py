@@ -19,11 +19,11 @@ from tests.simulators.device_releases import Release, doubling, fp32, release
 from tests.simulators.device_repository import (
     FAR_AWAY,
     START,
-    Director,
     SimulatedRepository,
     signed,
     target_file,
 )
+from tests.simulators.director import Director
 
 OLD = release("0.9.0", security_counter=0, model=doubling("animals 0.9.0"))
 GOOD = release("1.0.0", security_counter=1, model=doubling("animals 1.0.0"))

@@ -16,11 +16,17 @@ _ELEMENT_TYPES = {
     _D.BYTES: 8, _D.BOOL: 9, _D.FP16: 10, _D.FP64: 11, _D.UINT32: 12, _D.UINT64: 13,
 }  # fmt: skip
 _IR_VERSION = 8
+_INTEGER = 2
 _OPSET = 17
 
 
 def one_node(
-    operator: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, text: str = ""
+    operator: str,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    *,
+    text: str = "",
+    **attributes: int,
 ) -> bytes:
     """Return a model that is one operator from the inputs to the outputs, and carries a text."""
     node = b"".join(
@@ -28,6 +34,7 @@ def one_node(
             *(_text(1, spec.name) for spec in inputs),
             *(_text(2, spec.name) for spec in outputs),
             _text(4, operator),
+            *(_bytes(5, _attribute(name, value)) for name, value in attributes.items()),
         ]
     )
     graph = b"".join(
@@ -63,9 +70,10 @@ def one_node_release(
     operator: str,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
+    **attributes: int,
 ) -> ActiveRelease:
     """Put a model of one operator among the blobs."""
-    content = one_node(operator, inputs, outputs)
+    content = one_node(operator, inputs, outputs, text="", **attributes)
     digest = sha256(content).hexdigest()
     state.create()
     state.blob(digest).write_bytes(content)
@@ -88,6 +96,10 @@ def _value(spec: TensorSpec) -> bytes:
     )
     tensor_type = _number(1, _ELEMENT_TYPES[spec.datatype]) + _bytes(2, sizes)
     return _text(1, spec.name) + _bytes(2, _bytes(1, tensor_type))
+
+
+def _attribute(name: str, value: int) -> bytes:
+    return _text(1, name) + _number(3, value) + _number(20, _INTEGER)
 
 
 def _number(field: int, value: int) -> bytes:

@@ -8,7 +8,8 @@ import pytest
 
 from edge_agent import store
 from tests.simulators.control_device import ControlDevice
-from tests.simulators.device_repository import Director, SimulatedRepository
+from tests.simulators.device_repository import SimulatedRepository
+from tests.simulators.director import Director
 
 
 @pytest.fixture

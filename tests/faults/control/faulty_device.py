@@ -25,7 +25,8 @@ from fleet_protocol.update_states import UpdateState
 from tests.faults.control.update_scenarios import settle_under_calls
 from tests.simulators.control_device import DEVICE, ControlDevice
 from tests.simulators.device_releases import Release, release
-from tests.simulators.device_repository import Director, SimulatedRepository
+from tests.simulators.device_repository import SimulatedRepository
+from tests.simulators.director import Director
 
 _FAULTS = (b"posix/io/oc/*", b"posix/io/rw/*", b"posix/io/sync/*", b"posix/io/dir/*")
 """Files and folders; not `posix/io/net`, through which the event loop wakes itself up."""

@@ -10,7 +10,8 @@ from fleet_protocol.manifest import Acceptance, Shadowing
 from fleet_protocol.update_states import TRANSITIONS, UpdateState
 from tests.simulators.control_device import DEVICE, ControlDevice
 from tests.simulators.device_releases import Release, release
-from tests.simulators.device_repository import Director, SimulatedRepository
+from tests.simulators.device_repository import SimulatedRepository
+from tests.simulators.director import Director
 
 FIRST = release("1.0.0")
 SHADOWED = Acceptance(shadow=Shadowing(requests=5))

@@ -18,7 +18,8 @@ from edge_agent.identity_files import IdentityFiles
 from edge_agent.state_dir import StateDir
 from fleet_protocol import claims
 from fleet_protocol.claims import ClaimBundle
-from tests.simulators.device_repository import Director, SimulatedRepository
+from tests.simulators.device_repository import SimulatedRepository
+from tests.simulators.director import Director
 from tests.simulators.fleet_authority import Authority
 
 

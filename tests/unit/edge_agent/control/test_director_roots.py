@@ -10,7 +10,7 @@ from edge_agent.control.trust import TrustError, director
 from fleet_protocol.messages import EventKind
 from tests.simulators.control_device import DEVICE, ControlDevice
 from tests.simulators.device_releases import release
-from tests.simulators.device_repository import Director
+from tests.simulators.director import Director
 from tests.unit.edge_agent.control.test_lost_database import lose_database
 
 THE_END = 2**53

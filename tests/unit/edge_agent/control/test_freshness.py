@@ -6,7 +6,8 @@ from fleet_protocol.messages import EventKind
 from tests.simulators.control_device import ControlDevice
 from tests.simulators.device_clock import START_MS
 from tests.simulators.device_releases import release
-from tests.simulators.device_repository import START, Director, SimulatedRepository
+from tests.simulators.device_repository import START, SimulatedRepository
+from tests.simulators.director import Director
 
 DAY_S = 86_400.0
 

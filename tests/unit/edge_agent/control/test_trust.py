@@ -15,7 +15,8 @@ from edge_agent.control.assignment import Accepted
 from edge_agent.control.trust import TrustError, verify_assignment
 from fleet_protocol.assignments import MAX_ASSIGNMENT_BYTES
 from tests.simulators.device_releases import release
-from tests.simulators.device_repository import START, Director, target_file
+from tests.simulators.device_repository import START, target_file
+from tests.simulators.director import Director
 
 DEVICE = "cam-01"
 ONE = release("1.0.0")

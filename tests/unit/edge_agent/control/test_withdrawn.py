@@ -10,7 +10,8 @@ from fleet_protocol.messages import EventKind
 from fleet_protocol.update_states import UpdateState
 from tests.simulators.control_device import ControlDevice
 from tests.simulators.device_releases import release
-from tests.simulators.device_repository import Director, SimulatedRepository
+from tests.simulators.device_repository import SimulatedRepository
+from tests.simulators.director import Director
 
 OLD = release("0.9.0", security_counter=0)
 ONE = release("1.0.0", security_counter=1)

@@ -37,6 +37,9 @@ class HangingModel:
     def run_ended(self) -> None:
         """Need not know."""
 
+    def batching_ended(self, reason: str) -> None:
+        """Need not know."""
+
 
 def test_a_run_that_outlives_the_loop_ends_without_a_word(
     monkeypatch: pytest.MonkeyPatch,

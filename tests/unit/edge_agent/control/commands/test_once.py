@@ -35,7 +35,8 @@ from tests.simulators.commanding import (
 )
 from tests.simulators.control_device import DEVICE, ControlDevice, Crash
 from tests.simulators.device_releases import release
-from tests.simulators.device_repository import Director, SimulatedRepository
+from tests.simulators.device_repository import SimulatedRepository
+from tests.simulators.director import Director
 
 
 async def test_diagnostics_are_answered(device: ControlDevice) -> None:

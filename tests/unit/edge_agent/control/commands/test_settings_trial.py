@@ -16,7 +16,8 @@ from tests.simulators import durable_writes
 from tests.simulators.commanding import answers, command, envelope, give, mailbox
 from tests.simulators.control_device import DEVICE, ControlDevice, Crash
 from tests.simulators.device_releases import release
-from tests.simulators.device_repository import Director, SimulatedRepository
+from tests.simulators.device_repository import SimulatedRepository
+from tests.simulators.director import Director
 
 MOST_WRITES = 40
 

@@ -5,112 +5,25 @@ import itertools
 import struct
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 
 from edge_agent import counters
 from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.data_plane import DataPlane
-from edge_agent.inference.errors import BackendError, DeadlineError, RefusedError
-from edge_agent.inference.execution_policy import ExecutionPolicy
-from edge_agent.inference.inference_request import InferenceRequest
-from edge_agent.inference.memory_budget import MemoryPolicy
+from edge_agent.inference.errors import DeadlineError, RefusedError
 from edge_agent.inference.release_loader import ReleaseLoader
-from edge_agent.inference.scheduling import QueueLimits
-from edge_agent.inference.served_release import ServedRelease
-from edge_agent.inference.tensors import Tensor
 from edge_agent.state_dir import StateDir
-from fleet_protocol.manifest import Datatype
 from fleet_protocol.messages import ErrorKind
-from tests.unit.edge_agent.inference.gated_backend import FAILS, SUMS, GatedBackend, gated_release
-
-MakePlane = Callable[..., DataPlane]
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> StateDir:
-    made = StateDir(tmp_path)
-    made.create()
-    made.blob("0" * 64).touch()
-    return made
-
-
-@pytest.fixture(params=[False, True], ids=["whole", "staged"])
-def backend(request: pytest.FixtureRequest) -> GatedBackend:
-    return GatedBackend(staged=request.param)
-
-
-@pytest.fixture
-async def make_plane(state: StateDir, backend: GatedBackend) -> AsyncIterator[MakePlane]:
-    made: list[DataPlane] = []
-
-    def make(workers: int = 1, **limits: float) -> DataPlane:
-        made.append(
-            DataPlane(
-                loader=ReleaseLoader(
-                    state=state,
-                    epoch="e1",
-                    catalog=Catalog([backend]),
-                    clock=time.perf_counter,
-                ),
-                clock=time.perf_counter,
-                workers=workers,
-                policy=ExecutionPolicy(
-                    limits=lambda _: QueueLimits(**{"instances": workers, **limits}),  # type: ignore[arg-type] # a test's numbers
-                    memory=MemoryPolicy(),
-                ),
-            )
-        )
-        return made[-1]
-
-    yield make
-    backend.let_pass()
-    for plane in made:
-        assert await plane.close(10)
-
-
-async def serve(plane: DataPlane, version: str = "1.0.0", family: str = "m") -> ServedRelease:
-    await plane.load(gated_release(version, family=family))
-    plane.activate(family, version)
-    return plane.active(family)
-
-
-def request(*items: float, timeout_us: int = 0, priority: int = 0) -> InferenceRequest:
-    data = struct.pack(f"<{len(items)}f", *items)
-    tensor = Tensor(name="x", datatype=Datatype.FP32, shape=[len(items)], data=data)
-    return InferenceRequest(
-        id="",
-        inputs=[tensor],
-        outputs=None,
-        binary_output=False,
-        timeout_us=timeout_us,
-        priority=priority,
-    )
-
-
-async def infer(plane: DataPlane, served: ServedRelease, query: InferenceRequest) -> list[float]:
-    call = plane.begin(served, started=time.perf_counter(), counted=True)
-    with call:
-        (output,) = await plane.run_in_thread(call, call.feed(query))
-    return list(struct.unpack(f"<{output.shape[0]}f", output.data))
-
-
-async def start(
-    plane: DataPlane, served: ServedRelease, *items: float, **asked: int
-) -> "asyncio.Task[list[float]]":
-    """Begin a call and return when it has joined the queue, or runs."""
-    task = asyncio.create_task(infer(plane, served, request(*items, **asked)))
-    await asyncio.sleep(0)
-    return task
-
-
-async def blocked(plane: DataPlane, backend: GatedBackend, served: ServedRelease) -> None:
-    """Occupy one instance until the gate opens."""
-    backend.shut()
-    await start(plane, served, 100.0)
-    await asyncio.to_thread(backend.wait_for_runs, 1)
+from tests.unit.edge_agent.inference.gated_backend import GatedBackend, gated_release
+from tests.unit.edge_agent.inference.scheduler.calls import (
+    MakePlane,
+    blocked,
+    infer,
+    request,
+    serve,
+    start,
+)
 
 
 async def test_waiting_calls_run_by_priority_and_deadline(
@@ -223,26 +136,6 @@ async def test_the_first_call_is_judged_by_the_warm_up(
     assert await plane.close(10)
 
 
-async def test_who_waits_is_joined_to_batches_and_gets_its_own_rows(
-    make_plane: MakePlane, backend: GatedBackend
-) -> None:
-    plane = make_plane(max_batch=4)
-    served = await serve(plane)
-    await blocked(plane, backend, served)
-    tasks = [await start(plane, served, *items) for items in ([1.0], [2.0, 3.0], [4.0], [5.0])]
-    backend.let_pass()
-    assert [await task for task in tasks] == [[2.0], [4.0, 6.0], [8.0], [10.0]]
-    assert backend.runs == [[100.0], [1.0, 2.0, 3.0, 4.0], [5.0]]
-    found = served.statistics.snapshot(name="m", version="1", now=time.perf_counter())
-    assert (found.inference_count, found.execution_count) == (6, 3)
-    assert {batch.batch_size: batch.compute_infer.count for batch in found.batch_stats} == {
-        1: 2,
-        4: 1,
-    }
-    assert found.inference_stats.success.count == found.inference_stats.queue.count == 5
-    assert found.inference_stats.queue.ns > 0
-
-
 @pytest.mark.parametrize("backend", [True], ids=["staged"], indirect=True)
 async def test_the_thread_only_computes_and_the_loop_does_the_rest(
     make_plane: MakePlane, backend: GatedBackend
@@ -258,76 +151,6 @@ async def test_the_thread_only_computes_and_the_loop_does_the_rest(
     where = {"prepared": loop, "computed": thread, "finished": loop}
     assert {*backend.steps} == {*where.items()}
     assert len(backend.steps) == 3 * len(where)  # no call is prepared twice
-
-
-async def test_in_a_batch_only_the_guilty_call_fails(
-    make_plane: MakePlane, backend: GatedBackend
-) -> None:
-    plane = make_plane(max_batch=8)
-    served = await serve(plane)
-    await blocked(plane, backend, served)
-    tasks = [await start(plane, served, item) for item in (FAILS, 2.0, 3.0)]
-    backend.let_pass()
-    found = await asyncio.gather(*tasks, return_exceptions=True)
-    assert isinstance(found[0], BackendError)
-    assert found[1:] == [[4.0], [6.0]]
-    # Each ran for itself in the end, and is counted and timed so.
-    stats = served.statistics.snapshot(name="m", version="1", now=time.perf_counter())
-    assert (stats.inference_count, stats.execution_count) == (3, 3)
-    assert [batch.batch_size for batch in stats.batch_stats] == [1]
-
-
-async def test_a_batch_is_counted_even_if_its_first_caller_has_gone(
-    make_plane: MakePlane, backend: GatedBackend
-) -> None:
-    plane = make_plane(max_batch=3, batch_wait_s=20.0)
-    served = await serve(plane)
-    backend.shut()
-    gone, *others = [await start(plane, served, item) for item in (1.0, 2.0, 3.0)]
-    await asyncio.to_thread(backend.wait_for_runs, 1)
-    gone.cancel()
-    await asyncio.sleep(0)
-    backend.let_pass()
-    assert await asyncio.gather(*others) == [[4.0], [6.0]]
-    stats = served.statistics.snapshot(name="m", version="1", now=time.perf_counter())
-    counts = [(batch.batch_size, batch.compute_infer.count) for batch in stats.batch_stats]
-    assert counts == [(3, 1)]
-
-
-async def test_a_model_whose_outputs_are_no_rows_is_not_batched_again(
-    make_plane: MakePlane, backend: GatedBackend, caplog: pytest.LogCaptureFixture
-) -> None:
-    plane = make_plane(max_batch=8, batch_wait_s=0.001)
-    served = await serve(plane)
-    await blocked(plane, backend, served)
-    tasks = [await start(plane, served, item) for item in (SUMS, 2.0, 3.0)]
-    backend.let_pass()
-    assert await asyncio.gather(*tasks) == [[2 * SUMS], [4.0], [6.0]]
-    assert backend.runs == [[100.0], [SUMS, 2.0, 3.0], [SUMS], [2.0], [3.0]]
-    await blocked(plane, backend, served)
-    tasks = [await start(plane, served, item) for item in (SUMS, 2.0)]
-    backend.let_pass()
-    await asyncio.gather(*tasks)
-    assert backend.runs == [[100.0], [SUMS], [2.0]]
-    assert [record.message for record in caplog.records].count("batching_ended") == 1
-    assert served.scheduler.limits.max_batch == 1
-
-
-async def test_a_batch_waits_for_others_if_it_may(
-    make_plane: MakePlane, backend: GatedBackend
-) -> None:
-    plane = make_plane(max_batch=2, batch_wait_s=20.0)
-    served = await serve(plane)
-    backend.shut()
-    backend.let_pass()
-    assert not served.scheduler.vacant
-    first = await start(plane, served, 1.0)
-    assert (served.scheduler.depth, backend.runs) == (1, [])
-    second = await start(plane, served, 2.0)
-    assert [await first, await second] == [[2.0], [4.0]]
-    # The slack of a deadline ends the wait long before the 20 s are over.
-    assert await infer(plane, served, request(3.0, timeout_us=600_000)) == [6.0]
-    assert backend.runs == [[1.0, 2.0], [3.0]]
 
 
 async def test_a_caller_that_goes_takes_no_turn_and_harms_nobody(
