@@ -49,6 +49,7 @@ class Region:
             RequestError: there is no such file, or it may not be used, or it is too small.
         """
         self.status = status
+        self._byte_size = status.byte_size
         self._descriptor = _opened(status, folder)
         # A call in a thread may still hold the region when it is unregistered: the descriptor is
         # closed with the last reference, so that its number cannot mean another file meanwhile.
@@ -109,12 +110,13 @@ class Region:
         Raises:
             RequestError: it is not within the region, or smaller than that.
         """
+        if size_bytes <= place.byte_size and place.offset + place.byte_size <= self._byte_size:
+            return
         self._check_place(place)
-        if size_bytes > place.byte_size:
-            raise RequestError(
-                f"{size_bytes} bytes do not fit into the {place.byte_size} bytes that the request "
-                f"gives them in {self._name}"
-            )
+        raise RequestError(
+            f"{size_bytes} bytes do not fit into the {place.byte_size} bytes that the request "
+            f"gives them in {self._name}"
+        )
 
     def _read_file(self, begin: int, size: int) -> bytes:
         data = os.pread(self._descriptor, size, begin)
@@ -136,7 +138,7 @@ class Region:
         return f"the shared memory region {self.status.name!r} (key {self.status.key!r})"
 
     def _check_place(self, place: Slice) -> None:
-        if place.offset + place.byte_size > self.status.byte_size:
+        if place.offset + place.byte_size > self._byte_size:
             raise RequestError(
                 f"{place.byte_size} bytes at offset {place.offset} lie outside of {self._name}, "
                 f"which was registered with {self.status.byte_size} bytes"
