@@ -22,6 +22,8 @@ _LEFT_ALONE = (
 )
 """States in which a newer rollout leaves a device to an older one."""
 
+_NEWER, _CHANGED = aliased(Rollout), aliased(RolloutMember)  # made once: that takes a millisecond
+
 
 def has_changed(row: Rollout, device_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
     """Return the condition that a rollout newer than ``row`` has changed a device."""
@@ -109,14 +111,13 @@ async def ran_before(
 
 
 def _changes(row: Rollout, device_id: InstrumentedAttribute[str]) -> Select[int]:
-    newer, member = aliased(Rollout), aliased(RolloutMember)
     return (
-        select(newer.id)
-        .join(member, member.rollout_id == newer.id)
+        select(_NEWER.id)
+        .join(_CHANGED, _CHANGED.rollout_id == _NEWER.id)
         .where(
-            member.device_id == device_id,
-            newer.family == row.family,
-            newer.id > row.id,
-            member.state.not_in([state.value for state in _LEFT_ALONE]),
+            _CHANGED.device_id == device_id,
+            _NEWER.family == row.family,
+            _NEWER.id > row.id,
+            _CHANGED.state.not_in([state.value for state in _LEFT_ALONE]),
         )
     )

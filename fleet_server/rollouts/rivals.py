@@ -22,6 +22,8 @@ _UNDER_WAY = (*_ENDABLE, Status.ROLLING_BACK)
 _LEFT_BEHIND = (MemberState.FAILED, MemberState.SILENT, MemberState.GONE)
 """Devices for which a rollout does no more by itself."""
 
+_OTHER, _TAKING_PART = aliased(Rollout), aliased(RolloutMember)  # made once: that takes long
+
 
 def turn(family: str) -> str:
     """Return the name of the turn that those take who put devices into rollouts of a family."""
@@ -30,11 +32,10 @@ def turn(family: str) -> str:
 
 def have(row: Rollout, device_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
     """Return the condition that a rollout beside ``row`` is under way on a device."""
-    other, member = aliased(Rollout), aliased(RolloutMember)
     return exists(
-        select(other.id)
-        .join(member, member.rollout_id == other.id)
-        .where(member.device_id == device_id, _is_under_way_beside(row, other))
+        select(_OTHER.id)
+        .join(_TAKING_PART, _TAKING_PART.rollout_id == _OTHER.id)
+        .where(_TAKING_PART.device_id == device_id, _is_under_way_beside(row, _OTHER))
     )
 
 

@@ -1,9 +1,7 @@
 """What provisioning and the pipeline make, before the real fleet server."""
 
-import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +19,8 @@ from fleet_protocol import claims, messages
 from provisioning import ceremony
 from provisioning.claim_issue import ClaimIssuer
 from provisioning.layout import Authority
+from tests.simulators import warm_processes
+from tests.simulators.warm_processes import WarmProcess
 
 PASSPHRASE = b"correct horse battery"
 MODEL = Path(__file__).parents[2] / "models" / "fashion_mnist"
@@ -42,14 +42,7 @@ class Fleet:
     http: urllib3.PoolManager
 
     def skerry(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "skerry", *(str(argument) for argument in arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            stdin=subprocess.DEVNULL,
-        )
+        return warm_processes.run("skerry", *map(str, arguments), timeout_s=60)
 
     def publish(self, bundle: Path, token_file: Path) -> subprocess.CompletedProcess[str]:
         passphrase_file = token_file.with_name("passphrase")
@@ -107,21 +100,21 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         folder / "authority", plan, passphrase=PASSPHRASE, now=datetime.now(UTC)
     )
     port = free_port()
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "skerry", "server", "run", "--data", authority.server],
-            stdout=log,
-            stderr=log,
-            env={
-                **os.environ,
-                "SKERRY_SERVER_HTTPS_PORT": str(port),
-                "SKERRY_SERVER_MQTT_PORT": str(free_port()),
-            },
-        )
+    log = folder / "server.log"
+    log.touch()
+    process = warm_processes.spawn(
+        *("skerry", "server", "run", "--data", str(authority.server)),
+        stdout=log,
+        stderr=log,
+        environment={
+            "SKERRY_SERVER_HTTPS_PORT": str(port),
+            "SKERRY_SERVER_MQTT_PORT": str(free_port()),
+        },
+    )
     http = urllib3.PoolManager(ca_certs=str(authority.fleet_ca), retries=False)
     running = Fleet(authority, f"https://localhost:{port}", http)
     try:
-        wait_until_ready(running, process, folder / "server.log")
+        wait_until_ready(running, process, log)
         yield running
     finally:
         http.clear()
@@ -129,7 +122,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         process.wait(timeout=30)
 
 
-def wait_until_ready(fleet: Fleet, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_ready(fleet: Fleet, process: WarmProcess, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         assert process.poll() is None, log.read_text()

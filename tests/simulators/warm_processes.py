@@ -24,6 +24,9 @@ _LOADED: Final = (
     "fleet_server.assignments.signer",
     "fleet_server.cli",
     "fleet_server.operator_cli",
+    "provisioning.cli",
+    "edge_agent.cli",
+    "edge_agent.control.process",
 )
 _CHILD: Final = """
 import gc, os, runpy, sys

@@ -1,9 +1,7 @@
 """`skerry agent`: what it says, and with which status it ends."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -18,18 +16,15 @@ from fleet_protocol import claims
 from fleet_protocol.claims import ClaimBundle
 from fleet_protocol.messages import EnrollRequest, EnrollResponse, decode, encode
 from fleet_protocol.remote_settings import RemoteSettings
+from tests.simulators import warm_processes
 from tests.simulators.fleet_authority import Authority
 from tests.unit.edge_agent.inference.reference_release import commit, reference_release
 
 
-def skerry(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "skerry", "agent", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environment},
+def skerry(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {"NO_COLOR": "1", "COLUMNS": "200", **environment}
+    return warm_processes.run(
+        "skerry", "agent", *map(str, arguments), timeout_s=60, environment=environment
     )
 
 
