@@ -68,7 +68,10 @@ class GrpcListeners:
         self._servers: list[GrpcServer] = []
 
     async def serve(self) -> None:
-        """Listen where the settings say; what cannot be done is logged, and HTTP serves anyway."""
+        """Listen where the settings say, until cancelled.
+
+        What cannot be done is logged, and HTTP serves anyway.
+        """
         settings = self._settings
         if not (settings.grpc_port or settings.grpc_socket):
             return
@@ -87,10 +90,11 @@ class GrpcListeners:
                 },
             )
             return
-        if settings.grpc_socket:
-            await self._serve_socket()
-        if settings.grpc_port:
-            await self._serve_tcp()
+        async with asyncio.TaskGroup() as listening:
+            if settings.grpc_socket:
+                listening.create_task(self._serve_socket())
+            if settings.grpc_port:
+                listening.create_task(self._serve_tcp())
 
     async def close(self, timeout_s: float) -> None:
         """Accept no more, let calls finish, cut what is left after the time."""
@@ -98,14 +102,15 @@ class GrpcListeners:
         self._socket.unlink(missing_ok=True)
 
     async def _serve_socket(self) -> None:
-        server = self._server(self._regions)
-        try:
-            await server.listen_unix(self._socket)
-        except ListenError as error:
-            logger.error("grpc_not_listening", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
-        else:
-            self._servers.append(server)
+        while True:
+            server = self._server(self._regions)
+            try:
+                await server.listen_unix(self._socket)
+            except ListenError as error:
+                logger.error("grpc_not_listening", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
+                return
             logger.info("grpc_listening", extra={"socket": str(self._socket)})
+            await self._end_of(server)
 
     async def _serve_tcp(self) -> None:
         host, port = self._settings.host, self._settings.grpc_port
@@ -121,9 +126,22 @@ class GrpcListeners:
                 complained = True
                 await asyncio.sleep(_BIND_RETRY_S)
             else:
-                self._servers.append(server)
+                complained = False
                 logger.info("grpc_listening", extra={"host": host, "port": port})
-                return
+                await self._end_of(server)
+
+    async def _end_of(self, server: "GrpcServer") -> None:
+        """Wait until a server ends that was not told to: there has to be a new one."""
+        self._servers.append(server)
+        reason = await server.ended()
+        self._servers.remove(server)
+        logger.error(
+            "grpc_ended",
+            extra={
+                "reason": f"the library has ended its server ({reason}); calls that were under way "
+                "over gRPC are lost, and it is started again"
+            },
+        )
 
     def _server(self, regions: Regions | None) -> "GrpcServer":
         from edge_agent.inference.grpc_api.callers import Callers, CallRates  # noqa: PLC0415 (an extra)

@@ -188,6 +188,8 @@ class OnnxRuntimeBackend:
         engines: Path | None = None,
     ) -> _Session:
         library = _library()
+        # What does not belong to a session is written to standard error, in colours.
+        library.set_default_logger_severity(_LOG_NOTHING)
         providers = _PROVIDERS[accelerator]
         absent = set(providers) - set(library.get_available_providers())
         if absent:

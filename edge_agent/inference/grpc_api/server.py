@@ -13,7 +13,10 @@ from edge_agent.inference.http_server import ListenError
 
 _MAX_STREAMS_PER_CONNECTION = 128
 _MODE_APPLICATIONS = 0o666
+_LOOK_S = 0.5
+_MAX_REASON = 300
 _LIBRARY = "grpc._cython.cygrpc"
+_CALLERS_FAULT = ("ExecuteBatchError raised in core", "Invalid encoding on")
 _PATIENCE = (
     # A connection has to begin to speak HTTP/2, and to answer when it is asked whether it lives.
     ("grpc.server_handshake_timeout_ms", 10_000),
@@ -52,7 +55,7 @@ class GrpcServer:
             service: answers the calls.
             bounds: see there.
         """
-        logging.getLogger(_LIBRARY).addFilter(_is_no_departure)
+        logging.getLogger(_LIBRARY).addFilter(_is_no_fault_of_a_caller)
         self._service = service
         self._server = grpc.aio.server(
             handlers=[service.handlers()],
@@ -101,12 +104,28 @@ class GrpcServer:
             os.umask(previous)
         await self._server.start()
 
+    async def ended(self) -> str:
+        """Wait until the library has given up by itself, as it does over some requests; say why."""
+        try:
+            while await self._server.wait_for_termination(_LOOK_S):
+                pass
+        except Exception as error:  # noqa: BLE001 (whatever has ended it)
+            reason = f"{type(error).__name__}: {error}"[:_MAX_REASON]
+        else:
+            reason = "it was stopped"
+        await self._server.stop(None)
+        return reason
+
     async def close(self, timeout_s: float) -> None:
         """Accept no more, let calls finish, cut what is left after the time."""
         self._service.end_streams()
         await self._server.stop(timeout_s)
 
 
-def _is_no_departure(record: logging.LogRecord) -> bool:
-    """Keep out what gRPC says, with a traceback, of each caller who leaves an answer unread."""
-    return not record.getMessage().startswith("ExecuteBatchError raised in core")
+def _is_no_fault_of_a_caller(record: logging.LogRecord) -> bool:
+    """Keep out what gRPC says, with a traceback, of callers who leave or send nonsense.
+
+    An error by itself is why a server has ended, which `GrpcServer.ended` tells.
+    """
+    said = record.msg
+    return not (isinstance(said, Exception) or str(said).startswith(_CALLERS_FAULT))

@@ -40,6 +40,7 @@ class InferStream:
         self._context = context
         self._answer = answer
         self._unread = answers
+        self._awaited: _Answer = b""
         self._answers: asyncio.Queue[_Answer | None] = asyncio.Queue()
         self._places = asyncio.Semaphore(MAX_IN_WORK)
         self._clock = clock
@@ -66,7 +67,8 @@ class InferStream:
             self._reader.cancel()
         try:
             while (coming := await self._answers.get()) is not None:
-                answer = coming if isinstance(coming, bytes) else await coming
+                self._awaited = coming
+                answer = coming if isinstance(coming, bytes) else await asyncio.shield(coming)
                 await self._context.write(answer)
                 self._unread.written(len(answer))
                 self._in_work -= 1
@@ -99,9 +101,12 @@ class InferStream:
     def _forget_answers(self) -> None:
         """Withdraw what is still in work when the caller has gone."""
         loop = asyncio.get_running_loop()
-        while not self._answers.empty():
-            answer = self._answers.get_nowait()
+        answer: _Answer | None = self._awaited
+        while True:
             if isinstance(answer, asyncio.Future):
                 # Behind its own first step: a task that is cancelled before never runs, and would
                 # keep its call in flight and the model in memory for ever.
                 loop.call_soon(answer.cancel)
+            if self._answers.empty():
+                return
+            answer = self._answers.get_nowait()

@@ -128,3 +128,25 @@ def test_a_missing_library_is_named_with_its_extra(
     assert backend.version() is None
     with pytest.raises(LoadError, match=r"pip install 'skerry\[onnx\]'"):
         backend.load(state.blob(release.sha256), release)
+
+
+def test_what_a_caller_makes_fail_writes_nothing_to_the_log_by_itself(
+    state: StateDir, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = [
+        TensorSpec(name="x", datatype=Datatype.FP32, shape=[1]),
+        TensorSpec(name="shape", datatype=Datatype.INT64, shape=[1]),
+    ]
+    returned = [TensorSpec(name="y", datatype=Datatype.FP32, shape=[-1])]
+    release = one_node_release(state, "m", "Expand", given, returned)
+    model = OnnxRuntimeBackend(threads=1).load(state.blob(release.sha256), release)
+    sizes = struct.pack("<q", 2**62)
+    with pytest.raises(BackendError):
+        model.run(
+            [
+                Tensor(name="x", datatype=Datatype.FP32, shape=[1], data=bytes(4)),
+                Tensor(name="shape", datatype=Datatype.INT64, shape=[1], data=sizes),
+            ]
+        )
+    model.close()
+    assert capfd.readouterr().err == ""

@@ -24,11 +24,14 @@ class Caller:
     def __init__(self) -> None:
         self.requests: asyncio.Queue[bytes] = asyncio.Queue()
         self.answers: list[bytes] = []
+        self.takes = asyncio.Event()
+        self.takes.set()
 
     async def read(self) -> bytes:
         return await self.requests.get()
 
     async def write(self, answer: bytes) -> None:
+        await self.takes.wait()
         self.answers.append(answer)
 
     async def abort(self, _code: object, message: str) -> NoReturn:
@@ -82,6 +85,26 @@ async def test_a_caller_that_goes_leaves_no_request_in_work(requests: int, waite
     await turns(5)
     assert work.ended == work.begun
     assert not caller.answers
+
+
+@pytest.mark.parametrize("waited", range(4))
+async def test_a_caller_that_goes_right_after_an_answer_leaves_no_request_in_work(
+    waited: int,
+) -> None:
+    caller, work = Caller(), Work()
+    work.gate.set()
+    caller.takes.clear()
+    running = asyncio.create_task(stream_of(caller, work).run())
+    caller.requests.put_nowait(b"1")
+    await turns(10)
+    work.gate.clear()
+    caller.requests.put_nowait(b"2")
+    caller.takes.set()
+    await turns(waited)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await turns(5)
+    assert work.ended == work.begun
 
 
 async def test_a_full_stream_reads_no_further_and_its_end_answers_what_is_in_work() -> None:
