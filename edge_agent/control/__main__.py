@@ -8,12 +8,12 @@ from pathlib import Path
 
 from edge_agent import identity, lasting_settings, log_ring, remote_settings, settings
 from edge_agent.control.active_set import ActiveSetFile
-from edge_agent.control.priority import yield_to_inference
 from edge_agent.control.process import ControlProcess
 from edge_agent.control.runtime_client import AdminSocket
 from edge_agent.control.way_back import serve_what_is_committed
 from edge_agent.lean_memory import limit_arenas
 from edge_agent.pid_file import PidFile
+from edge_agent.priority import yield_to_inference
 from edge_agent.state_dir import StateDir
 from edge_agent.store import StoreError
 from fleet_protocol.errors import SkerryError

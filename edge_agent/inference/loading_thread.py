@@ -1,7 +1,8 @@
 """The thread beside the event loop in which releases are loaded and closed, one after the other.
 
 What is loaded, and when, is the data plane's business; how a file becomes a warm model that of the
-loader.
+loader. A call that begins meanwhile takes the processor from this thread at once, and not when its
+slice or the kernel's tick is over.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from edge_agent.inference.lull import Lull
 from edge_agent.inference.memory_budget import Need
 from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.served_release import ServedRelease
+from edge_agent.priority import let_others_go_first, threads_as_usual
 from edge_agent.runtime_api import ActiveRelease
 
 _Result = TypeVar("_Result")
@@ -34,7 +36,9 @@ class LoadingThread:
         self._loader = loader
         self._clock = clock
         self._lull = lull
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix="load", initializer=let_others_go_first
+        )
         self._began = 0.0
 
     @property
@@ -63,16 +67,15 @@ class LoadingThread:
         lull = self._lull.wait if beside_calls else None
         self._began = self._clock()
         try:
-            return await self._run(
-                partial(
-                    self._loader.load,
-                    release,
-                    instances=instances,
-                    batched=batched,
-                    lull=lull,
-                    before=before,
-                )
+            load = partial(
+                self._loader.load,
+                release,
+                instances=instances,
+                batched=batched,
+                lull=lull,
+                before=before,
             )
+            return await self._run(threads_as_usual()(load))
         finally:
             self._began = 0.0
 

@@ -8,13 +8,13 @@ wins is decided by control.
 
 import asyncio
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from edge_agent.inference.inference_request import InferenceRequest
 from edge_agent.inference.served_release import Clock, ServedRelease
+from edge_agent.priority import let_others_go_first
 
 _NICE = 10
 _ROUNDS = 40
@@ -61,7 +61,9 @@ class Races:
         }
         async with self._one_at_a_time:
             # A thread keeps its low priority, so it is not one that others use afterwards.
-            thread = ThreadPoolExecutor(1, "race", initializer=partial(os.nice, _NICE))
+            thread = ThreadPoolExecutor(
+                1, "race", initializer=partial(let_others_go_first, nice=_NICE)
+            )
             racing = asyncio.get_running_loop().run_in_executor(thread, self._race, runs)
             thread.shutdown(wait=False)
             for served in entrants:

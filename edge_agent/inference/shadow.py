@@ -8,7 +8,6 @@ no worker thread, and ends by itself after the number of requests that was order
 import asyncio
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from edge_agent.inference.errors import ConflictError
 from edge_agent.inference.served_release import ServedRelease
 from edge_agent.inference.tensors import Tensor
+from edge_agent.priority import let_others_go_first
 from edge_agent.runtime_api import ShadowOrder, ShadowReport
 from fleet_protocol.manifest import Datatype, TensorSpec
 
@@ -71,8 +71,7 @@ class Shadow:
 
     def _work(self, feed: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         """Run the candidate and compare, in a thread."""
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+        let_others_go_first(nice=_LOWEST_PRIORITY)
         agreed, problem = False, ""
         try:
             agreed = self._agrees(outputs, self.candidate.compute(feed))

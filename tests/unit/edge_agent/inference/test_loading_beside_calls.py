@@ -1,6 +1,8 @@
-"""Loading a release leaves the code mapped that calls on others use."""
+"""Loading a release leaves to calls on others the code that they use, and the processor."""
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -86,4 +88,38 @@ async def test_a_load_beside_calls_hears_of_their_ends(tmp_path: Path) -> None:
     ended = clock()
     await plane.load(gated_release("2.0.0"))
     assert clock() - ended >= 0.04
+    assert await plane.close(10)
+
+
+class ThreadingBackend(GatedBackend):
+    """A backend whose library starts a thread for the calls to come while it loads a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.compute = ThreadPoolExecutor(1)
+        self.loaded_as = self.started_as = -1
+
+    def load(self, path: Path, release: ActiveRelease) -> GatedModel:
+        self.loaded_as = os.sched_getscheduler(0)
+        self.started_as = self.compute.submit(os.sched_getscheduler, 0).result()
+        return super().load(path, release)
+
+
+async def test_a_load_leaves_the_processor_to_calls_and_its_threads_do_not(tmp_path: Path) -> None:
+    state = StateDir(tmp_path)
+    state.create()
+    state.blob("0" * 64).touch()
+    backend = ThreadingBackend()
+    plane = DataPlane(
+        loader=ReleaseLoader(
+            state=state, epoch="e", catalog=Catalog([backend]), clock=time.perf_counter
+        ),
+        clock=time.perf_counter,
+        workers=1,
+    )
+    await plane.load(gated_release("1.0.0"))
+    assert (backend.loaded_as, backend.started_as) == (os.SCHED_BATCH, os.SCHED_BATCH)
+    with backend.compute as compute:
+        assert compute.submit(os.sched_getscheduler, 0).result() == os.SCHED_OTHER
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
     assert await plane.close(10)

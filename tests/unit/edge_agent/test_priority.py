@@ -4,6 +4,8 @@ import ctypes
 import os
 import platform
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,7 @@ from typing import TypeVar
 
 import pytest
 
-from edge_agent.control.priority import let_others_go_first
+from edge_agent.priority import let_others_go_first, threads_as_usual
 
 _SCHED_GETATTR = {"x86_64": 315, "aarch64": 275, "armv7l": 381, "armv6l": 381, "riscv64": 275}
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")
@@ -35,8 +37,7 @@ def started_behind_others(look: Callable[[], Found]) -> Found:
     """Return what a thread finds that was started by one who lets others go first."""
 
     def behind() -> Found:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        let_others_go_first(0)
+        let_others_go_first(nice=_NICE)
         with ThreadPoolExecutor(1) as started:
             return started.submit(look).result()
 
@@ -56,3 +57,37 @@ def test_it_takes_the_processor_from_nobody_and_keeps_its_weight() -> None:
 def test_its_slices_are_long() -> None:
     usual_ns = slice_ns()
     assert started_behind_others(slice_ns) > 10 * usual_ns
+
+
+def test_a_thread_that_is_to_run_as_usual_has_neither() -> None:
+    def usual() -> tuple[int, int]:
+        return os.sched_getscheduler(0), slice_ns()
+
+    def behind() -> tuple[int, int]:
+        let_others_go_first()
+        with ThreadPoolExecutor(1) as started:
+            with threads_as_usual():
+                started.submit(usual).result()
+            return started.submit(usual).result()
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(behind).result() == usual()
+
+
+def test_threads_of_before_stay_as_they_are() -> None:
+    with ThreadPoolExecutor(1, initializer=let_others_go_first) as before:
+        before.submit(slice_ns).result()
+        with threads_as_usual():
+            pass
+        assert before.submit(os.sched_getscheduler, 0).result() == os.SCHED_BATCH
+
+
+def test_control_keeps_to_one_processor_at_the_lowest_weight() -> None:
+    program = (
+        "import os; from edge_agent.priority import yield_to_inference; yield_to_inference();"
+        "print(os.getpriority(os.PRIO_PROCESS, 0), *os.sched_getaffinity(0))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["19", str(min(os.sched_getaffinity(0)))]
