@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from fleet_server import collector
+from tests.simulators import warm_processes
 from tests.simulators.migrated_file import MigratedFile
 from tests.simulators.postgresql_cluster import Cluster
 
@@ -19,6 +20,11 @@ def pytest_collection_finish() -> None:
     """Look for it as seldom as the server does, and not in what was loaded."""
     collector.settle()
     gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Leave nothing of what was forked."""
+    warm_processes.end()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ imported and of installed commands leave this alone.
 """
 
 import functools
-import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import subprocess
@@ -125,6 +125,14 @@ def run(
         finally:
             process.kill()
         return subprocess.CompletedProcess(arguments, status, stdout.read(), stderr.read())
+
+
+def end() -> None:
+    """End what a test left running and remove the socket by which they were started.
+
+    Python does that when it exits, but a worker of xdist leaves without it.
+    """
+    multiprocessing.util._exit_function()  # type: ignore[attr-defined]  # typeshed lacks it
 
 
 @functools.cache
