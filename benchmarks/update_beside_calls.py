@@ -4,8 +4,8 @@ One device under a real server. An application calls the small reference model a
 meanwhile the control process downloads, verifies, loads, tries and commits releases of another
 family, EfficientNet-Lite0, whose files are some megabytes. Quiet and busy rounds alternate.
 
-The server stands for one on another machine. It serves, and that cannot be helped; but it makes no
-deltas, which would compute on the device's processors for most of a round.
+The server stands for one on another machine. It has to serve, on the processor that control keeps
+to; but it makes no deltas, which would compute for most of a round.
 """
 
 import base64
@@ -36,7 +36,7 @@ _COMMIT_WITHIN_S = 60.0
 HOW = (
     f"make bench NAME=update_beside_calls ({_ROUNDS} rounds of {_ROUND_S:g} s quiet and as many "
     "with an update of another family, alternating, calls over the Unix socket with binary "
-    "tensors; the server on the same cores at the lowest priority, without deltas, asked once a "
+    "tensors; the server on control's core at the lowest priority, without deltas, asked once a "
     "second throughout)"
 )
 
@@ -68,7 +68,7 @@ def _prepare(world: World, other: Path) -> None:
         settings.write("delta_cache_bytes = 0\n")
     world.start_server()
     give_way(world.server_pid())
-    _until(world.api("viewer").ready)
+    _until(world.api("viewer").ready, "the server was not ready in time")
     world.enroll(DEVICES[0])
     world.publish("1.0.0", variant="int8")
     for version in range(_ROUNDS):
@@ -128,11 +128,11 @@ def _calls(
     return taken
 
 
-def _until(look: Callable[[], bool]) -> None:
+def _until(look: Callable[[], bool], otherwise: str = "the device did not commit in time") -> None:
     deadline = time.monotonic() + _COMMIT_WITHIN_S
     while not look():
         if time.monotonic() > deadline:
-            raise SystemExit("the device did not commit in time")
+            raise SystemExit(otherwise)
         time.sleep(0.2)
 
 

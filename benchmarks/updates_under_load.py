@@ -60,7 +60,7 @@ HOW = (
     f"UPDATES={_UPDATES} make bench NAME=updates_under_load (one device, {_RATE_PER_S:g} calls a "
     f"second over the Unix socket with binary tensors; blocks of {_BLOCK} updates and of "
     f"{_QUIET_S:g} s without any; device and application at normal priority, server and broker on "
-    "the same two cores, at the lowest and taking the processor from nobody)"
+    "one of the two cores, at the lowest and taking the processor from nobody)"
 )
 
 

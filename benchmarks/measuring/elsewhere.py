@@ -19,6 +19,8 @@ def give_way(pid: int) -> None:
         # Where the kernel groups sessions (sched(7), autogroup), nice only counts within one.
         Path(f"/proc/{pid}/autogroup").write_text(str(_LOWEST_NICE))
     let_others_go_first(pid)
+    # Where control is, so that it disturbs no more of the device than control does anyway.
+    os.sched_setaffinity(pid, {min(os.sched_getaffinity(pid))})
     _make_idle(pid)
 
 
