@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +27,16 @@ KILLS = {
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def root() -> Iterator[Path]:
+    """Return a short path, for that of a socket has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="skerry-") as folder:
+        yield Path(folder, "d")
+
+
+@pytest.fixture
+def demo(root: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-m", "skerry", "demo", "--check", "--dir", str(tmp_path / "d")],
+        [sys.executable, "-m", "skerry", "demo", "--check", "--dir", str(root)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -62,7 +70,7 @@ def kill(root: Path, wanted: str) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_every_process_may_be_killed(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_every_process_may_be_killed(demo: subprocess.Popen[str], root: Path) -> None:
     killed: list[str] = []
     told: list[str] = []
     assert demo.stderr is not None
@@ -71,7 +79,7 @@ def test_every_process_may_be_killed(demo: subprocess.Popen[str], tmp_path: Path
         for mark, victims in KILLS.items():
             if mark in line and not set(victims) & set(killed):
                 for victim in victims:
-                    kill(tmp_path / "d", victim)
+                    kill(root, victim)
                     killed.append(victim)
     assert demo.stdout is not None
     output = demo.stdout.read()

@@ -161,6 +161,10 @@ class Library:
     def get_available_providers() -> list[str]:
         return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
+    @staticmethod
+    def set_default_logger_severity(severity: int) -> None:
+        assert severity
+
 
 def test_a_session_that_fell_back_to_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", Library)

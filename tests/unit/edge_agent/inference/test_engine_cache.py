@@ -63,6 +63,9 @@ class TensorRt(ModuleType):
     def get_available_providers(self) -> list[str]:
         return [*TENSORRT, "CPUExecutionProvider"]
 
+    def set_default_logger_severity(self, severity: int) -> None:
+        _REAL.set_default_logger_severity(severity)
+
     def InferenceSession(  # noqa: N802 (as the library has it)
         self,
         model: str,
