@@ -58,7 +58,8 @@ def yield_to_inference() -> None:
         # supervisor gives this process a session of its own; anybody else's is left alone.
         with contextlib.suppress(OSError):
             Path("/proc/self/autogroup").write_text(str(_LOWEST_NICE))
-    let_others_go_first(nice=_LOWEST_NICE)
+    _be_nice(0, _LOWEST_NICE)
+    _schedule(0, batch=True)
     _keep_to_one_processor()
     if numbers := _numbers():
         ctypes.CDLL(None).syscall(numbers.ioprio_set, _WHO_PROCESS, 0, _IDLE_CLASS)
@@ -67,9 +68,10 @@ def yield_to_inference() -> None:
 def _keep_to_one_processor() -> None:
     """Leave the others free of us: whoever wakes up finds one that it need not take from anybody.
 
-    The first, which on processors of two kinds is one of the small ones. A low weight does not
-    help a call that shares a processor: it has run ahead of what it shares with as soon as it has
-    run at all, and at the next tick of the clock it waits for a whole one (4 ms at 250 Hz).
+    The first, which on most Arm boards with two kinds of processors is one of the small ones. A
+    low weight does not help a call that shares a processor: it has run ahead of what it shares
+    with as soon as it has run at all, and at the next tick of the clock it waits for a whole one
+    (4 ms at 250 Hz).
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
@@ -79,22 +81,28 @@ def _keep_to_one_processor() -> None:
 def let_others_go_first(thread: int = 0, *, nice: int | None = None) -> None:
     """Let a thread, and what it starts from now on, have its share when nobody else wants to run.
 
+    Where somebody has chosen another policy than the usual one for it (chrt(1)), that stays.
+
     Args:
         thread: its id, 0 for the calling one.
         nice: how large its share is, from 0 to 19; None leaves it.
     """
     if nice is not None:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, thread, nice)
-    _schedule(thread, batch=True)
+        _be_nice(thread, nice)
+    if _is_usual(thread):
+        _schedule(thread, batch=True)
 
 
 @contextlib.contextmanager
 def threads_as_usual() -> Iterator[None]:
     """Take back from the threads that are started meanwhile what they got by `let_others_go_first`.
 
-    For those that a library starts for the calls to come.
+    For those that a library starts for the calls to come. Where the process has another policy than
+    the usual one, `let_others_go_first` has given none, and nothing is taken back.
     """
+    if not _is_usual(os.getpid()):
+        yield
+        return
     before = _threads()
     try:
         yield
@@ -103,6 +111,20 @@ def threads_as_usual() -> Iterator[None]:
             with contextlib.suppress(OSError):  # it has ended
                 if os.sched_getscheduler(thread) == os.SCHED_BATCH:
                     _schedule(thread, batch=False)
+
+
+def _be_nice(thread: int, nice: int) -> None:
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, thread, nice)
+
+
+def _is_usual(thread: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    try:
+        return os.sched_getscheduler(thread) == os.SCHED_OTHER
+    except OSError:
+        return False
 
 
 def _threads() -> set[int]:

@@ -20,7 +20,9 @@ def give_way(pid: int) -> None:
         Path(f"/proc/{pid}/autogroup").write_text(str(_LOWEST_NICE))
     let_others_go_first(pid)
     # Where control is, so that it disturbs no more of the device than control does anyway.
-    os.sched_setaffinity(pid, {min(os.sched_getaffinity(pid))})
+    processor = {min(os.sched_getaffinity(pid))}
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), processor)
     _make_idle(pid)
 
 

@@ -7,7 +7,7 @@ import asyncio
 import importlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,34 +92,40 @@ class GrpcListeners:
             return
         async with asyncio.TaskGroup() as listening:
             if settings.grpc_socket:
-                listening.create_task(self._serve_socket())
-            if settings.grpc_port:
-                listening.create_task(self._serve_tcp())
+                listening.create_task(
+                    self._keep_serving(
+                        self._regions,
+                        lambda server: server.listen_unix(self._socket),
+                        {"socket": str(self._socket)},
+                    )
+                )
+            if port := settings.grpc_port:
+                host = settings.host
+                listening.create_task(
+                    self._keep_serving(
+                        # As over HTTP: callers elsewhere have none of this machine's memory.
+                        self._regions if is_loopback(host) else None,
+                        lambda server: server.listen_tcp(host, port),
+                        {"host": host, "port": port},
+                    )
+                )
 
     async def close(self, timeout_s: float) -> None:
         """Accept no more, let calls finish, cut what is left after the time."""
         await asyncio.gather(*(server.close(timeout_s) for server in self._servers))
         self._socket.unlink(missing_ok=True)
 
-    async def _serve_socket(self) -> None:
-        while True:
-            server = self._server(self._regions)
-            try:
-                await server.listen_unix(self._socket)
-            except ListenError as error:
-                logger.error("grpc_not_listening", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
-                return
-            logger.info("grpc_listening", extra={"socket": str(self._socket)})
-            await self._end_of(server)
-
-    async def _serve_tcp(self) -> None:
-        host, port = self._settings.host, self._settings.grpc_port
+    async def _keep_serving(
+        self,
+        regions: Regions | None,
+        listen: "Callable[[GrpcServer], Awaitable[None]]",
+        where: Mapping[str, object],
+    ) -> None:
         complained = False
         while True:
-            # As over HTTP: callers elsewhere have none of this machine's memory.
-            server = self._server(self._regions if is_loopback(host) else None)
+            server = self._server(regions)
             try:
-                await server.listen_tcp(host, port)
+                await listen(server)
             except ListenError as error:
                 if not complained:
                     logger.error("grpc_not_listening", extra={"reason": str(error)})  # noqa: TRY400 (expected, and said in one sentence)
@@ -127,7 +133,7 @@ class GrpcListeners:
                 await asyncio.sleep(_BIND_RETRY_S)
             else:
                 complained = False
-                logger.info("grpc_listening", extra={"host": host, "port": port})
+                logger.info("grpc_listening", extra=where)
                 await self._end_of(server)
 
     async def _end_of(self, server: "GrpcServer") -> None:

@@ -56,7 +56,11 @@ _STOP_S = 10.0
 
 
 class InProcessRuntime:
-    """Serves the committed models of a state directory to this process; any thread may call it."""
+    """Serves the committed models of a state directory to this process; any thread may call it.
+
+    ONNX Runtime's own log is turned off, for sessions of the caller as well that do not choose a
+    level themselves: what is wrong with a model comes as an error.
+    """
 
     def __init__(self, state: Path | str, *, runtime: RuntimeSettings | None = None) -> None:
         """Load what the device has committed to; what cannot be loaded says so when it is called.

@@ -1,8 +1,8 @@
 """The thread beside the event loop in which releases are loaded and closed, one after the other.
 
 What is loaded, and when, is the data plane's business; how a file becomes a warm model that of the
-loader. A call that begins meanwhile takes the processor from this thread at once, and not when its
-slice or the kernel's tick is over.
+loader. From Linux 6.12 on, a call that begins meanwhile need not wait until this thread's slice or
+the kernel's tick is over.
 """
 
 import asyncio

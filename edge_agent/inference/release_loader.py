@@ -132,7 +132,9 @@ class ReleaseLoader:
             counters=counters,
             warmed=warmed,
         )
-        if batched and batches.can_be_joined(release):
+        if before is not None and before.why_alone:
+            served.why_alone = before.why_alone
+        elif batched and batches.can_be_joined(release):
             rest()
             served.why_alone = _why_alone(model, release)
         # Memory that a model before it gave back is used again without any growth, and further

@@ -71,6 +71,8 @@ class InferStream:
                 answer = coming if isinstance(coming, bytes) else await asyncio.shield(coming)
                 await self._context.write(answer)
                 self._unread.written(len(answer))
+                # It is in no account any more, and the next one may be long in coming.
+                coming = answer = self._awaited = b""
                 self._in_work -= 1
                 self._places.release()
                 self._used_at = self._clock()
@@ -95,6 +97,7 @@ class InferStream:
                 self._answers.put_nowait(
                     answer if isinstance(answer, bytes) else asyncio.ensure_future(answer)
                 )
+                del payload, answer
         finally:
             self._answers.put_nowait(None)
 

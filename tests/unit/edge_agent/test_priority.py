@@ -59,27 +59,47 @@ def test_its_slices_are_long() -> None:
     assert started_behind_others(slice_ns) > 10 * usual_ns
 
 
-def test_a_thread_that_is_to_run_as_usual_has_neither() -> None:
-    def usual() -> tuple[int, int]:
-        return os.sched_getscheduler(0), slice_ns()
+def policy() -> int:
+    return os.sched_getscheduler(0)
 
-    def behind() -> tuple[int, int]:
+
+@pytest.mark.parametrize("look", [policy, slice_ns])
+def test_a_thread_that_is_to_run_as_usual_does(look: Callable[[], int]) -> None:
+    def behind() -> int:
         let_others_go_first()
         with ThreadPoolExecutor(1) as started:
             with threads_as_usual():
-                started.submit(usual).result()
-            return started.submit(usual).result()
+                started.submit(look).result()
+            return started.submit(look).result()
 
     with ThreadPoolExecutor(1) as thread:
-        assert thread.submit(behind).result() == usual()
+        assert thread.submit(behind).result() == look()
+
+
+def test_a_policy_that_somebody_has_chosen_stays() -> None:
+    program = """
+import os
+from concurrent.futures import ThreadPoolExecutor
+from edge_agent.priority import let_others_go_first, threads_as_usual
+
+for chosen in (os.SCHED_BATCH, os.SCHED_IDLE):  # nobody may go back without a privilege
+    os.sched_setscheduler(0, chosen, os.sched_param(0))
+    let_others_go_first()
+    assert os.sched_getscheduler(0) == chosen
+    with ThreadPoolExecutor(1) as started:
+        with threads_as_usual():
+            started.submit(int).result()
+        assert started.submit(os.sched_getscheduler, 0).result() == chosen
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_threads_of_before_stay_as_they_are() -> None:
     with ThreadPoolExecutor(1, initializer=let_others_go_first) as before:
-        before.submit(slice_ns).result()
+        before.submit(policy).result()
         with threads_as_usual():
             pass
-        assert before.submit(os.sched_getscheduler, 0).result() == os.SCHED_BATCH
+        assert before.submit(policy).result() == os.SCHED_BATCH
 
 
 def test_control_keeps_to_one_processor_at_the_lowest_weight() -> None:

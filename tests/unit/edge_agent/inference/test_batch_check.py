@@ -1,23 +1,27 @@
 """Models whose first dimension is a batch, and models that only look so."""
 
 import re
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.inference.backends.arrays import to_array, to_tensor
+from edge_agent.inference.backends.arrays import DTYPES, to_array, to_tensor
+from edge_agent.inference.backends.catalog import Catalog
 from edge_agent.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
 from edge_agent.inference.batch_check import why_not_together
 from edge_agent.inference.errors import BackendError
+from edge_agent.inference.release_loader import ReleaseLoader
 from edge_agent.inference.tensors import Tensor
 from edge_agent.runtime_api import ActiveRelease
 from edge_agent.state_dir import StateDir
 from fleet_protocol.manifest import Datatype, TensorSpec
 from tests.simulators.onnx_files import identity_release, one_node_release
-from tests.unit.edge_agent.inference.gated_backend import gated_release
+from tests.unit.edge_agent.inference.gated_backend import GatedBackend, gated_release
 from tests.unit.edge_agent.inference.reference_release import reference_release
 
 FP32 = Datatype.FP32
@@ -85,12 +89,15 @@ class ArrayModel:
 
     max_concurrent_runs = None
 
-    def __init__(self, function: Callable[[Array], Array]) -> None:
+    def __init__(
+        self, function: Callable[[Array], Array], datatype: Datatype = Datatype.FP32
+    ) -> None:
         self._function = function
+        self._datatype = datatype
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        given = to_array(inputs[0]).astype(np.float32)
-        return [to_tensor("y", FP32, self._function(given).astype(np.float32))]
+        answer = self._function(to_array(inputs[0]).astype(np.float32))
+        return [to_tensor("y", self._datatype, answer.astype(DTYPES[self._datatype]))]
 
     def close(self) -> None:
         """Nothing to free."""
@@ -98,6 +105,10 @@ class ArrayModel:
 
 def noisy(values: Array) -> Array:
     return values * np.float32(1 + 1e-6 * len(values))
+
+
+def scaled_noise(factor: np.float32, values: Array) -> Array:
+    return noisy(values * factor)
 
 
 def scaled_by_what_it_sees(values: Array) -> Array:
@@ -108,6 +119,12 @@ def scaled_by_what_it_sees(values: Array) -> Array:
 def broken(values: Array) -> Array:
     if len(values) > 1:
         raise BackendError("no batches here")
+    return values
+
+
+def crashing(values: Array) -> Array:
+    if len(values) > 1:
+        raise MemoryError
     return values
 
 
@@ -122,6 +139,7 @@ def undefined(values: Array) -> Array:
         (undefined, ""),
         (scaled_by_what_it_sees, DEPENDS),
         (broken, "could not be run, alone and as a batch: no batches here"),
+        (crashing, "could not be run, alone and as a batch"),
     ],
 )
 def test_what_the_order_of_sums_may_change_is_no_dependence(
@@ -130,3 +148,22 @@ def test_what_the_order_of_sums_may_change_is_no_dependence(
     found = why_not_together(ArrayModel(function), gated_release())
     assert reason in found
     assert bool(reason) is bool(found)
+
+
+def test_numbers_of_few_digits_may_be_rounded_the_other_way() -> None:
+    for factor in np.linspace(1, 2, 20, dtype=np.float32):  # some of which lie where it matters
+        model = ArrayModel(partial(scaled_noise, factor), Datatype.FP16)
+        assert why_not_together(model, gated_release()) == ""
+
+
+async def test_who_is_not_batched_is_not_after_its_sleep_either(state: StateDir) -> None:
+    state.create()
+    state.blob("0" * 64).touch()
+    loader = ReleaseLoader(
+        state=state, epoch="", catalog=Catalog([GatedBackend()]), clock=time.perf_counter
+    )
+    first = loader.load(gated_release(), batched=True)
+    assert not first.why_alone
+    first.batching_ended("its outputs were no rows")
+    again = loader.load(gated_release(), batched=True, before=first)
+    assert again.why_alone == "its outputs were no rows"

@@ -120,3 +120,27 @@ async def test_a_full_stream_reads_no_further_and_its_end_answers_what_is_in_wor
     with pytest.raises(StreamEndedError, match="stopping"):
         await running
     assert caller.answers == [bytes([number]) for number in range(MAX_IN_WORK)]
+
+
+class Forgetful(Caller):
+    """A caller who keeps no answer."""
+
+    async def write(self, answer: bytes) -> None:
+        """Let go of it."""
+
+
+async def test_an_idle_stream_holds_neither_request_nor_answer() -> None:
+    freed: list[int] = []
+
+    class Payload(bytes):
+        def __del__(self) -> None:
+            freed.append(len(self))
+
+    caller, work = Forgetful(), Work()
+    work.gate.set()
+    running = asyncio.create_task(stream_of(caller, work).run())
+    caller.requests.put_nowait(Payload(b"request and answer"))
+    await turns(20)
+    assert freed == [len(b"request and answer")]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
