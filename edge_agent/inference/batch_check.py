@@ -87,7 +87,7 @@ def _agree(one: Tensor, other: Tensor, part: float) -> bool:
     dtype = DTYPES[one.datatype]
     ours, theirs = (to_array(tensor).astype(np.float64) for tensor in (one, other))
     if dtype.kind == "f":
-        most = max(part, _FLOAT_STEPS * float(np.finfo(dtype).eps)) * _largest(ours)
+        most = max(part, _FLOAT_STEPS * float(np.finfo(dtype.name).eps)) * _largest(ours)
     else:
         most = _STEPS if dtype.itemsize == 1 and one.datatype is not Datatype.BOOL else 0
     return bool(np.allclose(ours, theirs, rtol=0.0, atol=most, equal_nan=True))

@@ -108,7 +108,8 @@ def noisy(values: Array) -> Array:
 
 
 def scaled_noise(factor: np.float32, values: Array) -> Array:
-    return noisy(values * factor)
+    """Be off by half a step of FP16 in a batch."""
+    return values * factor * np.float32(1 + 2.0**-11 * (len(values) > 1))
 
 
 def scaled_by_what_it_sees(values: Array) -> Array:
